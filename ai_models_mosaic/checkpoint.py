@@ -1,0 +1,282 @@
+"""Strict and safe loading of network weights.
+
+Two layouts are read: the released ``.pt`` (a torch zip file with the state dict, or with it under
+``model_state_dict``) and safetensors. Both are mapped from disk, not copied, and nothing is ever
+unpickled but tensors and plain containers.
+Source: specification of the network, section 10.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from .errors import CheckpointError
+from .model.buffers import make_buffers
+from .model.network import MosaicNetwork
+from .variants import Architecture
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    FloatArray = npt.NDArray[np.floating]
+
+KEY_PREFIX = "model."
+STATISTICS = ("statistics.state_mean", "statistics.state_std")
+"""Keys of a checkpoint of our own that need no statistics file: float64 ``(channel,)`` each."""
+
+MENTIONED = 8
+"""Keys that one message lists before it counts the rest."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean and standard deviation per channel, physical units, float64 ``(channel,)``.
+
+    Raises
+    ------
+    CheckpointError
+        If they are not finite, or a standard deviation is not positive.
+    """
+
+    mean: FloatArray
+    std: FloatArray
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.mean).all() and np.isfinite(self.std).all() and (self.std > 0).all()):
+            raise CheckpointError("expected finite means and positive standard deviations in the statistics")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The contents of a checkpoint file.
+
+    Parameters
+    ----------
+    path : Path
+        Where it came from, for messages.
+    state : mapping of str to Tensor
+        Parameters and buffers by key, without the leading ``model.``.
+    statistics : Statistics or None
+        Normalisation, where the file carries it.
+    metadata : mapping of str to str
+        What the file says of itself.
+    """
+
+    path: Path
+    state: Mapping[str, torch.Tensor]
+    statistics: Statistics | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def untrained(self) -> bool:
+        """Whether the weights are random and say so."""
+        return self.metadata.get("untrained") == "true"
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Map a checkpoint from disk.
+
+    Parameters
+    ----------
+    path : Path
+        A ``.safetensors`` file, or a torch zip file of any other name.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is absent, damaged, of another kind, or needs unpickling of anything but
+        tensors and plain containers.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}: expected a .pt or .safetensors file")
+    tensors, metadata = _read_safetensors(path) if path.suffix == ".safetensors" else (_read_torch(path), {})
+    found = {key.removeprefix(KEY_PREFIX): tensor for key, tensor in tensors.items()}
+    mean, std = (found.pop(key, None) for key in STATISTICS)
+    statistics = None
+    if mean is not None and std is not None:
+        statistics = Statistics(mean.double().numpy(), std.double().numpy())
+    return Checkpoint(path, found, statistics, metadata)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is not a complete safetensors file: {error}") from error
+
+
+def _read_torch(path: Path) -> dict[str, torch.Tensor]:
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(
+            f"{path} is not a complete checkpoint: expected a zip file as torch.save writes it, or safetensors; "
+            "fetch it again"
+        )
+    try:
+        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} was refused: it asks to unpickle more than tensors and plain containers, which could run any "
+            f"code on this machine; save only the state dict. torch says: {_first_line(error)}"
+        ) from error
+    except (RuntimeError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: {_first_line(error)}") from error
+    state = content.get("model_state_dict", content) if isinstance(content, Mapping) else content
+    if not isinstance(state, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items()
+    ):
+        raise CheckpointError(f"{path} holds no state dict: expected tensors by name, or those in 'model_state_dict'")
+    return dict(state)
+
+
+def build_network(
+    architecture: Architecture, checkpoint: Checkpoint, static_fields: FloatArray | None = None
+) -> MosaicNetwork:
+    """The network of a checkpoint; its tensors are those of the file, not copies.
+
+    Buffers in the file win over computed ones.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        What the checkpoint must hold.
+    checkpoint : Checkpoint
+        Parameters and perhaps buffers.
+    static_fields : array (lon, lat, 3) or None
+        Raw static fields; needed where the file has no ``static_vars``.
+
+    Raises
+    ------
+    CheckpointError
+        If a parameter is missing, a key unexpected, or a shape or dtype wrong; names all.
+    """
+    with torch.device("meta"):
+        network = MosaicNetwork(architecture)
+    expected = network.state_dict()
+    parameters = {name for name, _ in network.named_parameters()}
+    _refuse_misfits(checkpoint, expected, parameters)
+    state = dict(checkpoint.state)
+    try:
+        state |= make_buffers(architecture, expected.keys() - state.keys(), state, static_fields)
+    except LookupError as error:
+        raise CheckpointError(f"{checkpoint.path} carries no static fields, and none were found: {error}") from error
+    network.load_state_dict(state, assign=True)
+    return network.eval().requires_grad_(False)
+
+
+def _refuse_misfits(checkpoint: Checkpoint, expected: Mapping[str, torch.Tensor], parameters: set[str]) -> None:
+    """Raise unless the checkpoint's keys, shapes and dtypes are those of the network."""
+    state = checkpoint.state
+    problems = [
+        _mention("missing parameters", sorted(parameters - state.keys())),
+        _mention("unexpected keys", sorted(state.keys() - expected.keys())),
+        _mention(
+            "wrong shapes",
+            [
+                f"{key} {tuple(state[key].shape)} instead of {tuple(wanted.shape)}"
+                for key, wanted in expected.items()
+                if key in state and state[key].shape != wanted.shape
+            ],
+        ),
+        _mention(
+            "wrong dtypes",
+            [
+                f"{key} {state[key].dtype} instead of {wanted.dtype}"
+                for key, wanted in expected.items()
+                if key in state and state[key].dtype != wanted.dtype
+            ],
+        ),
+    ]
+    if any(problems):
+        details = "; ".join(problem for problem in problems if problem)
+        raise CheckpointError(f"{checkpoint.path} does not fit the network: {details}. Is it another variant's?")
+
+
+def _mention(what: str, items: list[str]) -> str:
+    if not items:
+        return ""
+    rest = f" and {len(items) - MENTIONED} more" if len(items) > MENTIONED else ""
+    return f"{what}: {', '.join(items[:MENTIONED])}{rest}"
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def save_checkpoint(
+    path: Path, state: Mapping[str, torch.Tensor], statistics: Statistics, metadata: Mapping[str, str]
+) -> None:
+    """Write a self-contained safetensors checkpoint; it appears under its name only when complete.
+
+    Parameters
+    ----------
+    path : Path
+        Ends in ``.safetensors``.
+    state : mapping of str to Tensor
+        Parameters, and any buffers that shall win over computed ones.
+    statistics : Statistics
+        Normalisation.
+    metadata : mapping of str to str
+        What the file says of itself.
+    """
+    tensors = {KEY_PREFIX + key: tensor.contiguous() for key, tensor in state.items()}
+    tensors |= {
+        key: torch.from_numpy(np.asarray(values, dtype=np.float64))
+        for key, values in zip(STATISTICS, (statistics.mean, statistics.std), strict=True)
+    }
+    partial = path.with_name(path.name + ".partial")
+    save_file(tensors, partial, metadata=dict(metadata))
+    partial.replace(path)
+
+
+def read_npz(path: Path, **shapes: tuple[int, ...]) -> dict[str, FloatArray]:
+    """Named arrays of an npz file, float64, without unpickling.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    **shapes : tuple of int
+        Names and the shapes that they must have.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is absent or damaged, or an array is missing or of another shape.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            arrays = {name: np.asarray(data[name], dtype=np.float64) for name in shapes if name in data.files}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise CheckpointError(f"{path} cannot be read as npz: {_first_line(error)}") from error
+    for name, shape in shapes.items():
+        if name not in arrays or arrays[name].shape != shape:
+            got = arrays[name].shape if name in arrays else "nothing"
+            raise CheckpointError(f"{path}: expected {name!r} of shape {shape}, got {got}")
+    return arrays
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def describe(metadata: Mapping[str, Any]) -> str:
+    """Metadata of a checkpoint as JSON, for a log line."""
+    return json.dumps(dict(metadata), sort_keys=True)

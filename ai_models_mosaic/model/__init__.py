@@ -1,0 +1,1 @@
+"""The Mosaic network in PyTorch, written from its specification."""

@@ -1,0 +1,142 @@
+"""The Mosaic network: one step of normalised states.
+
+Source: specification of the network, sections 4 – 7 and 9.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ..variants import STATIC_FEATURES, Architecture
+from .attention import BACKENDS
+from .layers import Attention, BlockStack, CrossGridAttention, Downsample, RMSNorm, Upsample, empty_buffer, linear
+
+
+class NoiseGenerator(nn.Module):
+    """The learned map of ε to the perturbation z that every feed-forward sees (section 7)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.to_noise = linear(width, width)
+
+    def forward(self, noise: Tensor) -> Tensor:
+        """ε ``(batch, noise)`` to z ``(batch, noise)``."""
+        out: Tensor = self.to_noise(noise)
+        return out
+
+
+class MosaicNetwork(nn.Module):
+    """A U-Net of block-sparse transformers between two interpolations.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        Shapes. Construct it under ``torch.device("meta")`` and load a checkpoint with
+        ``assign=True`` to hold the weights once, without making random ones first.
+    """
+
+    static_vars: Tensor
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        stages, bottleneck, noise = architecture.stages, architecture.bottleneck, architecture.noise_width
+        points, width, pixels = architecture.grid.size, stages[0].width, stages[0].pixels
+        coarser = (*stages[1:], bottleneck)
+        empty_buffer(self, "static_vars", points, 1, STATIC_FEATURES)
+        self.noise_generator = NoiseGenerator(noise)
+        self.preprocess = nn.Sequential(
+            linear(architecture.features, width), RMSNorm(), nn.SiLU(), linear(width, width), RMSNorm()
+        )
+        self.interp_to_hp = CrossGridAttention(stages[0], points, pixels, architecture.neighbours)
+        self.interp_to_ll = CrossGridAttention(stages[0], pixels, points, architecture.neighbours)
+        self.encoder_stages = nn.ModuleList(BlockStack(stage, stage.encoder_depth, noise) for stage in stages)
+        self.downsample_layers = nn.ModuleList(Downsample(*pair) for pair in zip(stages, coarser, strict=True))
+        self.bottleneck = BlockStack(bottleneck, bottleneck.encoder_depth, noise)
+        # Decoder lists run from coarse to fine.
+        self.upsample_layers = nn.ModuleList(
+            Upsample(coarse, fine) for fine, coarse in reversed(list(zip(stages, coarser, strict=True)))
+        )
+        self.decoder_stages = nn.ModuleList(
+            BlockStack(stage, stage.decoder_depth, noise) for stage in reversed(stages)
+        )
+        self.norm = RMSNorm()
+        self.postprocess = nn.Sequential(RMSNorm(), linear(width, width), nn.SiLU(), linear(width, architecture.channels))
+
+    def forward(self, state: Tensor, progress: Tensor, noise: Tensor) -> Tensor:
+        """Predict the normalised next state (not an increment).
+
+        Parameters
+        ----------
+        state : Tensor (batch, history, lon, lat, channel)
+            Normalised, oldest state first.
+        progress : Tensor (2,)
+            Day and year progress of the newest state, in days and years.
+        noise : Tensor (batch, noise)
+            ε ~ N(0, I), one per member and step.
+
+        Returns
+        -------
+        Tensor (batch, lon, lat, channel)
+            Normalised, float32.
+        """
+        perturbation = self.noise_generator(noise)
+        x = self.interp_to_hp(self.preprocess(self._features(state, progress)))
+        skips = []
+        for stage, down in zip(self.encoder_stages, self.downsample_layers, strict=True):
+            x = stage(x, perturbation)
+            skips.append(x)
+            x = down(x)
+        x = self.bottleneck(x, perturbation)
+        for up, stage in zip(self.upsample_layers, self.decoder_stages, strict=True):
+            x = stage(up(x, skips.pop()), perturbation)
+        x = self.postprocess(self.interp_to_ll(self.norm(x)))
+        return x.float().unflatten(1, self.architecture.grid.shape)
+
+    def use_backend(self, name: str) -> None:
+        """Compute the attention of every block with one of `attention.BACKENDS`.
+
+        Raises
+        ------
+        ValueError
+            If there is no such backend.
+        """
+        if name not in BACKENDS:
+            raise ValueError(f"expected an attention backend of {', '.join(BACKENDS)}, got {name!r}")
+        for module in self.modules():
+            if isinstance(module, Attention):
+                module.backend = name
+
+    def _features(self, state: Tensor, progress: Tensor) -> Tensor:
+        """Input features of every grid point, ``(batch, point, feature)`` (section 4)."""
+        batch, points = state.shape[0], self.architecture.grid.size
+        history = state.permute(0, 2, 3, 1, 4).reshape(batch, points, -1)
+        angle = 2 * math.pi * progress
+        clock = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten()
+        fixed = torch.cat([self.static_vars[:, 0], clock.expand(points, -1)], dim=-1)
+        return torch.cat([history, fixed.expand(batch, -1, -1)], dim=-1)
+
+
+def initialise(network: MosaicNetwork, generator: torch.Generator) -> None:
+    """Draw all weights afresh, as for training.
+
+    Source: specification of the network, section 9.
+
+    Parameters
+    ----------
+    network : MosaicNetwork
+        On the device of `generator`.
+    generator : torch.Generator
+        The only source of randomness.
+    """
+    small = (".attention.to_o", ".ffn.w2", ".ffn.noise_bias", "noise_generator.to_noise")
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Linear):
+            inputs, outputs = module.in_features, module.out_features
+            deviation = min(1.0, math.sqrt(outputs / inputs)) / math.sqrt(inputs)
+            if name.endswith(small) or name.startswith("upsample_layers"):
+                deviation = 0.01
+            nn.init.normal_(module.weight, std=deviation, generator=generator)
