@@ -9,13 +9,12 @@ Source: specification of the network, section 10.
 from __future__ import annotations
 
 import hashlib
-import json
 import pickle
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -237,7 +236,11 @@ def save_checkpoint(
         for key, values in zip(STATISTICS, (statistics.mean, statistics.std), strict=True)
     }
     partial = path.with_name(path.name + ".partial")
+    # The library makes files that only their owner can read; weights are for everybody's eyes.
+    partial.touch()
+    mode = partial.stat().st_mode
     save_file(tensors, partial, metadata=dict(metadata))
+    partial.chmod(mode)
     partial.replace(path)
 
 
@@ -275,8 +278,3 @@ def sha256(path: Path) -> str:
         while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def describe(metadata: Mapping[str, Any]) -> str:
-    """Metadata of a checkpoint as JSON, for a log line."""
-    return json.dumps(dict(metadata), sort_keys=True)

@@ -219,7 +219,7 @@ MINI = Variant(
             Stage(16, 96, 4, 256, 32, 12, encoder_depth=2, decoder_depth=1),
             Stage(8, 128, 4, 256, 16, 6, encoder_depth=2, decoder_depth=1),
         ),
-        bottleneck=Stage(4, 160, 8, 64, 16, 4, encoder_depth=2),
+        bottleneck=Stage(4, 128, 4, 64, 16, 4, encoder_depth=2),
         neighbours=16,
         history=2,
     ),

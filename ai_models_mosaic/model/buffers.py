@@ -142,8 +142,3 @@ def standardise(columns: FloatArray) -> Tensor:
     """(v − mean) / (std + 1e-6) of every column of ``(row, column)``, unweighted, std unbiased, float32."""
     values = torch.from_numpy(np.ascontiguousarray(columns)).float()
     return (values - values.mean(dim=0)) / (values.std(dim=0) + STANDARDISE_EPS)
-
-
-def uniform_statics(grid: LatLonGrid) -> FloatArray:
-    """Static fields of a planet without land, ``(lon, lat, 3)``, for weights that were never trained."""
-    return np.zeros((*grid.shape, 3), dtype=np.float32)

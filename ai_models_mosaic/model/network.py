@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..variants import STATIC_FEATURES, Architecture
-from .attention import BACKENDS
+from .attention import BACKENDS, DEFAULT_BACKEND
 from .layers import Attention, BlockStack, CrossGridAttention, Downsample, RMSNorm, Upsample, empty_buffer, linear
 
 
@@ -43,6 +43,7 @@ class MosaicNetwork(nn.Module):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture
+        self.backend = DEFAULT_BACKEND
         stages, bottleneck, noise = architecture.stages, architecture.bottleneck, architecture.noise_width
         points, width, pixels = architecture.grid.size, stages[0].width, stages[0].pixels
         coarser = (*stages[1:], bottleneck)
@@ -106,6 +107,7 @@ class MosaicNetwork(nn.Module):
         """
         if name not in BACKENDS:
             raise ValueError(f"expected an attention backend of {', '.join(BACKENDS)}, got {name!r}")
+        self.backend = name
         for module in self.modules():
             if isinstance(module, Attention):
                 module.backend = name

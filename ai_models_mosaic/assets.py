@@ -1,0 +1,140 @@
+"""Where weights, statistics and static fields are, and what may be wrong with them."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import CheckpointError
+from .variants import Variant
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from .checkpoint import Checkpoint, Statistics
+
+    FloatArray = npt.NDArray
+
+LOG = logging.getLogger(__name__)
+
+HUB = "https://huggingface.co/maxxxzdn/mosaic"
+LICENCE = "CC-BY-NC-4.0"
+"""Licence of the released weights and of the files that go with them."""
+
+
+@dataclass(frozen=True)
+class Assets:
+    """Files that a run uses.
+
+    Parameters
+    ----------
+    checkpoint : Path
+        Weights.
+    statistics, statics : Path or None
+        Normalisation and static fields, where the checkpoint does not carry them.
+    """
+
+    checkpoint: Path
+    statistics: Path | None
+    statics: Path | None
+
+
+def bundled_folder() -> Path:
+    """Where the weights that come with this package are: inside it, or beside it in a checkout."""
+    package = Path(__file__).parent
+    installed = package / "weights"
+    return installed if installed.is_dir() else package.parent / "weights"
+
+
+def locate(variant: Variant, folder: Path, checkpoint: Path | None = None) -> Assets:
+    """The files of a variant, without reading them.
+
+    Parameters
+    ----------
+    variant : Variant
+        What to run.
+    folder : Path
+        The assets folder: laid out as on the hub, or flat.
+    checkpoint : Path or None
+        Weights to use instead of the variant's own.
+
+    Raises
+    ------
+    CheckpointError
+        If there are no weights; says where they come from.
+    """
+    if variant.bundled:
+        folder = bundled_folder()
+    if checkpoint is None:
+        checkpoint = _find(folder, str(Path(variant.checkpoint).with_suffix(".safetensors"))) or _find(
+            folder, variant.checkpoint
+        )
+        if checkpoint is None:
+            raise CheckpointError(
+                f"variant {variant.name} needs {', '.join(variant.asset_files)} in the assets folder {folder}: "
+                f"fetch them from {HUB} ({LICENCE}) and pass --assets FOLDER, or give --checkpoint FILE"
+            )
+    elif not checkpoint.is_file():
+        raise CheckpointError(f"--checkpoint {checkpoint}: there is no such file; expected a .pt or .safetensors file")
+    found = (_find(folder, name) if name else None for name in (variant.statistics, variant.statics))
+    return Assets(checkpoint, *found)
+
+
+def read_statistics(variant: Variant, assets: Assets, checkpoint: Checkpoint) -> Statistics:
+    """Normalisation of a checkpoint: its own, else that of the variant's file.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none, or it is not what was released.
+    """
+    from .checkpoint import Statistics, read_npz
+
+    if checkpoint.statistics is not None:
+        return checkpoint.statistics
+    path = _needed(variant, assets.statistics, variant.statistics, "normalisation statistics")
+    shape = (variant.architecture.channels,)
+    arrays = read_npz(path, state_mean=shape, state_std=shape)
+    return Statistics(arrays["state_mean"], arrays["state_std"])
+
+
+def read_static_fields(variant: Variant, assets: Assets, checkpoint: Checkpoint) -> FloatArray | None:
+    """Raw static fields ``(lon, lat, 3)``; None where the checkpoint carries the buffer made of them.
+
+    Raises
+    ------
+    CheckpointError
+        If there are none, or they are not what was released.
+    """
+    from .checkpoint import read_npz
+
+    if "static_vars" in checkpoint.state:
+        return None
+    path = _needed(variant, assets.statics, variant.statics, "static fields")
+    grid = variant.architecture.grid
+    columns, rows = grid.shape
+    arrays = read_npz(path, data=(columns, rows, 3), latitude=(rows,), longitude=(columns,))
+    if arrays["latitude"][0] > arrays["latitude"][-1]:
+        raise CheckpointError(f"{path}: expected latitudes from south to north, got them from north to south")
+    return arrays["data"]
+
+
+def _needed(variant: Variant, path: Path | None, name: str | None, what: str) -> Path:
+    from .checkpoint import sha256
+
+    if path is None or name is None:
+        where = f"; expected {name} in the assets folder (--assets), from {HUB}" if name else ""
+        raise CheckpointError(f"the checkpoint carries no {what}, and none were found{where}")
+    pinned = dict(variant.sha256).get(name)
+    digest = sha256(path)
+    if pinned and digest != pinned:
+        raise CheckpointError(f"{path} is not the released file: expected SHA-256 {pinned}, got {digest}; fetch it again")
+    return path
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    """A file by its path on the hub, or by its name alone."""
+    candidates = (folder / name, folder / Path(name).name)
+    return next((path for path in candidates if path.is_file()), None)

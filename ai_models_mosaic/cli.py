@@ -1,0 +1,82 @@
+"""The package's own command: what there is to do beside a forecast."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from . import __version__, options
+from .errors import MosaicError
+from .variants import VARIANTS
+
+Command = Callable[[argparse.Namespace], None]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit status: 0, or 1 after an error that was shown."""
+    made = _parser()
+    known = made.parse_args(arguments)
+    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(message)s")
+    command: Command = known.command
+    try:
+        command(known)
+    except MosaicError as error:
+        print(f"ai-models-mosaic {__version__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="ai-models-mosaic", description="Beside the forecast: ai-models mosaic …")
+    made.add_argument("--version", action="version", version=__version__)
+    commands = made.add_subparsers(required=True, metavar="COMMAND")
+
+    show = commands.add_parser("options", help="list the options that the plugin adds to ai-models")
+    show.set_defaults(command=_options)
+
+    inspect = commands.add_parser("inspect", help="say what an ensemble in GRIB files holds, and what it lacks")
+    inspect.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    inspect.set_defaults(command=_inspect)
+
+    random = commands.add_parser(
+        "random-checkpoint", help="write untrained weights, to try an installation or a machine's memory"
+    )
+    random.add_argument("--variant", choices=sorted(VARIANTS), required=True)
+    random.add_argument(
+        "--sample", type=Path, required=True, metavar="GRIB", help="input whose mean and spread become the normalisation"
+    )
+    random.add_argument("--output", type=Path, required=True, metavar="FILE.safetensors")
+    random.add_argument("--seed", type=int, default=0)
+    random.set_defaults(command=_random_checkpoint)
+    return made
+
+
+def _options(_: argparse.Namespace) -> None:
+    print(options.parser().format_help(), end="")
+
+
+def _inspect(known: argparse.Namespace) -> None:
+    from .inspection import inspect_ensemble
+
+    print(inspect_ensemble(known.files))
+
+
+def _random_checkpoint(known: argparse.Namespace) -> None:
+    import earthkit.data
+
+    from .inputs import read_initial_state
+    from .random_checkpoint import make_random_checkpoint
+    from .sources import check_file
+
+    variant = VARIANTS[known.variant]
+    fields = earthkit.data.from_source("file", str(check_file(known.sample)))
+    sample = read_initial_state(fields, variant.architecture.grid, variant.lags_hours)
+    make_random_checkpoint(variant, sample, known.output, known.seed)
+    print(f"{known.output}: variant {variant.name}, UNTRAINED, {known.output.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

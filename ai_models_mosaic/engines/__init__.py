@@ -1,0 +1,45 @@
+"""Engines: one forecast step of a batch of members. The only place with normalised numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Float32Array = npt.NDArray[np.float32]
+
+
+class Engine(Protocol):
+    """What a rollout needs of a backend."""
+
+    @property
+    def noise_width(self) -> int:
+        """Width of ε."""
+
+    @property
+    def description(self) -> str:
+        """Device, precision and attention backend, for people."""
+
+    def step(self, history: Float32Array, progress: tuple[float, float], noise: Float32Array) -> Float32Array:
+        """Advance a batch of members by one step.
+
+        Parameters
+        ----------
+        history : float32 array (member, history, lon, lat, channel)
+            Physical units, oldest state first.
+        progress : (float, float)
+            Day and year progress of the newest state.
+        noise : float32 array (member, noise)
+            ε of every member.
+
+        Returns
+        -------
+        float32 array (member, lon, lat, channel)
+            Physical units.
+        """
+
+    def memory_bytes(self, members: int) -> int:
+        """Estimated peak memory of one step of so many members, weights included."""

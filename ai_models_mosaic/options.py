@@ -1,0 +1,188 @@
+"""The plugin's own options, beside those of the runner."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import OptionError
+from .variants import VARIANTS
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked of the plugin.
+
+    Parameters
+    ----------
+    variant : str
+        A name in `VARIANTS`, or ``auto``.
+    ensemble_size : int or None
+        Members of the whole ensemble; None if it was not said.
+    members : tuple of int
+        Members to run, in this order.
+    seed : int
+        0 … 2⁶⁴ − 1.
+    members_per_batch : int
+        Members that go through the network together.
+    precision : str
+        ``auto``, ``float32``, ``float16`` or ``bfloat16``.
+    checkpoint : Path or None
+        Weights to use instead of the variant's.
+    input_grid_deg : float or None
+        Grid to ask a service for.
+    """
+
+    variant: str
+    ensemble_size: int | None
+    members: tuple[int, ...]
+    seed: int
+    members_per_batch: int
+    precision: str
+    checkpoint: Path | None
+    input_grid_deg: float | None
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the options that the runner passes on."""
+    made = argparse.ArgumentParser(
+        prog="ai-models mosaic",
+        usage="ai-models mosaic [options of the runner] [options below]",
+        description="Options of the mosaic plugin. Those of the runner are listed by: ai-models --help",
+        epilog="Options follow the word mosaic; abbreviations are not accepted.",
+        allow_abbrev=False,
+        add_help=False,
+    )
+    made.add_argument(
+        "--variant",
+        choices=[AUTO, *VARIANTS],
+        default=AUTO,
+        help="weights and time step: era5 (24 h), hres (6 h) or mini (24 h, 6°, bundled). auto takes era5 for CDS, "
+        "hres for MARS and open data, and for a file what its class suggests (default: auto)",
+    )
+    made.add_argument(
+        "--num-ensemble-members",
+        type=int,
+        metavar="N",
+        help="members of the ensemble, numbered 1 to N (default: 1, unless --member-number is given)",
+    )
+    made.add_argument(
+        "--member-number",
+        metavar="LIST",
+        help="run only these members, in this order, such as 1,3,5-8; each is the same as in a run of all",
+    )
+    made.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="seed of the members' perturbations, 0 to 2**64 - 1; the initial time is part of it (default: 0)",
+    )
+    made.add_argument(
+        "--members-per-batch",
+        type=int,
+        default=1,
+        metavar="N",
+        help="members that go through the network together. With 1 a member is bit-identical however it is run; "
+        "with more, equal to rounding (default: 1)",
+    )
+    made.add_argument(
+        "--precision",
+        choices=["auto", "float32", "float16", "bfloat16"],
+        default="auto",
+        help="precision of the matrix products; auto is float16 on a GPU and float32 on a CPU (default: auto)",
+    )
+    made.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="weights to use instead of those in --assets: a released .pt or a .safetensors file",
+    )
+    made.add_argument(
+        "--input-grid",
+        type=float,
+        metavar="DEGREES",
+        help="grid to ask CDS or MARS for; regridded conservatively to the variant's (default: 0.25)",
+    )
+    return made
+
+
+def parse_options(arguments: Sequence[str]) -> Options:
+    """Read the options that the runner did not know.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        As typed.
+
+    Raises
+    ------
+    OptionError
+        If an option is unknown, or a value makes no sense.
+    """
+    made = parser()
+    made.error = _refuse  # type: ignore[assignment]
+    known, unknown = made.parse_known_args(list(arguments))
+    if unknown:
+        raise OptionError(
+            f"unknown option{'s' if len(unknown) > 1 else ''} {' '.join(unknown)}: neither the runner "
+            "(ai-models --help) nor the plugin (ai-models-mosaic options) knows it"
+        )
+    size = known.num_ensemble_members
+    if size is None and known.member_number is None:
+        size = 1
+    if size is not None and size < 1:
+        raise OptionError(f"--num-ensemble-members: expected at least 1, got {size}")
+    members = parse_members(known.member_number) if known.member_number else tuple(range(1, (size or 1) + 1))
+    if size is not None and max(members) > size:
+        raise OptionError(
+            f"--member-number: expected numbers from 1 to {size} (--num-ensemble-members), got {max(members)}"
+        )
+    if known.members_per_batch < 1:
+        raise OptionError(f"--members-per-batch: expected at least 1, got {known.members_per_batch}")
+    if not 0 <= known.seed < 2**64:
+        raise OptionError(f"--seed: expected 0 to 2**64 - 1, got {known.seed}")
+    return Options(
+        variant=known.variant,
+        ensemble_size=size,
+        members=members,
+        seed=known.seed,
+        members_per_batch=known.members_per_batch,
+        precision=known.precision,
+        checkpoint=known.checkpoint,
+        input_grid_deg=known.input_grid,
+    )
+
+
+def parse_members(text: str) -> tuple[int, ...]:
+    """Member numbers of a list such as ``1,3,5-8``, in the order given; ``8-5`` counts down.
+
+    Parameters
+    ----------
+    text : str
+        Numbers and ranges, separated by commas.
+
+    Raises
+    ------
+    OptionError
+        If it is no such list, or names a member twice.
+    """
+    numbers: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if not match or int(match[1]) < 1 or int(match[2] or 1) < 1:
+            raise OptionError(f"--member-number: expected numbers from 1 and ranges, such as 1,3,5-8, got {text!r}")
+        first, last = int(match[1]), int(match[2] or match[1])
+        numbers.extend(range(first, last + 1) if first <= last else range(first, last - 1, -1))
+    repeated = sorted({number for number in numbers if numbers.count(number) > 1})
+    if repeated:
+        raise OptionError(f"--member-number: expected each member once, got {repeated[0]} twice in {text!r}")
+    return tuple(numbers)
+
+
+def _refuse(message: str) -> None:
+    raise OptionError(f"{message}. All options: ai-models-mosaic options")

@@ -1,0 +1,261 @@
+"""The surface towards ECMWF's ai-models runner: options, requests, wiring; no maths.
+
+The runner is archived upstream, so what it does wrong is worked around here and nothing below
+this module knows of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ai_models.model import Model
+
+from . import __version__
+from .assets import HUB, LICENCE, Assets, locate
+from .channels import LEVELS_HPA, PRESSURE_LEVEL_PARAMS, SINGLE_LEVEL_PARAMS
+from .errors import InputError, MosaicError, OptionError
+from .inputs import Wanted, read_initial_state
+from .options import Options, parse_options
+from .outputs.grib import EXPVER, UNTRAINED_EXPVER, GribEncoder, GribOutput, Labels, Message, check_output
+from .progress import Progress
+from .rollout import Ensemble, forecast
+from .sources import DEFAULT_GRID_DEG, check_file, choose_variant, mars_keys, parse_date, parse_hour, wanted_time
+from .state import ForecastStep, InitialState
+
+if TYPE_CHECKING:
+    from .engines.torch import TorchEngine
+
+LOG = logging.getLogger(__name__)
+
+UNSUPPORTED = ("hindcast_reference_year", "hindcast_reference_date", "staging_dates")
+"""Options of the runner that are refused rather than ignored."""
+
+
+class MosaicModel(Model):  # type: ignore[misc]
+    """Mosaic as an ai-models model.
+
+    Parameters
+    ----------
+    input, output : str
+        The runner's names of source and destination.
+    download_assets : bool
+        Whether the runner was asked to fetch assets.
+    **kwargs : object
+        All other options of the runner, and ``model_args`` with those it does not know.
+    """
+
+    expver = EXPVER
+    param_level_pl = (list(PRESSURE_LEVEL_PARAMS), list(LEVELS_HPA))
+    param_sfc = list(SINGLE_LEVEL_PARAMS)
+    constant_fields: tuple[str, ...] = ()
+
+    def __init__(self, input: str, output: str, download_assets: bool, **kwargs: Any) -> None:
+        with _plain_errors(debug=kwargs["debug"]):
+            _refuse_unsupported(kwargs)
+            self.options = parse_options(kwargs["model_args"])
+            self._source = input
+            self._file = check_file(kwargs["file"] and Path(kwargs["file"])) if input == "file" else None
+            self.variant = choose_variant(self.options.variant, input, self._file)
+            self._steps = _steps(kwargs["lead_time"], self.variant.step_hours)
+            self._wanted = self._wanted_time(kwargs)
+            # The runner adds its own defaults to this very dict: copied, it still says what the user gave.
+            self._metadata = dict(kwargs["metadata"])
+            self._writes = output != "none"
+            self._initial: InitialState | None = None
+            self._engine: TorchEngine | None = None
+            kwargs["date"] = f"{parse_date(str(kwargs['date'])):%Y%m%d}"
+            kwargs["time"] = parse_hour(kwargs["time"])
+            super().__init__(input, output, download_assets, **kwargs)
+
+    def parse_model_args(self, args: list[str]) -> None:
+        """Nothing left to do: the options were read before the runner built its input and output."""
+
+    # What the runner's inputs and information options ask for.
+
+    @property
+    def lagged(self) -> list[int]:
+        """Hours of the input states relative to the initial time."""
+        return list(self.variant.lags_hours)
+
+    @property
+    def grid(self) -> list[float]:
+        """Grid to ask a service for, degrees."""
+        return [self.options.input_grid_deg or DEFAULT_GRID_DEG] * 2
+
+    @property
+    def area(self) -> list[float]:
+        """The whole globe: north, west, south, east."""
+        return [90, 0, -90, 360 - self.grid[0]]
+
+    @property
+    def download_files(self) -> list[str]:
+        """Files that the variant needs in the assets folder."""
+        return list(self.variant.asset_files)
+
+    def patch_retrieve_request(self, request: dict[str, Any]) -> None:
+        """Complete a MARS request; the runner calls this for other services too, which know no such keys."""
+        if self._source in ("cds", "opendata") and not self.retrieve_requests:
+            return
+        day, hour = str(request["date"]), int(request["time"])
+        request.update(mars_keys(self.variant, datetime.strptime(day, "%Y%m%d").replace(hour=hour)))
+
+    def download_assets(self, **kwargs: Any) -> None:
+        """Refuse: fetching with verified digests is not there yet.
+
+        Raises
+        ------
+        OptionError
+            If the variant is not bundled.
+        """
+        if not self.variant.bundled:
+            raise OptionError(
+                f"--download-assets is not available yet: fetch {', '.join(self.download_files)} from {HUB} "
+                f"({LICENCE}) into a folder, and pass --assets FOLDER"
+            )
+
+    # The forecast.
+
+    def run(self) -> None:
+        """Read, forecast, write."""
+        with _plain_errors(debug=self.debug):
+            device, assets = self._prepare()
+            self._initial = initial = self._read_input()
+            self._engine = engine = self._load_engine(assets, device)
+            ensemble = Ensemble(self.options.seed, self.options.members, self.options.members_per_batch)
+            self._announce(engine, ensemble)
+            with self._output(initial, untrained=engine.untrained) as output:
+                for member in ensemble.members:
+                    _write(output, ForecastStep(0, 0, (member,), initial.values[-1:]))
+                progress = Progress(len(ensemble.members), self._steps)
+                for step in forecast(engine, initial, ensemble, self.variant.step_hours, self._steps):
+                    _write(output, step)
+                    progress.advance(step)
+
+    def provenance(self) -> dict[str, Any]:
+        """What made this forecast, for ``--dump-provenance``; the runner's own form needs a module that is gone."""
+        from .provenance import gather
+
+        return gather(
+            variant=self.variant.name,
+            options=self.options,
+            steps=self._steps,
+            initial=self._initial,
+            engine=self._engine,
+            metadata=self._metadata,
+        )
+
+    def _wanted_time(self, kwargs: dict[str, Any]) -> Wanted:
+        """The initial time: exact for a service; for a file only as far as it was typed."""
+        date, time = str(kwargs["date"]), kwargs["time"]
+        if self._source == "file":
+            return wanted_time(date if _typed("--date") else None, time if _typed("--time") else None)
+        return wanted_time(date, time)
+
+    def _prepare(self) -> tuple[Any, Assets]:
+        """Everything that can fail before the first field is read."""
+        import torch
+
+        from .engines.torch import choose_device
+
+        assets = locate(self.variant, Path(self.assets), self.options.checkpoint)
+        if _typed("--num-threads"):
+            torch.set_num_threads(self.num_threads)
+        device = choose_device(only_gpu=self.only_gpu)
+        if self.deterministic:
+            self.torch_deterministic_mode()
+        if self._writes:
+            any_time = Labels(datetime(2000, 1, 1), self.options.ensemble_size, self._metadata)
+            check_output(self.path, self.variant.architecture.grid, any_time)
+        return device, assets
+
+    def _read_input(self) -> InitialState:
+        fields = self.all_fields
+        if not hasattr(fields, "__len__"):
+            raise InputError(f"--file {self._file}: expected GRIB messages, got {type(fields).__name__}")
+        return read_initial_state(fields, self.variant.architecture.grid, self.variant.lags_hours, self._wanted)
+
+    def _load_engine(self, assets: Assets, device: Any) -> TorchEngine:
+        from .engines.torch import load_engine
+
+        precision = self.options.precision
+        if precision == "auto":
+            precision = "float16" if device.type == "cuda" else "float32"
+        LOG.info("Loading the weights of %s", assets.checkpoint)
+        return load_engine(self.variant, assets, device, precision)
+
+    def _announce(self, engine: TorchEngine, ensemble: Ensemble) -> None:
+        if engine.untrained:
+            LOG.warning("These weights are UNTRAINED, random numbers: the forecast shows that all works, and nothing else")
+        LOG.info("Running on %s", engine.description)
+        history = len(ensemble.members) * len(self.variant.lags_hours)
+        states = history * self.variant.architecture.grid.size * self.variant.architecture.channels * 4
+        LOG.info(
+            "%d members × %d steps of %d h, %d per batch, seed %d; estimated memory %.1f GB",
+            len(ensemble.members),
+            self._steps,
+            self.variant.step_hours,
+            ensemble.per_batch,
+            ensemble.seed,
+            (engine.memory_bytes(min(ensemble.per_batch, len(ensemble.members))) + states) / 1e9,
+        )
+
+    @contextmanager
+    def _output(self, initial: InitialState, *, untrained: bool) -> Iterator[GribOutput | None]:
+        if not self._writes:
+            yield None
+            return
+        expver = UNTRAINED_EXPVER if untrained else EXPVER
+        labels = Labels(initial.initial_time, self.options.ensemble_size, self._metadata, expver)
+        with (
+            GribEncoder(initial.grid, labels) as encoder,
+            GribOutput(self.path, encoder, self._archive) as output,
+        ):
+            yield output
+
+    def _archive(self, message: Message, path: Path) -> None:
+        if self.archive_requests:
+            self.archiving[str(path)].add(message.mars())
+
+
+def _write(output: GribOutput | None, step: ForecastStep) -> None:
+    if output is not None:
+        output.write(step)
+
+
+def _steps(lead_time_hours: int, step_hours: int) -> int:
+    if lead_time_hours < 0 or lead_time_hours % step_hours:
+        raise OptionError(f"--lead-time: expected a multiple of the variant's step, {step_hours} h, got {lead_time_hours}")
+    return lead_time_hours // step_hours
+
+
+def _refuse_unsupported(kwargs: dict[str, Any]) -> None:
+    for name in UNSUPPORTED:
+        if kwargs.get(name):
+            raise OptionError(f"--{name.replace('_', '-')} is not supported by mosaic: run one date at a time, without it")
+
+
+def _typed(option: str) -> bool:
+    """Whether an option of the runner was typed: its value alone does not tell, for it has a default.
+
+    The runner accepts abbreviations, so any beginning counts.
+    """
+    words = (word.split("=")[0] for word in sys.argv[1:])
+    return any(option.startswith(word) and len(word) > 2 for word in words)
+
+
+@contextmanager
+def _plain_errors(*, debug: bool) -> Iterator[None]:
+    """Show what a user can act on as one message without a traceback; exit with 1, or 2 for a bad option."""
+    try:
+        yield
+    except MosaicError as error:
+        if debug:
+            raise
+        sys.stderr.write(f"ai-models mosaic {__version__}: {error}\n")
+        raise SystemExit(2 if isinstance(error, OptionError) else 1) from error

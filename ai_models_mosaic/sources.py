@@ -1,0 +1,178 @@
+"""What to ask a service for, and which variant suits a source."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from types import MappingProxyType
+
+import eccodes
+
+from .errors import InputError, OptionError
+from .inputs import Wanted
+from .options import AUTO
+from .variants import ERA5, HRES, MINI, VARIANTS, Variant
+
+LOG = logging.getLogger(__name__)
+
+DEFAULT_GRID_DEG = 0.25
+"""Grid to ask for: regridding conservatively from it is how the training data were made."""
+
+CYCLE_50R1 = datetime(2026, 5, 12, 6)
+"""From this cycle on, the analyses of 06 and 18 UTC are in stream oper, as those of 00 and 12 UTC."""
+
+VARIANT_OF_INPUT: Mapping[str, Variant] = MappingProxyType({"cds": ERA5, "mars": HRES, "opendata": HRES})
+VARIANT_OF_CLASS: Mapping[str, Variant] = MappingProxyType({"ea": ERA5, "od": HRES})
+CLASS_OF_VARIANT = MappingProxyType({ERA5.name: "ea", HRES.name: "od", MINI.name: "ea"})
+
+
+def choose_variant(asked: str, source: str, file: Path | None) -> Variant:
+    """The variant that was asked for, or the one that suits the source, with a line that says why.
+
+    Parameters
+    ----------
+    asked : str
+        A variant's name, or ``auto``.
+    source : str
+        The runner's ``--input``.
+    file : Path or None
+        The runner's ``--file``.
+
+    Raises
+    ------
+    OptionError
+        If nothing suggests a variant.
+    InputError
+        If the file is no GRIB file.
+    """
+    if asked != AUTO:
+        return VARIANTS[asked]
+    if source == "file" and file is not None:
+        variant, reason = _variant_of_file(file)
+    elif source in VARIANT_OF_INPUT:
+        variant, reason = VARIANT_OF_INPUT[source], f"the input is {source}"
+    else:
+        raise OptionError(f"--variant auto cannot choose for --input {source} without a file; give --variant")
+    LOG.info("Variant %s, because %s (--variant overrides)", variant.name, reason)
+    return variant
+
+
+def _variant_of_file(path: Path) -> tuple[Variant, str]:
+    """The variant that a file's labels suggest, and why."""
+    classes, steps, shapes = set(), set(), set()
+    with path.open("rb") as file:
+        while (handle := eccodes.codes_grib_new_from_file(file, headers_only=True)) is not None:
+            label = eccodes.codes_get_string(handle, "class") if eccodes.codes_is_defined(handle, "class") else "?"
+            classes.add(label)
+            if eccodes.codes_get_string(handle, "gridType") == "regular_ll":
+                shapes.add((eccodes.codes_get(handle, "Ni"), eccodes.codes_get(handle, "Nj")))
+            steps.add(eccodes.codes_get_long(handle, "endStep"))
+            eccodes.codes_release(handle)
+            if label in VARIANT_OF_CLASS:
+                return VARIANT_OF_CLASS[label], f"{path} is of class {label}"
+    if MINI.architecture.grid.shape in shapes:
+        return MINI, f"{path} is on its grid of {MINI.architecture.grid}"
+    for variant in (ERA5, HRES):
+        if min((step for step in steps if step > 0), default=0) == variant.step_hours:
+            return variant, f"{path} holds steps of {variant.step_hours} h"
+    raise OptionError(
+        f"--variant auto cannot choose for {path}: expected class {' or '.join(VARIANT_OF_CLASS)}, "
+        f"got {', '.join(sorted(classes)) or 'no GRIB message'}; give --variant"
+    )
+
+
+def check_file(path: Path | None) -> Path:
+    """The runner's ``--file``, if it is a GRIB file.
+
+    Raises
+    ------
+    InputError
+        If there is none, or it is of another kind.
+    """
+    if path is None:
+        raise InputError("--input file: expected --file with the name of a GRIB file")
+    if not path.is_file():
+        raise InputError(f"--file {path}: there is no such file")
+    with path.open("rb") as file:
+        start = file.read(2**16)
+    if b"GRIB" not in start:
+        raise InputError(f"--file {path}: expected a GRIB file, got one that starts with {start[:4]!r}")
+    return path
+
+
+def parse_date(text: str, today: datetime | None = None) -> datetime:
+    """Midnight of the runner's ``--date``: ``YYYYMMDD``, ``YYYY-MM-DD``, or days from today such as -1.
+
+    Parameters
+    ----------
+    text : str
+        As typed.
+    today : datetime or None
+        UTC; None for now.
+
+    Raises
+    ------
+    OptionError
+        If it is no date.
+    """
+    today = today or datetime.now(timezone.utc).replace(tzinfo=None)
+    for form in ("%Y%m%d", "%Y-%m-%d"):
+        try:
+            return datetime.strptime(text, form)
+        except ValueError:
+            continue
+    try:
+        days = int(text)
+        if days > 0:
+            raise ValueError
+    except ValueError:
+        raise OptionError(f"--date: expected YYYYMMDD, YYYY-MM-DD, or 0, -1, … days from today, got {text!r}") from None
+    return (today + timedelta(days=days)).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def parse_hour(time: int) -> int:
+    """Hour of the runner's ``--time``: 6 and 600 are both 06 UTC.
+
+    Raises
+    ------
+    OptionError
+        If it is no full hour of the day.
+    """
+    hour, minute = divmod(time, 100) if time >= 100 else (time, 0)
+    if not 0 <= hour <= 23 or minute:
+        raise OptionError(f"--time: expected an hour from 0 to 23, got {time}")
+    return hour
+
+
+def wanted_time(date: str | None, time: int | None) -> Wanted:
+    """The initial time to look for in a file, from the options that were typed.
+
+    Parameters
+    ----------
+    date : str or None
+        The runner's ``--date``; None if it was not typed.
+    time : int or None
+        The runner's ``--time``; None if it was not typed.
+    """
+    hour = None if time is None else parse_hour(time)
+    if date is None:
+        return Wanted(hour=hour)
+    day = parse_date(date)
+    return Wanted(time=day.replace(hour=hour)) if hour is not None else Wanted(day=day.date())
+
+
+def mars_keys(variant: Variant, valid_time: datetime) -> dict[str, str]:
+    """Keys that a MARS request needs beside date, parameters and levels.
+
+    Parameters
+    ----------
+    variant : Variant
+        era5 is served from ERA5 (class ea), hres from the operational analysis (class od).
+    valid_time : datetime
+        UTC; decides the stream.
+    """
+    label = CLASS_OF_VARIANT[variant.name]
+    short_cut_off = label == "od" and valid_time < CYCLE_50R1 and valid_time.hour in (6, 18)
+    return {"class": label, "expver": "1", "type": "an", "stream": "scda" if short_cut_off else "oper"}

@@ -1,0 +1,76 @@
+"""What flows between the rooms: states in physical units, with their grid and times."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .grid import LatLonGrid
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Float32Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class InitialState:
+    """The input states of a forecast.
+
+    Parameters
+    ----------
+    grid : LatLonGrid
+        The variant's grid.
+    times : tuple of datetime
+        Valid time of every state, UTC without zone, ascending; the last is the initial time.
+    values : float32 array (history, lon, lat, channel)
+        Physical units of `channels.CHANNELS`, oldest state first.
+    digest : str
+        SHA-256 of the GRIB messages that the values came from, as hexadecimal digits.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit, or times do not ascend.
+    """
+
+    grid: LatLonGrid
+    times: tuple[datetime, ...]
+    values: Float32Array
+    digest: str = ""
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 4 or self.values.shape[:3] != (len(self.times), *self.grid.shape):
+            raise ValueError(f"expected {len(self.times)} states of {self.grid}, got shape {self.values.shape}")
+        if list(self.times) != sorted(set(self.times)):
+            raise ValueError(f"expected ascending times, got {self.times}")
+
+    @property
+    def initial_time(self) -> datetime:
+        """Valid time of the newest state."""
+        return self.times[-1]
+
+
+@dataclass(frozen=True)
+class ForecastStep:
+    """One step of some members.
+
+    Parameters
+    ----------
+    step : int
+        Model calls since the initial time; 0 is the initial state itself.
+    lead_time_hours : int
+        Hours since the initial time.
+    members : tuple of int
+        Member numbers, from 1.
+    values : float32 array (member, lon, lat, channel)
+        Physical units of `channels.CHANNELS`.
+    """
+
+    step: int
+    lead_time_hours: int
+    members: tuple[int, ...]
+    values: Float32Array
