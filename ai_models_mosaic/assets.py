@@ -7,16 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .arrays import FloatArray
 from .errors import CheckpointError
 from .variants import Variant
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
     from .checkpoint import Checkpoint, Statistics
-
-    FloatArray = npt.NDArray
-
 LOG = logging.getLogger(__name__)
 
 HUB = "https://huggingface.co/maxxxzdn/mosaic"
@@ -130,7 +126,9 @@ def _needed(variant: Variant, path: Path | None, name: str | None, what: str) ->
     pinned = dict(variant.sha256).get(name)
     digest = sha256(path)
     if pinned and digest != pinned:
-        raise CheckpointError(f"{path} is not the released file: expected SHA-256 {pinned}, got {digest}; fetch it again")
+        raise CheckpointError(
+            f"{path} is not the released file: expected SHA-256 {pinned}, got {digest}; fetch it again"
+        )
     return path
 
 

@@ -14,22 +14,17 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from .arrays import FloatArray
 from .errors import CheckpointError
 from .model.buffers import make_buffers
 from .model.network import MosaicNetwork
 from .variants import Architecture
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    FloatArray = npt.NDArray[np.floating]
 
 KEY_PREFIX = "model."
 STATISTICS = ("statistics.state_mean", "statistics.state_std")

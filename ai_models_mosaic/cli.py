@@ -46,7 +46,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     random.add_argument("--variant", choices=sorted(VARIANTS), required=True)
     random.add_argument(
-        "--sample", type=Path, required=True, metavar="GRIB", help="input whose mean and spread become the normalisation"
+        "--sample",
+        type=Path,
+        required=True,
+        metavar="GRIB",
+        help="input whose mean and spread serve as normalisation",
     )
     random.add_argument("--output", type=Path, required=True, metavar="FILE.safetensors")
     random.add_argument("--seed", type=int, default=0)

@@ -8,15 +8,10 @@ any order and leave from north to south.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    FloatArray = npt.NDArray[np.floating]
-    IntArray = npt.NDArray[np.int64]
+from .arrays import FloatArray, IntArray
 
 SAME_POINT_DEG = 2e-3
 """Coordinates closer than this are the same: GRIB1 rounds to a thousandth of a degree."""
@@ -168,7 +163,9 @@ def grid_of_points(longitude_deg: FloatArray, latitude_deg: FloatArray) -> tuple
     # A column given twice, at 0° and at 360°, is the same column.
     order[column, row] = np.arange(longitude.size)
     if (order < 0).any():
-        raise ValueError(f"{longitude.size} points do not fill {longitudes.size} longitudes × {latitudes.size} latitudes")
+        raise ValueError(
+            f"{longitude.size} points do not fill {longitudes.size} longitudes × {latitudes.size} latitudes"
+        )
     return LatLonGrid(tuple(longitudes.tolist()), tuple(latitudes.tolist())), order
 
 
@@ -227,5 +224,4 @@ def nearest_neighbours(
         return np.radians(degrees)
 
     tree = BallTree(radians(source_deg), metric="haversine")
-    found: IntArray = tree.query(radians(target_deg), k=count, return_distance=False).astype(np.int64)
-    return found
+    return tree.query(radians(target_deg), k=count, return_distance=False).astype(np.int64)

@@ -12,22 +12,17 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from eccodes import CodesInternalError
 
+from .arrays import FloatArray, IntArray
 from .channels import CHANNELS, STANDARD_GRAVITY, Channel
 from .errors import InputError
 from .grid import LatLonGrid, grid_of_points
 from .regrid import ConservativeRegridder
 from .state import InitialState
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    FloatArray = npt.NDArray[np.floating]
-    IntArray = npt.NDArray[np.int64]
 
 LOG = logging.getLogger(__name__)
 
@@ -360,9 +355,8 @@ def _problem(values: FloatArray, channel: Channel) -> str:
     low, high = float(values.min()), float(values.max())
     if low < channel.minimum or high > channel.maximum:
         worst = low if low < channel.minimum else high
-        return (
-            f"value {worst:g} is outside {channel.minimum:g} … {channel.maximum:g} {channel.units}{_hint(values, channel)}"
-        )
+        bounds = f"{channel.minimum:g} … {channel.maximum:g} {channel.units}"
+        return f"value {worst:g} is outside {bounds}{_hint(values, channel)}"
     if low == high:
         LOG.warning("%s is constant: %g %s everywhere", channel.label, low, channel.units)
     return ""
@@ -390,7 +384,9 @@ def _refuse_problems(problems: Sequence[str]) -> None:
         return
     shown = "\n".join(f"  {problem}" for problem in problems[:PROBLEMS_SHOWN])
     rest = f"\n  and {len(problems) - PROBLEMS_SHOWN} more" if len(problems) > PROBLEMS_SHOWN else ""
-    raise InputError(f"{len(problems)} input fields cannot be used:\n{shown}{rest}\nExpected finite values in SI units.")
+    raise InputError(
+        f"{len(problems)} input fields cannot be used:\n{shown}{rest}\nExpected finite values in SI units."
+    )
 
 
 def _fields_in(handle: Any) -> int:

@@ -11,8 +11,6 @@ import eccodes
 from .errors import InputError
 from .outputs.grib import UNKNOWN_SIZE, UNTRAINED_EXPVER
 
-KEYS = ("shortName", "level", "number", "endStep", "dataDate", "dataTime", "expver", "numberOfForecastsInEnsemble", "gridSpec")
-
 
 def inspect_ensemble(paths: Sequence[Path]) -> str:
     """Members, steps and fields of an ensemble, and whether every member has the same.
@@ -37,10 +35,11 @@ def inspect_ensemble(paths: Sequence[Path]) -> str:
         seen["grid"].add(f"{eccodes.codes_get_string(handle, 'gridType')} {_size(handle)}")
         seen["expver"].add(_text(handle, "expver"))
         seen["size"].add(_text(handle, "numberOfForecastsInEnsemble"))
-        seen["field"].add(f"{eccodes.codes_get_string(handle, 'shortName')} {eccodes.codes_get_string(handle, 'level')}")
+        seen["field"].add(f"{_text(handle, 'shortName')} {_text(handle, 'level')}")
     members = sorted({number for number, _ in fields})
     steps = sorted({step for _, step in fields})
     counts = sorted(set(fields.values()))
+    complete = str(len(seen["field"]))
     whole = len(counts) == 1 and len(fields) == len(members) * len(steps)
     lines = [
         f"{', '.join(str(path) for path in paths)}: {sum(fields.values())} GRIB messages",
@@ -48,7 +47,7 @@ def inspect_ensemble(paths: Sequence[Path]) -> str:
         f"  grid     {_join(seen['grid'])}",
         f"  members  {_numbers(members)} (of {_join(seen['size']).replace(str(UNKNOWN_SIZE), 'an unknown number')})",
         f"  steps    {_numbers(steps)} h",
-        f"  fields   {len(seen['field'])} per member and step" if whole else f"  fields   INCOMPLETE: {counts} per member and step",
+        f"  fields   {complete if whole else f'INCOMPLETE: {counts}'} per member and step",
     ]
     if UNTRAINED_EXPVER in seen["expver"]:
         lines.append("  weights  UNTRAINED: random numbers, no forecast")

@@ -21,7 +21,7 @@ from .assets import HUB, LICENCE, Assets, locate
 from .channels import LEVELS_HPA, PRESSURE_LEVEL_PARAMS, SINGLE_LEVEL_PARAMS
 from .errors import InputError, MosaicError, OptionError
 from .inputs import Wanted, read_initial_state
-from .options import Options, parse_options
+from .options import parse_options
 from .outputs.grib import EXPVER, UNTRAINED_EXPVER, GribEncoder, GribOutput, Labels, Message, check_output
 from .progress import Progress
 from .rollout import Ensemble, forecast
@@ -51,9 +51,9 @@ class MosaicModel(Model):  # type: ignore[misc]
     """
 
     expver = EXPVER
-    param_level_pl = (list(PRESSURE_LEVEL_PARAMS), list(LEVELS_HPA))
-    param_sfc = list(SINGLE_LEVEL_PARAMS)
-    constant_fields: tuple[str, ...] = ()
+    param_level_pl = (PRESSURE_LEVEL_PARAMS, LEVELS_HPA)
+    param_sfc = SINGLE_LEVEL_PARAMS
+    constant_fields = ()
 
     def __init__(self, input: str, output: str, download_assets: bool, **kwargs: Any) -> None:
         with _plain_errors(debug=kwargs["debug"]):
@@ -191,7 +191,9 @@ class MosaicModel(Model):  # type: ignore[misc]
 
     def _announce(self, engine: TorchEngine, ensemble: Ensemble) -> None:
         if engine.untrained:
-            LOG.warning("These weights are UNTRAINED, random numbers: the forecast shows that all works, and nothing else")
+            LOG.warning(
+                "These weights are UNTRAINED, random numbers: the forecast shows that all works, and nothing else"
+            )
         LOG.info("Running on %s", engine.description)
         history = len(ensemble.members) * len(self.variant.lags_hours)
         states = history * self.variant.architecture.grid.size * self.variant.architecture.channels * 4
@@ -230,14 +232,18 @@ def _write(output: GribOutput | None, step: ForecastStep) -> None:
 
 def _steps(lead_time_hours: int, step_hours: int) -> int:
     if lead_time_hours < 0 or lead_time_hours % step_hours:
-        raise OptionError(f"--lead-time: expected a multiple of the variant's step, {step_hours} h, got {lead_time_hours}")
+        raise OptionError(
+            f"--lead-time: expected a multiple of the variant's step, {step_hours} h, got {lead_time_hours}"
+        )
     return lead_time_hours // step_hours
 
 
 def _refuse_unsupported(kwargs: dict[str, Any]) -> None:
     for name in UNSUPPORTED:
         if kwargs.get(name):
-            raise OptionError(f"--{name.replace('_', '-')} is not supported by mosaic: run one date at a time, without it")
+            raise OptionError(
+                f"--{name.replace('_', '-')} is not supported by mosaic: run one date at a time, without it"
+            )
 
 
 def _typed(option: str) -> bool:

@@ -15,7 +15,7 @@ from .state import InitialState
 if TYPE_CHECKING:
     from .engines.torch import TorchEngine
 
-PACKAGES = ("ai-models", "earthkit-data", "eccodes", "numpy", "scipy", "scikit-learn", "healpix", "safetensors", "torch")
+PACKAGES = ("ai-models", "earthkit-data", "eccodes", "healpix", "numpy", "safetensors", "scikit-learn", "torch")
 
 
 def gather(

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from .channels import STATIC_FIELDS
 from .checkpoint import Statistics, save_checkpoint
 from .model.buffers import make_buffers
 from .model.network import MosaicNetwork, initialise
 from .state import InitialState
-from .variants import STATIC_FIELDS, Variant
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    FloatArray = npt.NDArray[np.floating]
+from .variants import Variant
 
 CARRIED_BUFFERS = ("static_vars", "interp_to_hp.neighbors", "interp_to_ll.neighbors")
 """Buffers that are written too: the rest follows from them and the architecture alone."""
@@ -39,7 +35,7 @@ def make_random_checkpoint(variant: Variant, sample: InitialState, path: Path, s
     """
     network = MosaicNetwork(variant.architecture)
     initialise(network, torch.Generator().manual_seed(seed))
-    state = dict(network.named_parameters())
+    state: dict[str, Tensor] = dict(network.named_parameters())
     # A planet without land: the real static fields are not ours to pass on.
     statics = np.zeros((*variant.architecture.grid.shape, len(STATIC_FIELDS)), dtype=np.float32)
     state |= make_buffers(variant.architecture, CARRIED_BUFFERS, {}, statics)

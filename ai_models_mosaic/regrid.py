@@ -8,17 +8,11 @@ Source: WeatherBench 2, conservative regridding.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from .arrays import FloatArray
 from .grid import LatLonGrid, latitude_bounds, longitude_bounds
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    FloatArray = npt.NDArray[np.floating]
 
 
 class ConservativeRegridder:
@@ -63,8 +57,7 @@ class ConservativeRegridder:
         if self.is_identity:
             return field
         along_longitude = self._longitude @ field.astype(np.float64)
-        mapped: FloatArray = (self._latitude @ along_longitude.T).T
-        return mapped
+        return (self._latitude @ along_longitude.T).T
 
 
 def _mean_weights(source_bounds: FloatArray, target_bounds: FloatArray, period: float | None = None) -> csr_matrix:

@@ -6,19 +6,14 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .arrays import Float32Array, WordArray
 from .channels import CHANNELS
 from .engines import Engine
 from .errors import ForecastError, OptionError
 from .state import ForecastStep, InitialState
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    Float32Array = npt.NDArray[np.float32]
 
 MAXIMUM_SEED = 2**64 - 1
 RELEASED_STRIDE_HOURS = 6
@@ -95,7 +90,7 @@ def member_noise(seed: int, initial_time: datetime, member: int, step: int, widt
     return normal[:width].astype(np.float32)
 
 
-def _words(*values: int) -> npt.NDArray[np.uint64]:
+def _words(*values: int) -> WordArray:
     return np.array(values, dtype=np.uint64)
 
 

@@ -6,6 +6,7 @@ Source: specification of the network, sections 2 and 10. ``mini`` is this projec
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from .channels import CHANNELS, STATIC_FIELDS
 from .grid import LatLonGrid
@@ -126,7 +127,7 @@ class Architecture:
 
     def __post_init__(self) -> None:
         sides = [stage.nside for stage in (*self.stages, self.bottleneck)]
-        if any(fine != 2 * coarse for fine, coarse in zip(sides, sides[1:], strict=False)):
+        if any(fine != 2 * coarse for fine, coarse in pairwise(sides)):
             raise ValueError(f"expected every stage at half the nside of the one before, got {sides}")
 
     @property

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
+from ..arrays import Float32Array
 from ..assets import Assets, read_static_fields, read_statistics
 from ..checkpoint import Statistics, build_network, read_checkpoint
 from ..errors import OptionError
 from ..model.network import MosaicNetwork
 from ..variants import Variant
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    Float32Array = npt.NDArray[np.float32]
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 """Precision of the matrix products; norms, softmax and residual sums stay in float32."""
@@ -136,8 +130,7 @@ class TorchEngine:
                 torch.tensor(progress, dtype=torch.float32, device=self.device),
                 torch.from_numpy(noise).to(self.device),
             )
-            values: Float32Array = (predicted * self._std + self._mean).cpu().numpy()
-        return values
+            return (predicted * self._std + self._mean).cpu().numpy()
 
     def memory_bytes(self, members: int) -> int:
         """Estimated peak memory of one step of so many members, weights included."""

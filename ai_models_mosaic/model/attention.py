@@ -61,7 +61,8 @@ def plain_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     at_once = max(1, SCORES_AT_ONCE // (query.shape[1] * key.shape[1]))
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        probability = torch.softmax((q @ k.transpose(1, 2)).float() * scale, dim=-1)
+        # Scaled before the product, which half precision could not hold otherwise.
+        probability = torch.softmax(((q * scale) @ k.transpose(1, 2)).float(), dim=-1)
         return probability.to(v.dtype) @ v
 
     slices = zip(query.split(at_once), key.split(at_once), value.split(at_once), strict=True)
@@ -133,7 +134,9 @@ def select_blocks(mean_query: Tensor, mean_key: Tensor, count: int) -> Tensor:
     """
     heads = mean_key.shape[1]
     ratio = mean_query.shape[1] // heads
-    scores = mean_query.float() @ mean_key.float().repeat_interleave(ratio, dim=1).transpose(2, 3)
+    # Which blocks are chosen must not hang on half precision.
+    with torch.autocast(mean_query.device.type, enabled=False):
+        scores = mean_query.float() @ mean_key.float().repeat_interleave(ratio, dim=1).transpose(2, 3)
     per_key_head = scores.unflatten(1, (ratio, heads)).mean(dim=1)
     return per_key_head.topk(count, dim=-1, sorted=False).indices
 
@@ -161,9 +164,7 @@ def _compressed(mean_query: Tensor, mean_key: Tensor, mean_value: Tensor, attend
     return out.unflatten(1, (ratio, -1)).reshape(mean_query.shape)
 
 
-def _selected(
-    query: Tensor, key: Tensor, value: Tensor, lists: Tensor, size: int, attend: DenseAttention
-) -> Tensor:
+def _selected(query: Tensor, key: Tensor, value: Tensor, lists: Tensor, size: int, attend: DenseAttention) -> Tensor:
     """Attention of every query block to the pixels of its selected key blocks."""
     ratio = query.shape[1] // key.shape[1]
     grouped = query.unflatten(1, (-1, ratio)).unflatten(3, (-1, size)).transpose(2, 3)

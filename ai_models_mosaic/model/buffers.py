@@ -16,15 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..arrays import FloatArray
 from ..grid import LatLonGrid, healpix_centres, nearest_neighbours, unit_vectors
 from ..variants import Architecture, Stage
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    FloatArray = npt.NDArray[np.floating]
     Points = tuple[FloatArray, FloatArray]
-
 ROPE_BASE = 10_000.0
 STANDARDISE_EPS = 1e-6
 """Two columns of the relative positions are constant zero, so this is essential, not cosmetic."""
@@ -72,7 +69,7 @@ def make_buffers(
             made[key] = _children(_stage(architecture, key).nside)
         else:
             stage = _stage(architecture, key)
-            made[key] = table(stage.nside, stage.head_width, name == "cos_freqs")
+            made[key] = table(stage.nside, stage.head_width, cosine=name == "cos_freqs")
     return made
 
 
@@ -119,7 +116,7 @@ def _children(nside: int) -> Tensor:
     return standardise((children - parent[:, None]).reshape(-1, 12))
 
 
-def rotary_table(nside: int, head_width: int, cosine: bool) -> Tensor:
+def rotary_table(nside: int, head_width: int, *, cosine: bool) -> Tensor:
     """Cosines or sines of the rotary angles, ``(pixel, head_width / 2)`` (section 8).
 
     Parameters

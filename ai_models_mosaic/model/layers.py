@@ -96,8 +96,7 @@ class Attention(nn.Module):
         query, key, value = (self._heads(project(x)) for project in (self.to_q, self.to_k, self.to_v))
         gates = self.to_strategy_combine_mlp(x).float().unflatten(-1, (-1, 3)).softmax(dim=-1).transpose(1, 2)
         out = block_sparse_attention(self.q_rope(query), self.k_rope(key), value, gates, self.layout, self.backend)
-        merged: Tensor = self.to_o(out.transpose(1, 2).flatten(2))
-        return merged
+        return self.to_o(out.transpose(1, 2).flatten(2))
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
@@ -129,8 +128,7 @@ class FeedForward(nn.Module):
 
     def _part(self, x: Tensor, shift: Tensor) -> Tensor:
         gate, value = self.w13(x).chunk(2, dim=-1)
-        out: Tensor = self.w2(functional.silu(gate + shift) * value)
-        return out
+        return self.w2(functional.silu(gate + shift) * value)
 
 
 class Block(nn.Module):
@@ -145,8 +143,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
         """Map ``(batch, pixel, width)`` with z ``(batch, noise)``."""
         x = x + self.attention(self.norm(x))
-        out: Tensor = x + self.ffn(self.norm(x), noise)
-        return out
+        return x + self.ffn(self.norm(x), noise)
 
 
 class BlockStack(nn.Module):
@@ -178,8 +175,7 @@ class Downsample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, 4·pixel, fine width)`` to ``(batch, pixel, coarse width)``."""
         children = x.unflatten(1, (-1, 4)).flatten(2)
-        out: Tensor = self.norm(self.proj_x(children) + self.proj_pos(self.rel_pos))
-        return out
+        return self.norm(self.proj_x(children) + self.proj_pos(self.rel_pos))
 
 
 class Upsample(nn.Module):
@@ -197,8 +193,7 @@ class Upsample(nn.Module):
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """``(batch, pixel, coarse width)`` and ``(batch, 4·pixel, fine width)`` to the latter's shape."""
         children = (self.proj_x(x) + self.proj_pos(self.rel_pos)).unflatten(-1, (4, -1)).flatten(1, 2)
-        out: Tensor = self.norm(children + skip)
-        return out
+        return self.norm(children + skip)
 
 
 class CrossGridAttention(nn.Module):
@@ -235,15 +230,18 @@ class CrossGridAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, source, width)`` to ``(batch, target, width)``."""
         x = self.norm(x)
-        key_weight, value_weight = self.to_kv.weight.unflatten(1, (1, -1)).squeeze(1).chunk(2)
-        key_by_head, query_by_head = (w.unflatten(0, (self.heads, -1)) for w in (key_weight, self.to_q.weight))
-        scale = key_by_head.shape[1] ** -0.5
-        folded = torch.einsum("hdc,hdi->hci", query_by_head.float() * scale, key_by_head.float()).flatten(0, 1)
-        directions = functional.linear(x, folded.to(key_weight.dtype)).float()
+        key_weight, value_weight = self.to_kv.weight.chunk(2)
         values = functional.linear(x, value_weight).float()
-        gathered = [self._gather(d.unflatten(-1, (self.heads, 3)), v) for d, v in zip(directions, values, strict=True)]
-        out: Tensor = self.to_o(torch.stack(gathered))
-        return out
+        with torch.autocast(x.device.type, enabled=False):
+            directions = functional.linear(x, self._folded(key_weight)).unflatten(-1, (self.heads, 3))
+            gathered = [self._gather(*of_member) for of_member in zip(directions, values, strict=True)]
+        return self.to_o(torch.stack(gathered))
+
+    def _folded(self, key_weight: Tensor) -> Tensor:
+        """Weights of queries and keys in one, ``(head · 3, width)``, with the scale of the scores."""
+        query_by_head, key_by_head = (w.unflatten(0, (self.heads, -1)) for w in (self.to_q.weight, key_weight))
+        scale = key_by_head.shape[1] ** -0.5
+        return torch.einsum("hdc,hdi->hci", query_by_head * scale, key_by_head).flatten(0, 1)
 
     def _gather(self, directions: Tensor, values: Tensor) -> Tensor:
         """One member's ``(source, head, 3)`` and ``(source, width)`` to ``(target, width)``."""
@@ -252,7 +250,7 @@ class CrossGridAttention(nn.Module):
         head = torch.arange(self.heads, device=values.device)[:, None]
         parts = []
         for neighbours, rel_pos in self._slices():
-            scores = torch.einsum("tnhc,tnc->thn", directions[neighbours], rel_pos)
+            scores = torch.einsum("tkha,tka->thk", directions[neighbours], rel_pos)
             rows = neighbours[:, None, :] * self.heads + head
             summed = functional.embedding_bag(
                 rows.flatten(0, 1), table, mode="sum", per_sample_weights=scores.softmax(dim=-1).flatten(0, 1)

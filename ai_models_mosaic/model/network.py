@@ -24,8 +24,7 @@ class NoiseGenerator(nn.Module):
 
     def forward(self, noise: Tensor) -> Tensor:
         """ε ``(batch, noise)`` to z ``(batch, noise)``."""
-        out: Tensor = self.to_noise(noise)
-        return out
+        return self.to_noise(noise)
 
 
 class MosaicNetwork(nn.Module):
@@ -61,11 +60,11 @@ class MosaicNetwork(nn.Module):
         self.upsample_layers = nn.ModuleList(
             Upsample(coarse, fine) for fine, coarse in reversed(list(zip(stages, coarser, strict=True)))
         )
-        self.decoder_stages = nn.ModuleList(
-            BlockStack(stage, stage.decoder_depth, noise) for stage in reversed(stages)
-        )
+        self.decoder_stages = nn.ModuleList(BlockStack(stage, stage.decoder_depth, noise) for stage in reversed(stages))
         self.norm = RMSNorm()
-        self.postprocess = nn.Sequential(RMSNorm(), linear(width, width), nn.SiLU(), linear(width, architecture.channels))
+        self.postprocess = nn.Sequential(
+            RMSNorm(), linear(width, width), nn.SiLU(), linear(width, architecture.channels)
+        )
 
     def forward(self, state: Tensor, progress: Tensor, noise: Tensor) -> Tensor:
         """Predict the normalised next state (not an increment).

@@ -79,7 +79,7 @@ class MessageFiles:
         # Unbuffered, so that a death between two messages leaves whole ones only.
         file = _partial(path).open("ab" if path in self._written else "wb", buffering=0)
         self._written.setdefault(path, 0)
-        self._open[path] = file  # type: ignore[assignment]
+        self._open[path] = file
         return self._open[path]
 
 

@@ -17,18 +17,14 @@ from typing import TYPE_CHECKING, Any
 import eccodes
 import numpy as np
 
+from ..arrays import FloatArray
 from ..channels import CHANNELS, Channel
 from ..errors import OutputError
 from ..grid import LatLonGrid, to_grib_order
 from .files import MessageFiles, check_writable
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
     from ..state import ForecastStep
-
-    FloatArray = npt.NDArray[np.floating]
-
 LOG = logging.getLogger(__name__)
 
 FILES_SHOWN = 4
@@ -102,7 +98,7 @@ class GribEncoder:
         _refuse_reserved(labels.metadata)
         self._labels = labels
         self._templates = {
-            (index, large): _template(channel, grid, labels, large)
+            (index, large): _template(channel, grid, labels, large=large)
             for index, channel in enumerate(CHANNELS)
             for large in ((False, True) if labels.ensemble_size is None else (labels.ensemble_size > LARGEST_NUMBER,))
         }
@@ -160,8 +156,7 @@ class Message:
 
     def to_bytes(self) -> bytes:
         """The message as it goes into a file."""
-        encoded: bytes = eccodes.codes_get_message(self._handle)
-        return encoded
+        return eccodes.codes_get_message(self._handle)
 
     def get(self, key: str) -> Any:
         """A key in its native type.
@@ -196,13 +191,13 @@ class GribOutput:
         May hold GRIB keys in braces, such as ``out-{number:03d}-{step}.grib``.
     encoder : GribEncoder
         Makes the messages.
-    on_message : callable
+    on_message : callable or None
         Called with every message and the path that it went to.
 
     """
 
     def __init__(
-        self, path: str, encoder: GribEncoder, on_message: Callable[[Message, Path], None] = lambda message, path: None
+        self, path: str, encoder: GribEncoder, on_message: Callable[[Message, Path], None] | None = None
     ) -> None:
         self._path = path
         self._keys = tuple(dict.fromkeys(name.split(":")[0] for name in re.findall(r"\{(.*?)\}", path)))
@@ -224,7 +219,8 @@ class GribOutput:
                 message = self._encoder.encode(channel, member, forecast.lead_time_hours, values)
                 path = self.path_of(message)
                 self._files.append(path, message.to_bytes())
-                self._on_message(message, path)
+                if self._on_message is not None:
+                    self._on_message(message, path)
 
     def __enter__(self) -> GribOutput:
         return self
@@ -281,7 +277,7 @@ def _summary(paths: Sequence[Path]) -> str:
     return shown if len(paths) <= FILES_SHOWN else f"{len(paths)} files: {shown}, …"
 
 
-def _template(channel: Channel, grid: LatLonGrid, labels: Labels, large: bool) -> int:
+def _template(channel: Channel, grid: LatLonGrid, labels: Labels, *, large: bool) -> int:
     """A handle with every key but member, step and values."""
     kind = "sfc" if channel.level_hpa is None else "pl"
     handle: int = eccodes.codes_grib_new_from_samples(f"regular_ll_{kind}_grib2")
@@ -327,7 +323,7 @@ def _apply(metadata: Mapping[str, str], handle: int) -> None:
             held = eccodes.codes_get_string(handle, key)
         except eccodes.CodesInternalError as error:
             raise OutputError(
-                f"--metadata {key}={value}: ecCodes refuses it ({error}). Expected a GRIB2 key and a value that it knows"
+                f"--metadata {key}={value}: ecCodes refuses it ({error}). Expected a GRIB2 key and a value it knows"
             ) from error
         if held != str(value) and eccodes.codes_get_native_type(handle, key) is str:
             raise OutputError(f"--metadata {key}={value}: ecCodes made {held!r} of it")

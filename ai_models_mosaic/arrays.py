@@ -1,0 +1,13 @@
+"""Names for the types of NumPy arrays; shapes and units are in the docstrings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.floating[Any]]
+Float32Array = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+WordArray = npt.NDArray[np.uint64]
