@@ -20,7 +20,8 @@ from . import __version__
 from .assets import HUB, LICENCE, Assets, locate
 from .channels import LEVELS_HPA, PRESSURE_LEVEL_PARAMS, SINGLE_LEVEL_PARAMS
 from .errors import InputError, MosaicError, OptionError
-from .inputs import Wanted, read_initial_state
+from .holdings import Wanted
+from .inputs import read_initial_state
 from .options import parse_options
 from .outputs.grib import EXPVER, UNTRAINED_EXPVER, GribEncoder, GribOutput, Labels, Message, check_output
 from .progress import Progress
@@ -159,20 +160,19 @@ class MosaicModel(Model):  # type: ignore[misc]
 
     def _prepare(self) -> tuple[Any, Assets]:
         """Everything that can fail before the first field is read."""
+        assets = locate(self.variant, Path(self.assets), self.options.checkpoint)
+        if self._writes:
+            any_time = Labels(datetime(2000, 1, 1), self.options.ensemble_size, self._metadata)
+            check_output(self.path, self.variant.architecture.grid, any_time)
         import torch
 
         from .engines.torch import choose_device
 
-        assets = locate(self.variant, Path(self.assets), self.options.checkpoint)
         if _typed("--num-threads"):
             torch.set_num_threads(self.num_threads)
-        device = choose_device(only_gpu=self.only_gpu)
         if self.deterministic:
             self.torch_deterministic_mode()
-        if self._writes:
-            any_time = Labels(datetime(2000, 1, 1), self.options.ensemble_size, self._metadata)
-            check_output(self.path, self.variant.architecture.grid, any_time)
-        return device, assets
+        return choose_device(only_gpu=self.only_gpu), assets
 
     def _read_input(self) -> InitialState:
         fields = self.all_fields

@@ -11,7 +11,7 @@ from types import MappingProxyType
 import eccodes
 
 from .errors import InputError, OptionError
-from .inputs import Wanted
+from .holdings import Wanted
 from .options import AUTO
 from .variants import ERA5, HRES, MINI, VARIANTS, Variant
 
