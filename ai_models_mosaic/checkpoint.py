@@ -9,6 +9,7 @@ Source: specification of the network, section 10.
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -29,6 +30,9 @@ from .variants import Architecture
 KEY_PREFIX = "model."
 STATISTICS = ("statistics.state_mean", "statistics.state_std")
 """Keys of a checkpoint of our own that need no statistics file: float64 ``(channel,)`` each."""
+
+METADATA_KEY = "mosaic"
+"""Metadata go under one key, as JSON: several would be written in another order each time."""
 
 MENTIONED = 8
 """Keys that one message lists before it counts the rest."""
@@ -107,8 +111,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
 def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+            said = (file.metadata() or {}).get(METADATA_KEY, "{}")
+            return {key: file.get_tensor(key) for key in file.keys()}, json.loads(said)  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is not a complete safetensors file: {error}") from error
 
 
@@ -234,7 +239,7 @@ def save_checkpoint(
     # The library makes files that only their owner can read; weights are for everybody's eyes.
     partial.touch()
     mode = partial.stat().st_mode
-    save_file(tensors, partial, metadata=dict(metadata))
+    save_file(tensors, partial, metadata={METADATA_KEY: json.dumps(dict(metadata), sort_keys=True)})
     partial.chmod(mode)
     partial.replace(path)
 

@@ -1,0 +1,52 @@
+# Two commands for everybody: `make forecast` and `make test`. Both set up $(VENV) themselves.
+
+# The first interpreter that the ai-models runner can live with: 3.10 to 3.12.
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.10; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
+	&& echo $$p && break; done)
+VENV ?= .venv
+BIN = $(VENV)/bin
+INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+ENSEMBLE ?= mini-ensemble.grib
+PROJECT = setup.cfg pyproject.toml constraints.txt
+
+.PHONY: forecast test lint types unit bench clean
+
+forecast: $(VENV)/.installed
+	$(BIN)/ai-models mosaic --variant mini --file examples/mini-input.grib --lead-time 48 \
+		--num-ensemble-members 3 --path $(ENSEMBLE)
+	$(BIN)/ai-models-mosaic inspect $(ENSEMBLE)
+
+test: lint types unit
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
+unit: $(VENV)/.installed-dev
+	$(BIN)/python tests/parity.py tests/data/*.npz
+	$(BIN)/pytest
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/interpolation.py
+	$(BIN)/python benchmarks/grib_encoding.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info *.grib *.grib.partial
+
+$(VENV)/.python:
+	@test -n "$(PYTHON)" || { echo "expected Python 3.10, 3.11 or 3.12 with venv and pip; found none. Try: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.python $(PROJECT)
+	$(INSTALL) --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.python $(PROJECT)
+	$(INSTALL) --editable '.[dev]'
+	touch $@ $(VENV)/.installed
