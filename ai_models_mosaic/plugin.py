@@ -232,9 +232,7 @@ def _write(output: GribOutput | None, step: ForecastStep) -> None:
 
 def _steps(lead_time_hours: int, step_hours: int) -> int:
     if lead_time_hours < 0 or lead_time_hours % step_hours:
-        raise OptionError(
-            f"--lead-time: expected a multiple of the variant's step, {step_hours} h, got {lead_time_hours}"
-        )
+        raise OptionError(f"--lead-time: expected a multiple of the step of {step_hours} h, got {lead_time_hours}")
     return lead_time_hours // step_hours
 
 

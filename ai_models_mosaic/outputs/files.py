@@ -48,7 +48,7 @@ class MessageFiles:
                 if written != len(message):
                     raise OSError(0, f"only {written} of {len(message)} bytes were taken; is the disk full?")
             except OSError:
-                if path in self._open and file.seekable():
+                if _partial(path).is_file():
                     file.truncate(self._written[path])
                 raise
             self._written[path] += len(message)
