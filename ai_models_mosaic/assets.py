@@ -68,8 +68,9 @@ def locate(variant: Variant, folder: Path, checkpoint: Path | None = None) -> As
             folder, variant.checkpoint
         )
         if checkpoint is None:
+            names = ", ".join(variant.asset_files) or variant.checkpoint
             raise CheckpointError(
-                f"variant {variant.name} needs {', '.join(variant.asset_files)} in the assets folder {folder}: "
+                f"variant {variant.name} needs {names} in the assets folder {folder}: "
                 f"fetch them from {HUB} ({LICENCE}) and pass --assets FOLDER, or give --checkpoint FILE"
             )
     elif not checkpoint.is_file():
@@ -88,10 +89,13 @@ def read_statistics(variant: Variant, assets: Assets, checkpoint: Checkpoint) ->
     """
     from .checkpoint import Statistics, read_npz
 
+    shape = (variant.architecture.channels,)
     if checkpoint.statistics is not None:
+        if checkpoint.statistics.mean.shape != shape or checkpoint.statistics.std.shape != shape:
+            got = checkpoint.statistics.mean.shape
+            raise CheckpointError(f"{checkpoint.path}: expected statistics of {shape[0]} channels, got shape {got}")
         return checkpoint.statistics
     path = _needed(variant, assets.statistics, variant.statistics, "normalisation statistics")
-    shape = (variant.architecture.channels,)
     arrays = read_npz(path, state_mean=shape, state_std=shape)
     return Statistics(arrays["state_mean"], arrays["state_std"])
 

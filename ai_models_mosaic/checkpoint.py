@@ -15,9 +15,11 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.lib.npyio import NpzFile
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -100,12 +102,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}: expected a .pt or .safetensors file")
     tensors, metadata = _read_safetensors(path) if path.suffix == ".safetensors" else (_read_torch(path), {})
+    twice = [key for key in tensors if KEY_PREFIX + key in tensors]
+    if twice:
+        raise CheckpointError(f"{path} holds both with and without {KEY_PREFIX!r}: {', '.join(twice[:MENTIONED])}")
     found = {key.removeprefix(KEY_PREFIX): tensor for key, tensor in tensors.items()}
-    mean, std = (found.pop(key, None) for key in STATISTICS)
-    statistics = None
-    if mean is not None and std is not None:
-        statistics = Statistics(mean.double().numpy(), std.double().numpy())
-    return Checkpoint(path, found, statistics, metadata)
+    carried = [found.pop(key).double().numpy() for key in STATISTICS if key in found]
+    if len(carried) == 1:
+        raise CheckpointError(f"{path} holds only one of {' and '.join(STATISTICS)}")
+    return Checkpoint(path, found, Statistics(*carried) if carried else None, metadata)
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -118,7 +122,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, st
 
 
 def _read_torch(path: Path) -> dict[str, torch.Tensor]:
-    if not zipfile.is_zipfile(path):
+    if not _is_zip(path):
         raise CheckpointError(
             f"{path} is not a complete checkpoint: expected a zip file as torch.save writes it, or safetensors; "
             "fetch it again"
@@ -128,9 +132,10 @@ def _read_torch(path: Path) -> dict[str, torch.Tensor]:
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} was refused: it asks to unpickle more than tensors and plain containers, which could run any "
-            f"code on this machine; save only the state dict. torch says: {_first_line(error)}"
+            f"code on this machine; save only the state dict"
         ) from error
-    except (RuntimeError, OSError, EOFError, zipfile.BadZipFile) as error:
+    # The damage of a mapped file reaches the unpickler, which may then fail in any way.
+    except Exception as error:
         raise CheckpointError(f"{path} cannot be read as a checkpoint: {_first_line(error)}") from error
     state = content.get("model_state_dict", content) if isinstance(content, Mapping) else content
     if not isinstance(state, Mapping) or not all(
@@ -138,6 +143,13 @@ def _read_torch(path: Path) -> dict[str, torch.Tensor]:
     ):
         raise CheckpointError(f"{path} holds no state dict: expected tensors by name, or those in 'model_state_dict'")
     return dict(state)
+
+
+def _is_zip(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:
+        return False
 
 
 def build_network(
@@ -166,6 +178,7 @@ def build_network(
     expected = network.state_dict()
     parameters = {name for name, _ in network.named_parameters()}
     _refuse_misfits(checkpoint, expected, parameters)
+    _refuse_strange_neighbours(checkpoint, architecture)
     state = dict(checkpoint.state)
     try:
         state |= make_buffers(architecture, expected.keys() - state.keys(), state, static_fields)
@@ -203,6 +216,15 @@ def _refuse_misfits(checkpoint: Checkpoint, expected: Mapping[str, torch.Tensor]
         raise CheckpointError(f"{checkpoint.path} does not fit the network: {details}. Is it another variant's?")
 
 
+def _refuse_strange_neighbours(checkpoint: Checkpoint, architecture: Architecture) -> None:
+    """Raise if neighbours that the checkpoint carries are no points of the grids."""
+    sources = {"interp_to_hp": architecture.grid.size, "interp_to_ll": architecture.stages[0].pixels}
+    for group, points in sources.items():
+        neighbours = checkpoint.state.get(f"{group}.neighbors")
+        if neighbours is not None and (int(neighbours.min()) < 0 or int(neighbours.max()) >= points):
+            raise CheckpointError(f"{checkpoint.path}: expected {group}.neighbors from 0 to {points - 1}, got others")
+
+
 def _mention(what: str, items: list[str]) -> str:
     if not items:
         return ""
@@ -230,7 +252,7 @@ def save_checkpoint(
     metadata : mapping of str to str
         What the file says of itself.
     """
-    tensors = {KEY_PREFIX + key: tensor.contiguous() for key, tensor in state.items()}
+    tensors = {KEY_PREFIX + key: tensor.contiguous() for key, tensor in _unshared(state).items()}
     tensors |= {
         key: torch.from_numpy(np.asarray(values, dtype=np.float64))
         for key, values in zip(STATISTICS, (statistics.mean, statistics.std), strict=True)
@@ -239,9 +261,23 @@ def save_checkpoint(
     # The library makes files that only their owner can read; weights are for everybody's eyes.
     partial.touch()
     mode = partial.stat().st_mode
-    save_file(tensors, partial, metadata={METADATA_KEY: json.dumps(dict(metadata), sort_keys=True)})
-    partial.chmod(mode)
-    partial.replace(path)
+    try:
+        save_file(tensors, partial, metadata={METADATA_KEY: json.dumps(dict(metadata), sort_keys=True)})
+        partial.chmod(mode)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _unshared(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The same tensors, with copies of those whose memory another has: safetensors knows no sharing."""
+    seen: set[int] = set()
+    unshared = {}
+    for key, tensor in state.items():
+        memory = tensor.untyped_storage().data_ptr()
+        unshared[key] = tensor.clone() if memory in seen else tensor
+        seen.add(memory)
+    return unshared
 
 
 def read_npz(path: Path, **shapes: tuple[int, ...]) -> dict[str, FloatArray]:
@@ -260,7 +296,8 @@ def read_npz(path: Path, **shapes: tuple[int, ...]) -> dict[str, FloatArray]:
         If the file is absent or damaged, or an array is missing or of another shape.
     """
     try:
-        with np.load(path, allow_pickle=False) as data:
+        # Opened here, since NumPy does not close a file that turns out to be damaged.
+        with path.open("rb") as file, NpzFile(cast(Any, file), allow_pickle=False) as data:
             arrays = {name: np.asarray(data[name], dtype=np.float64) for name in shapes if name in data.files}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
         raise CheckpointError(f"{path} cannot be read as npz: {_first_line(error)}") from error

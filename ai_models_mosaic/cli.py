@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from . import __version__, options
-from .errors import MosaicError
+from .errors import MosaicError, OptionError
 from .variants import VARIANTS
 
 Command = Callable[[argparse.Namespace], None]
@@ -76,6 +76,10 @@ def _random_checkpoint(known: argparse.Namespace) -> None:
     from .sources import check_file
 
     variant = VARIANTS[known.variant]
+    if known.output.suffix != ".safetensors" or not known.output.parent.is_dir():
+        raise OptionError(
+            f"--output: expected the name of a .safetensors file in a folder that exists, got {known.output}"
+        )
     fields = earthkit.data.from_source("file", str(check_file(known.sample)))
     sample = read_initial_state(fields, variant.architecture.grid, variant.lags_hours)
     make_random_checkpoint(variant, sample, known.output, known.seed)

@@ -51,7 +51,10 @@ class LatLonGrid:
                 f"expected longitudes all round the globe, got a gap of {gaps.max():g}° "
                 f"east of {longitude[gaps.argmax()]:g}°"
             )
-        step = float(np.diff(latitude).max())
+        step = float(np.median(np.diff(latitude)))
+        if np.diff(latitude).max() > 2.5 * step:
+            south, north = latitude[np.diff(latitude).argmax() :][:2]
+            raise ValueError(f"expected latitudes without gaps, got one from {south:g}° to {north:g}°")
         for name, distance in (("south", latitude[0] + 90), ("north", 90 - latitude[-1])):
             if distance > step + SAME_POINT_DEG:
                 raise ValueError(f"expected latitudes up to the {name} pole, got a gap of {distance:g}°")
@@ -70,7 +73,7 @@ class LatLonGrid:
         ValueError
             If the spacing does not divide 180°.
         """
-        rows = round(180 / spacing_deg)
+        rows = round(180 / spacing_deg) if spacing_deg > 0 else 0
         if rows < 2 or abs(rows * spacing_deg - 180) > 1e-9:
             raise ValueError(f"a grid spacing of {spacing_deg:g}° does not divide 180°")
         longitude = np.arange(2 * rows) * 180 / rows
@@ -167,6 +170,22 @@ def grid_of_points(longitude_deg: FloatArray, latitude_deg: FloatArray) -> tuple
             f"{longitude.size} points do not fill {longitudes.size} longitudes × {latitudes.size} latitudes"
         )
     return LatLonGrid(tuple(longitudes.tolist()), tuple(latitudes.tolist())), order
+
+
+def alternated(longitude_deg: FloatArray, latitude_deg: FloatArray) -> FloatArray:
+    """Longitudes of points whose every second row runs the other way than the coordinates given.
+
+    Raises
+    ------
+    ValueError
+        If rows do not run along latitudes.
+    """
+    length = int((latitude_deg != latitude_deg[0]).argmax())
+    if length < 2 or longitude_deg.size % length:
+        raise ValueError("expected alternating rows that run along latitudes")
+    rows = longitude_deg.reshape(-1, length).copy()
+    rows[1::2] = rows[1::2, ::-1]
+    return rows.ravel()
 
 
 def to_grib_order(field: FloatArray) -> FloatArray:

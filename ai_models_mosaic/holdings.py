@@ -6,6 +6,7 @@ at is parameter, level and valid time, never MARS labels alone.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -80,12 +81,16 @@ class HeldField:
         Valid time less base time.
     number : int
         Ensemble member; 0 for an analysis.
-    factor : float
-        What the values are multiplied with.
     grid : str
         Digest of the grid section: equal for equal grids.
     grid_type : str
         ecCodes' name of the grid.
+    factor : float
+        What the values are multiplied with.
+    is_alias : bool
+        The parameter is another than the channel's, accepted in its place.
+    alternating : bool
+        Every second row of the values runs the other way, which ecCodes leaves to its users.
     """
 
     source: Any
@@ -93,14 +98,16 @@ class HeldField:
     valid_time: datetime
     lead_time_hours: int
     number: int
-    factor: float
     grid: str
     grid_type: str
+    factor: float = 1.0
+    is_alias: bool = False
+    alternating: bool = False
 
     @property
-    def preference(self) -> tuple[int, int, bool]:
+    def preference(self) -> tuple[int, bool]:
         """The smallest is used: an analysis before a forecast, a parameter before its alias."""
-        return self.lead_time_hours, self.number, self.factor != 1.0
+        return self.lead_time_hours, self.is_alias
 
     @property
     def label(self) -> str:
@@ -108,22 +115,43 @@ class HeldField:
         return f"{CHANNELS[self.channel].label} valid {self.valid_time:%Y-%m-%d %H:%M} UTC"
 
 
+States = dict[datetime, dict[int, HeldField]]
+"""Usable fields by valid time and channel."""
+
+
+@dataclass(frozen=True)
+class History:
+    """The states that a forecast starts from, all of one member.
+
+    Parameters
+    ----------
+    times : tuple of datetime
+        Valid times, oldest first.
+    number : int
+        The member; 0 for an analysis.
+    fields : tuple of dict of int to HeldField
+        The fields of every state, by channel.
+    """
+
+    times: tuple[datetime, ...]
+    number: int
+    fields: tuple[dict[int, HeldField], ...]
+
+
 @dataclass
 class Holdings:
-    """What an input holds: usable fields by valid time and channel, and everything by its own name."""
+    """What an input holds: usable fields of every member, and everything by its own name."""
 
-    fields: dict[datetime, dict[int, HeldField]] = field(default_factory=lambda: defaultdict(dict))
-    members: set[int] = field(default_factory=set)
+    members: dict[int, States] = field(default_factory=lambda: defaultdict(lambda: defaultdict(dict)))
     contents: dict[str, set[int | None]] = field(default_factory=lambda: defaultdict(set))
     times: set[datetime] = field(default_factory=set)
     fields_in_one_message: int = 1
 
-    def missing(self, initial_time: datetime, lags_hours: Sequence[int]) -> dict[datetime, list[int]]:
-        """Channels that a history lacks, by valid time; empty if it is complete."""
+    def missing(self, number: int, initial_time: datetime, lags_hours: Sequence[int]) -> dict[datetime, list[int]]:
+        """Channels that a member's history lacks, by valid time; empty if it is complete."""
         lacking = {}
-        for lag in lags_hours:
-            time = initial_time + timedelta(hours=lag)
-            held = self.fields.get(time, {})
+        for time in _history(initial_time, lags_hours):
+            held = self.members[number].get(time, {})
             channels = [channel for channel in range(len(CHANNELS)) if channel not in held]
             if channels:
                 lacking[time] = channels
@@ -138,8 +166,8 @@ class Holdings:
 def take_stock(fields: Iterable[Any]) -> Holdings:
     """Find the fields that channels can be made of, by parameter and level.
 
-    Of several fields for one channel and time, the one with the shortest lead time counts, then the
-    lowest member number, then the first.
+    Of several fields for one member, channel and time, the one with the shortest lead time counts,
+    then the parameter itself before its alias, then the first.
 
     Parameters
     ----------
@@ -158,7 +186,7 @@ def take_stock(fields: Iterable[Any]) -> Holdings:
             count += 1
             if found is None:
                 continue
-            held = holdings.fields[found.valid_time]
+            held = holdings.members[found.number][found.valid_time]
             if found.channel not in held or found.preference < held[found.channel].preference:
                 held[found.channel] = found
     except (CodesInternalError, OSError) as error:
@@ -173,32 +201,33 @@ def _enter(holdings: Holdings, source: Any) -> HeldField | None:
     """Note what a message is; returns the field if a channel can be made of it."""
     handle = source.handle
     name, kind, level = handle.get("shortName"), handle.get("typeOfLevel"), handle.get("level")
-    pressure = level // HECTOPASCALS[kind] if kind in HECTOPASCALS else None
+    pressure, remainder = divmod(level, HECTOPASCALS[kind]) if kind in HECTOPASCALS else (None, 0)
     valid_time = _datetime(handle.get("validityDate"), handle.get("validityTime"))
     holdings.contents[name].add(pressure)
     holdings.times.add(valid_time)
-    holdings.fields_in_one_message = max(holdings.fields_in_one_message, _fields_in(handle))
+    grid, fields = _sections(handle.get_buffer())
+    holdings.fields_in_one_message = max(holdings.fields_in_one_message, fields)
     param, factor = ALIASES.get(name, (name, 1.0))
     channel = INDEX_OF.get((param, pressure))
-    if channel is None:
+    if channel is None or remainder:
         return None
     lead_time = valid_time - _datetime(handle.get("dataDate"), handle.get("dataTime"))
-    number = int(handle.get("number", default=None) or 0)
-    holdings.members.add(number)
     return HeldField(
         source=source,
         channel=channel,
         valid_time=valid_time,
         lead_time_hours=int(lead_time.total_seconds()) // 3600,
-        number=number,
-        factor=factor,
-        grid=str(handle.get("md5GridSection")),
+        number=int(handle.get("number", default=None) or 0),
+        grid=hashlib.sha256(grid).hexdigest(),
         grid_type=str(handle.get("gridType")),
+        factor=factor,
+        is_alias=name in ALIASES,
+        alternating=bool(handle.get("alternativeRowScanning", default=0)),
     )
 
 
-def choose_initial_time(holdings: Holdings, lags_hours: Sequence[int], wanted: Wanted) -> datetime:
-    """The newest initial time with a complete history, among those that are wanted.
+def choose_history(holdings: Holdings, lags_hours: Sequence[int], wanted: Wanted) -> History:
+    """The newest complete history among those that are wanted, of the lowest member that has one.
 
     Parameters
     ----------
@@ -214,18 +243,34 @@ def choose_initial_time(holdings: Holdings, lags_hours: Sequence[int], wanted: W
     InputError
         If there is none; lists all that is missing for the one that comes closest.
     """
-    candidates = sorted((time for time in holdings.times if wanted.accepts(time)), reverse=True)
-    missing = {time: holdings.missing(time, lags_hours) for time in candidates}
-    complete = [time for time in candidates if not missing[time]]
-    if complete:
-        if complete[0] != candidates[0]:
-            LOG.warning("The history of %s UTC is incomplete; using an older one", list_times(candidates[:1]))
-        return complete[0]
+    usable = {time for states in holdings.members.values() for time in states} or holdings.times
+    candidates = sorted((time for time in usable if wanted.accepts(time)), reverse=True)
     if not candidates:
         raise InputError(f"the input has no field valid at {wanted}. It holds {holdings}.")
-    # The newest of those that lack least.
-    closest = min(candidates, key=lambda time: sum(len(channels) for channels in missing[time].values()))
-    raise InputError(_missing_message(holdings, closest, missing[closest], len(lags_hours)))
+    missing = {
+        (time, number): holdings.missing(number, time, lags_hours)
+        for time in candidates
+        for number in sorted(holdings.members) or [0]
+    }
+    # The newest, of the lowest member, of those that lack least.
+    time, number = min(missing, key=lambda key: sum(len(channels) for channels in missing[key].values()))
+    if missing[time, number]:
+        raise InputError(_missing_message(holdings, time, missing[time, number], len(lags_hours)))
+    if time != candidates[0]:
+        LOG.warning("The history of %s UTC is incomplete; using an older one", list_times(candidates[:1]))
+    if len(holdings.members) > 1:
+        LOG.warning(
+            "The input holds members %s; every member of the forecast starts from %d. "
+            "Choose another with: grib_copy -w number=N INPUT OUTPUT",
+            ", ".join(str(held) for held in sorted(holdings.members)),
+            number,
+        )
+    times = _history(time, lags_hours)
+    return History(times, number, tuple(holdings.members[number][state] for state in times))
+
+
+def _history(initial_time: datetime, lags_hours: Sequence[int]) -> tuple[datetime, ...]:
+    return tuple(initial_time + timedelta(hours=lag) for lag in lags_hours)
 
 
 def _missing_message(
@@ -250,16 +295,23 @@ def _missing_message(
     return "\n".join(lines)
 
 
-def _fields_in(handle: Any) -> int:
-    """Fields in a GRIB2 message: some centres put u and v into one, and readers miss the second."""
-    if handle.get("edition") != 2:
-        return 1
-    message = handle.get_buffer()
-    position, count = 16, 0
+def _sections(message: bytes) -> tuple[bytes, int]:
+    """Section of a message that describes its grid, and the number of fields in it.
+
+    Some centres put u and v into one GRIB2 message, of which readers miss the second; ecCodes'
+    own digest of the grid fails on such messages.
+    """
+    edition = message[7]
+    if edition == 1:
+        start = 8 + int.from_bytes(message[8:11], "big")
+        return message[start : start + int.from_bytes(message[start : start + 3], "big")], 1
+    grid, fields, position = b"", 0, 16
     while message[position : position + 4] != b"7777" and position + 5 <= len(message):
-        count += message[position + 4] == 7
-        position += int.from_bytes(message[position : position + 4], "big")
-    return count
+        length, number = int.from_bytes(message[position : position + 4], "big"), message[position + 4]
+        grid = message[position : position + length] if number == 3 else grid
+        fields += number == 7
+        position += max(length, 5)
+    return grid, fields
 
 
 def _datetime(day: int, time: int) -> datetime:

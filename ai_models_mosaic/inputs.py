@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from datetime import timedelta
 from typing import Any
 
 import numpy as np
+from eccodes import CodesInternalError
 
 from .arrays import FloatArray, IntArray
 from .channels import CHANNELS, STANDARD_GRAVITY, Channel
 from .errors import InputError
-from .grid import LatLonGrid, grid_of_points
-from .holdings import HeldField, Wanted, choose_initial_time, list_times, take_stock
+from .grid import LatLonGrid, alternated, grid_of_points
+from .holdings import HeldField, Wanted, choose_history, list_times, take_stock
 from .regrid import ConservativeRegridder
 from .state import InitialState
 
@@ -53,33 +53,38 @@ def read_initial_state(
         If fields are missing, unreadable, on an unsupported grid, non-finite or unphysical. One
         message names all of them.
     """
-    holdings = take_stock(fields)
-    initial_time = choose_initial_time(holdings, lags_hours, wanted or Wanted())
-    if len(holdings.members) > 1:
-        LOG.warning(
-            "The input holds members %s; every member of the forecast starts from the first of them, %d. "
-            "Choose another with: grib_copy -w number=N INPUT OUTPUT",
-            ", ".join(str(number) for number in sorted(holdings.members)),
-            min(holdings.members),
-        )
-    times = tuple(initial_time + timedelta(hours=lag) for lag in lags_hours)
-    LOG.info("Starting from %s, with states of %s UTC", f"{initial_time:%Y-%m-%d %H:%M} UTC", list_times(times))
-    values = np.empty((len(times), *grid.shape, len(CHANNELS)), dtype=np.float32)
+    history = choose_history(take_stock(fields), lags_hours, wanted or Wanted())
+    start, states = list_times(history.times[-1:]), list_times(history.times)
+    LOG.info("Starting from %s UTC, with states of %s UTC", start, states)
+    values = np.empty((len(history.times), *grid.shape, len(CHANNELS)), dtype=np.float32)
     digest = hashlib.sha256()
     problems: list[str] = []
     mapper = _Mapper(grid)
-    for index, time in enumerate(times):
-        for channel in range(len(CHANNELS)):
-            held = holdings.fields[time][channel]
+    for state, held_fields in zip(values, history.fields, strict=True):
+        for index, channel in enumerate(CHANNELS):
+            held = held_fields[index]
             digest.update(held.source.message())
-            raw = held.source.to_numpy(flatten=True, dtype=np.float64) * held.factor
-            problem = _problem(raw, CHANNELS[channel])
-            if problem:
+            try:
+                state[:, :, index] = _mapped(held, channel, mapper)
+            except _UnusableError as problem:
                 problems.append(f"{held.label}: {problem}")
-            else:
-                values[index, :, :, channel] = mapper(held, raw)
     _refuse_problems(problems)
-    return InitialState(grid, times, values, digest.hexdigest())
+    return InitialState(grid, history.times, values, digest.hexdigest())
+
+
+class _UnusableError(Exception):
+    """Why one field cannot be used."""
+
+
+def _mapped(held: HeldField, channel: Channel, mapper: _Mapper) -> FloatArray:
+    """A field's checked values on the variant's grid, ``(lon, lat)``."""
+    onto_grid = mapper.of(held)
+    try:
+        values = held.source.to_numpy(flatten=True, dtype=np.float64) * held.factor
+    except CodesInternalError as error:
+        raise _UnusableError(f"its values cannot be decoded ({error})") from error
+    _check(values, channel)
+    return onto_grid(values)
 
 
 class _Mapper:
@@ -89,12 +94,12 @@ class _Mapper:
         self._target = target
         self._known: dict[str, tuple[IntArray, ConservativeRegridder]] = {}
 
-    def __call__(self, held: HeldField, values: FloatArray) -> FloatArray:
-        """The field on the target, ``(lon, lat)``."""
+    def of(self, held: HeldField) -> Callable[[FloatArray], FloatArray]:
+        """What maps the values of a field, ``(point,)``, to the target, ``(lon, lat)``."""
         if held.grid not in self._known:
             self._known[held.grid] = self._prepare(held)
         order, regridder = self._known[held.grid]
-        return regridder(values[order])
+        return lambda values: regridder(values[order])
 
     def _prepare(self, held: HeldField) -> tuple[IntArray, ConservativeRegridder]:
         if held.grid_type not in GRID_TYPES:
@@ -103,8 +108,11 @@ class _Mapper:
                 "Interpolate the input first, for instance to 0.25°"
             )
         points = held.source.to_latlon(flatten=True)
+        longitude, latitude = points["lon"], points["lat"]
         try:
-            grid, order = grid_of_points(points["lon"], points["lat"])
+            if held.alternating:
+                longitude = alternated(longitude, latitude)
+            grid, order = grid_of_points(longitude, latitude)
         except ValueError as error:
             raise InputError(f"{held.label} is not on a usable grid: {error}") from error
         regridder = ConservativeRegridder(grid, self._target)
@@ -112,19 +120,18 @@ class _Mapper:
         return order, regridder
 
 
-def _problem(values: FloatArray, channel: Channel) -> str:
-    """What makes a field unusable, or an empty string; a constant field only earns a warning."""
+def _check(values: FloatArray, channel: Channel) -> None:
+    """Raise if a field is unusable; a constant one only earns a warning."""
     finite = np.isfinite(values)
     if not finite.all():
-        return f"{values.size - int(finite.sum())} of {values.size} values are NaN, infinite or missing"
+        raise _UnusableError(f"{values.size - int(finite.sum())} of {values.size} values are NaN, infinite or missing")
     low, high = float(values.min()), float(values.max())
     if low < channel.minimum or high > channel.maximum:
         worst = low if low < channel.minimum else high
         bounds = f"{channel.minimum:g} … {channel.maximum:g} {channel.units}"
-        return f"value {worst:g} is outside {bounds}{_hint(values, channel)}"
+        raise _UnusableError(f"value {worst:g} is outside {bounds}{_hint(values, channel)}")
     if low == high:
         LOG.warning("%s is constant: %g %s everywhere", channel.label, low, channel.units)
-    return ""
 
 
 def _hint(values: FloatArray, channel: Channel) -> str:
@@ -149,6 +156,5 @@ def _refuse_problems(problems: Sequence[str]) -> None:
         return
     shown = "\n".join(f"  {problem}" for problem in problems[:PROBLEMS_SHOWN])
     rest = f"\n  and {len(problems) - PROBLEMS_SHOWN} more" if len(problems) > PROBLEMS_SHOWN else ""
-    raise InputError(
-        f"{len(problems)} input fields cannot be used:\n{shown}{rest}\nExpected finite values in SI units."
-    )
+    count = f"{len(problems)} input field{'s' if len(problems) > 1 else ''}"
+    raise InputError(f"{count} cannot be used:\n{shown}{rest}\nExpected finite values in SI units.")

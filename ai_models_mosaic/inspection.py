@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import eccodes
 
 from .errors import InputError
-from .outputs.grib import UNKNOWN_SIZE, UNTRAINED_EXPVER
+from .outputs.grib import UNKNOWN_SIZE, UNKNOWN_SIZE_LARGE, UNTRAINED_EXPVER
 
 
 def inspect_ensemble(paths: Sequence[Path]) -> str:
@@ -25,33 +25,53 @@ def inspect_ensemble(paths: Sequence[Path]) -> str:
     InputError
         If a file is absent or cannot be read.
     """
-    fields: Counter[tuple[int, int]] = Counter()
-    seen: dict[str, set[str]] = {key: set() for key in ("start", "grid", "expver", "size", "field")}
+    fields: dict[tuple[int, int], Counter[str]] = defaultdict(Counter)
+    seen: dict[str, set[str]] = defaultdict(set)
     for handle in _messages(paths):
         number = eccodes.codes_get_long(handle, "number") if eccodes.codes_is_defined(handle, "number") else 0
-        fields[number, eccodes.codes_get_long(handle, "endStep")] += 1
-        start = f"{eccodes.codes_get_long(handle, 'dataDate')} {eccodes.codes_get_long(handle, 'dataTime'):04d} UTC"
+        start = f"{_text(handle, 'dataDate')} {eccodes.codes_get_long(handle, 'dataTime'):04d} UTC"
+        field = f"{_text(handle, 'shortName')} {_text(handle, 'level')}"
+        fields[number, eccodes.codes_get_long(handle, "endStep")][f"{field} {start}"] += 1
         seen["start"].add(start)
-        seen["grid"].add(f"{eccodes.codes_get_string(handle, 'gridType')} {_size(handle)}")
+        seen["grid"].add(f"{_text(handle, 'gridType')} {_text(handle, 'Ni')} × {_text(handle, 'Nj')}")
         seen["expver"].add(_text(handle, "expver"))
-        seen["size"].add(_text(handle, "numberOfForecastsInEnsemble"))
-        seen["field"].add(f"{_text(handle, 'shortName')} {_text(handle, 'level')}")
+        seen["size"].add(_size(handle))
+    if not fields:
+        raise InputError(f"{', '.join(str(path) for path in paths)}: expected GRIB messages, got none")
     members = sorted({number for number, _ in fields})
     steps = sorted({step for _, step in fields})
-    counts = sorted(set(fields.values()))
-    complete = str(len(seen["field"]))
-    whole = len(counts) == 1 and len(fields) == len(members) * len(steps)
+    messages = sum(sum(found.values()) for found in fields.values())
     lines = [
-        f"{', '.join(str(path) for path in paths)}: {sum(fields.values())} GRIB messages",
+        f"{', '.join(str(path) for path in paths)}: {messages} GRIB messages",
         f"  start    {_join(seen['start'])}",
         f"  grid     {_join(seen['grid'])}",
-        f"  members  {_numbers(members)} (of {_join(seen['size']).replace(str(UNKNOWN_SIZE), 'an unknown number')})",
+        f"  members  {_numbers(members)} (of {_join(seen['size'])})",
         f"  steps    {_numbers(steps)} h",
-        f"  fields   {complete if whole else f'INCOMPLETE: {counts}'} per member and step",
+        f"  fields   {_completeness(fields, len(members) * len(steps))}",
     ]
     if UNTRAINED_EXPVER in seen["expver"]:
         lines.append("  weights  UNTRAINED: random numbers, no forecast")
     return "\n".join(lines)
+
+
+def _completeness(fields: Mapping[tuple[int, int], Counter[str]], expected: int) -> str:
+    """Fields per member and step, and whether all have the same, once each."""
+    counts = sorted({sum(found.values()) for found in fields.values()})
+    first = next(iter(fields.values()))
+    same = len(fields) == expected and all(found == first for found in fields.values())
+    if same and set(first.values()) == {1}:
+        return f"{counts[0]} per member and step"
+    if same:
+        return f"SOME TWICE: {counts[0]} per member and step, {len(first)} of them different"
+    span = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"INCOMPLETE: {span} per member and step, not the same"
+
+
+def _size(handle: int) -> str:
+    """Members of the ensemble that a message says to be of."""
+    size = _text(handle, "numberOfForecastsInEnsemble")
+    large = _text(handle, "productDefinitionTemplateNumber") == "117"
+    return "an unknown number" if size == str(UNKNOWN_SIZE_LARGE if large else UNKNOWN_SIZE) else size
 
 
 def _messages(paths: Iterable[Path]) -> Iterator[int]:
@@ -67,10 +87,6 @@ def _messages(paths: Iterable[Path]) -> Iterator[int]:
 
 def _text(handle: int, key: str) -> str:
     return eccodes.codes_get_string(handle, key) if eccodes.codes_is_defined(handle, key) else "?"
-
-
-def _size(handle: int) -> str:
-    return f"{_text(handle, 'Ni')} × {_text(handle, 'Nj')}"
 
 
 def _join(values: Iterable[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,11 +138,15 @@ def parse_options(arguments: Sequence[str]) -> Options:
         size = 1
     if size is not None and size < 1:
         raise OptionError(f"--num-ensemble-members: expected at least 1, got {size}")
-    members = parse_members(known.member_number) if known.member_number else tuple(range(1, (size or 1) + 1))
+    everyone = tuple(range(1, (size or 1) + 1))
+    members = everyone if known.member_number is None else parse_members(known.member_number)
     if size is not None and max(members) > size:
         raise OptionError(
             f"--member-number: expected numbers from 1 to {size} (--num-ensemble-members), got {max(members)}"
         )
+    grid = known.input_grid
+    if grid is not None and not (0 < grid <= 30 and abs(90 / grid - round(90 / grid)) < 1e-6):
+        raise OptionError(f"--input-grid: expected degrees that divide 90, such as 0.25 or 1.5, got {grid:g}")
     if known.members_per_batch < 1:
         raise OptionError(f"--members-per-batch: expected at least 1, got {known.members_per_batch}")
     if not 0 <= known.seed < 2**64:
@@ -178,7 +183,7 @@ def parse_members(text: str) -> tuple[int, ...]:
             raise OptionError(f"--member-number: expected numbers from 1 and ranges, such as 1,3,5-8, got {text!r}")
         first, last = int(match[1]), int(match[2] or match[1])
         numbers.extend(range(first, last + 1) if first <= last else range(first, last - 1, -1))
-    repeated = sorted({number for number in numbers if numbers.count(number) > 1})
+    repeated = sorted(number for number, count in Counter(numbers).items() if count > 1)
     if repeated:
         raise OptionError(f"--member-number: expected each member once, got {repeated[0]} twice in {text!r}")
     return tuple(numbers)

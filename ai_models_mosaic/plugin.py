@@ -218,6 +218,7 @@ class MosaicModel(Model):  # type: ignore[misc]
             GribEncoder(initial.grid, labels) as encoder,
             GribOutput(self.path, encoder, self._archive) as output,
         ):
+            output.check_writable(self.options.members)
             yield output
 
     def _archive(self, message: Message, path: Path) -> None:

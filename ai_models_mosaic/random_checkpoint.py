@@ -50,4 +50,4 @@ def sample_statistics(sample: InitialState) -> Statistics:
     values = sample.values.astype(np.float64)
     mean = np.einsum("hxyc,xy->c", values, weights)
     std = np.sqrt(np.einsum("hxyc,xy->c", (values - mean) ** 2, weights))
-    return Statistics(mean, np.where(std > 0, std, 1.0))
+    return Statistics(mean, np.where(np.ptp(values, axis=(0, 1, 2)) > 0, std, 1.0))

@@ -161,6 +161,8 @@ def forecast(
             ]
             values = engine.step(np.stack([np.stack(states[member]) for member in members]), clock, np.stack(noise))
             _refuse_non_finite(values, members, step, step * step_hours)
+            # The next step starts from the very arrays that are handed out.
+            values.setflags(write=False)
             for member, state in zip(members, values, strict=True):
                 states[member].append(state)
             yield ForecastStep(step, step * step_hours, members, values)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import MappingProxyType
@@ -62,16 +63,12 @@ def choose_variant(asked: str, source: str, file: Path | None) -> Variant:
 def _variant_of_file(path: Path) -> tuple[Variant, str]:
     """The variant that a file's labels suggest, and why."""
     classes, steps, shapes = set(), set(), set()
-    with path.open("rb") as file:
-        while (handle := eccodes.codes_grib_new_from_file(file, headers_only=True)) is not None:
-            label = eccodes.codes_get_string(handle, "class") if eccodes.codes_is_defined(handle, "class") else "?"
-            classes.add(label)
-            if eccodes.codes_get_string(handle, "gridType") == "regular_ll":
-                shapes.add((eccodes.codes_get(handle, "Ni"), eccodes.codes_get(handle, "Nj")))
-            steps.add(eccodes.codes_get_long(handle, "endStep"))
-            eccodes.codes_release(handle)
-            if label in VARIANT_OF_CLASS:
-                return VARIANT_OF_CLASS[label], f"{path} is of class {label}"
+    for label, step, shape in _labels(path):
+        if label in VARIANT_OF_CLASS:
+            return VARIANT_OF_CLASS[label], f"{path} is of class {label}"
+        classes.add(label)
+        steps.add(step)
+        shapes.add(shape)
     if MINI.architecture.grid.shape in shapes:
         return MINI, f"{path} is on its grid of {MINI.architecture.grid}"
     for variant in (ERA5, HRES):
@@ -81,6 +78,21 @@ def _variant_of_file(path: Path) -> tuple[Variant, str]:
         f"--variant auto cannot choose for {path}: expected class {' or '.join(VARIANT_OF_CLASS)}, "
         f"got {', '.join(sorted(classes)) or 'no GRIB message'}; give --variant"
     )
+
+
+def _labels(path: Path) -> Iterator[tuple[str, int, tuple[int, int]]]:
+    """Class, step, and points along longitude and latitude (0 if not regular) of every message."""
+    try:
+        with path.open("rb") as file:
+            while (handle := eccodes.codes_grib_new_from_file(file, headers_only=True)) is not None:
+                has_class = eccodes.codes_is_defined(handle, "class")
+                label = eccodes.codes_get_string(handle, "class") if has_class else "no class"
+                regular = eccodes.codes_get_string(handle, "gridType") == "regular_ll"
+                columns, rows = (eccodes.codes_get_long(handle, key) if regular else 0 for key in ("Ni", "Nj"))
+                yield label, eccodes.codes_get_long(handle, "endStep"), (columns, rows)
+                eccodes.codes_release(handle)
+    except (OSError, eccodes.CodesInternalError) as error:
+        raise InputError(f"--file {path} cannot be read as GRIB: {error}") from error
 
 
 def check_file(path: Path | None) -> Path:
@@ -118,18 +130,15 @@ def parse_date(text: str, today: datetime | None = None) -> datetime:
         If it is no date.
     """
     today = today or datetime.now(timezone.utc).replace(tzinfo=None)
-    for form in ("%Y%m%d", "%Y-%m-%d"):
-        try:
-            return datetime.strptime(text, form)
-        except ValueError:
-            continue
     try:
+        if re.fullmatch(r"\d{8}|\d{4}-\d{2}-\d{2}", text):
+            return datetime.strptime(text.replace("-", ""), "%Y%m%d")
         days = int(text)
         if days > 0:
             raise ValueError
-    except ValueError:
+        return (today + timedelta(days=days)).replace(hour=0, minute=0, second=0, microsecond=0)
+    except (ValueError, OverflowError):
         raise OptionError(f"--date: expected YYYYMMDD, YYYY-MM-DD, or 0, -1, … days from today, got {text!r}") from None
-    return (today + timedelta(days=days)).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def parse_hour(time: int) -> int:

@@ -6,8 +6,7 @@ it expects at a place without knowing in which order the message lists its point
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -86,7 +85,8 @@ def _template(sample: str, edition: int, layout: Layout | None) -> int:
         rows = (layout.north, layout.south)
         columns = (layout.west, layout.last_column)
         if edition == 2:
-            columns = tuple(angle if angle <= 360 and angle >= 0 else angle % 360 for angle in columns)
+            # GRIB2 has no negative longitudes; 360 stays, for a column given twice.
+            columns = tuple(angle if angle >= 0 else angle % 360 for angle in columns)
         first, last = columns[:: -1 if layout.from_east else 1]
         top, bottom = rows[:: -1 if layout.from_south else 1]
         keys = {
@@ -109,43 +109,30 @@ def _template(sample: str, edition: int, layout: Layout | None) -> int:
     return handle
 
 
-@contextmanager
-def _handle(
-    param: str,
-    level: int | None,
-    *,
-    base: datetime,
-    step_hours: int,
-    edition: int,
-    kind: str | None,
-    number: int | None,
-    layout: Layout | None,
-    sample: str,
-) -> Iterator[int]:
-    handle = eccodes.codes_clone(_template(sample, edition, layout))
-    if number is not None and edition == 2:
-        eccodes.codes_set(handle, "productDefinitionTemplateNumber", 1)
+def _label(
+    handle: int, param: str, level: int | None, kind: str | None, base: datetime, step_hours: int, number: int | None
+) -> None:
+    edition = eccodes.codes_get_long(handle, "edition")
+    if number is not None:
+        keys = {"productDefinitionTemplateNumber": 1} if edition == 2 else {"setLocalDefinition": 1}
+        eccodes.codes_set_key_vals(handle, keys)
+        if edition == 1:
+            eccodes.codes_set(handle, "localDefinitionNumber", 1)
+        eccodes.codes_set(handle, "number", number)
     eccodes.codes_set(handle, "shortName", param)
     if kind is None and level is not None:
         kind = "isobaricInhPa"
-    if kind is None and param in ("msl", "prmsl") and edition == 2:
+    elif kind is None and edition == 1:
+        kind = "surface"
+    elif kind is None and param in ("msl", "prmsl"):
         kind = "meanSea"
-    if kind is not None or edition == 1:
-        eccodes.codes_set(handle, "typeOfLevel", kind or "surface")
-        if kind not in (None, "meanSea", "surface"):
+    if kind is not None:
+        eccodes.codes_set(handle, "typeOfLevel", kind)
+        if kind not in ("meanSea", "surface"):
             eccodes.codes_set(handle, "level", level)
     eccodes.codes_set(handle, "dataDate", int(f"{base:%Y%m%d}"))
     eccodes.codes_set(handle, "dataTime", int(f"{base:%H%M}"))
     eccodes.codes_set(handle, "stepRange", str(step_hours))
-    if number is not None:
-        if edition == 1:
-            eccodes.codes_set(handle, "setLocalDefinition", 1)
-            eccodes.codes_set(handle, "localDefinitionNumber", 1)
-        eccodes.codes_set(handle, "number", number)
-    try:
-        yield handle
-    finally:
-        eccodes.codes_release(handle)
 
 
 def message(
@@ -170,35 +157,27 @@ def message(
     `kind` is ecCodes' typeOfLevel, for anything but the usual one. Without a `layout`, the grid is
     the sample's own (Gaussian, reduced, spectral).
     """
-    with _handle(
-        param,
-        level,
-        base=base,
-        step_hours=step_hours,
-        edition=edition,
-        kind=kind,
-        number=number,
-        layout=layout,
-        sample=sample,
-    ) as handle:
+    handle = eccodes.codes_clone(_template(sample, edition, layout))
+    try:
+        _label(handle, param, level, kind, base, step_hours, number)
         if values is None:
             values = plausible(param, level, base + timedelta(hours=step_hours))
         if callable(values):
-            points = layout.points() if layout else [eccodes.codes_get_array(handle, k) for k in _COORDINATES]
-            values = values(*points)
+            places = layout.points() if layout else (eccodes.codes_get_array(handle, key) for key in _COORDINATES)
+            values = values(*places)
         elif np.isscalar(values):
             values = np.full(layout.columns * layout.rows, values)
         values = np.array(values, dtype=np.float64)
-        if packing != "grid_simple":
-            eccodes.codes_set(handle, "packingType", packing)
-        else:
-            eccodes.codes_set(handle, "bitsPerValue", 24)
+        precision = {"bitsPerValue": 24} if packing == "grid_simple" else {"packingType": packing}
+        eccodes.codes_set_key_vals(handle, precision)
         if len(missing):
             eccodes.codes_set(handle, "bitmapPresent", 1)
             eccodes.codes_set(handle, "missingValue", -1e30)
             values[list(missing)] = -1e30
         eccodes.codes_set_values(handle, values)
         return eccodes.codes_get_message(handle)
+    finally:
+        eccodes.codes_release(handle)
 
 
 _COORDINATES = ("longitudes", "latitudes")

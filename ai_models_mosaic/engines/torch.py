@@ -135,6 +135,6 @@ class TorchEngine:
     def memory_bytes(self, members: int) -> int:
         """Estimated peak memory of one step of so many members, weights included."""
         stage = self.network.architecture.stages[0]
-        held = {tensor.untyped_storage().data_ptr(): tensor for tensor in self.network.state_dict().values()}
+        held = {tensor.data_ptr(): tensor for tensor in self.network.state_dict().values()}
         weights = sum(tensor.numel() * tensor.element_size() for tensor in held.values())
         return weights + members * ACTIVATION_COPIES * stage.pixels * stage.width * 4

@@ -235,7 +235,7 @@ class CrossGridAttention(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             directions = functional.linear(x, self._folded(key_weight)).unflatten(-1, (self.heads, 3))
             gathered = [self._gather(*of_member) for of_member in zip(directions, values, strict=True)]
-        return self.to_o(torch.stack(gathered))
+        return self.to_o(torch.stack(gathered)).float()
 
     def _folded(self, key_weight: Tensor) -> Tensor:
         """Weights of queries and keys in one, ``(head · 3, width)``, with the scale of the scores."""

@@ -50,14 +50,14 @@ class MessageFiles:
             except OSError:
                 if _partial(path).is_file():
                     file.truncate(self._written[path])
+                    file.seek(self._written[path])
                 raise
             self._written[path] += len(message)
 
     def finish(self) -> list[Path]:
         """Give every file its name; returns the files."""
+        self.abandon()
         for path in self.paths:
-            if path in self._open:
-                self._open.pop(path).close()
             partial = _partial(path)
             if partial != path:
                 with _named_errors(path):
@@ -92,9 +92,11 @@ def check_writable(path: Path) -> None:
         If the folder is absent or not writable, or the path is a folder.
     """
     folder = path.parent
-    if path.is_dir():
+    with _named_errors(path):
+        is_folder, has_folder = path.is_dir(), folder.is_dir()
+    if is_folder:
         raise OutputError(f"cannot write {path}: it is a folder; expected the name of a file")
-    if not folder.is_dir():
+    if not has_folder:
         raise OutputError(f"cannot write {path}: there is no folder {folder}; create it first")
     if not os.access(folder, os.W_OK):
         raise OutputError(f"cannot write {path}: the folder {folder} is not writable")

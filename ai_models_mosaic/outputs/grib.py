@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -36,8 +36,8 @@ BITS_PER_VALUE = 16
 EXPVER, UNTRAINED_EXPVER = "mosa", "untr"
 """Default experiment versions, of trained and of random weights; four characters, as ecCodes demands."""
 
-UNKNOWN_SIZE = 255
-"""GRIB2's missing value, where the size of the ensemble was not said."""
+UNKNOWN_SIZE, UNKNOWN_SIZE_LARGE = 255, 65_535
+"""GRIB2's missing value in templates 4.1 and 4.117, where the size of the ensemble was not said."""
 
 LARGEST_NUMBER = 254
 """Largest member of template 4.1, whose numbers have one octet; 4.117 has two."""
@@ -54,6 +54,14 @@ RESERVED = {
     **dict.fromkeys(("param", "paramId", "shortName", "level", "levelist", "levtype"), "it differs by field"),
 }
 """Keys of --metadata that are refused, and why."""
+
+GUARDED = (
+    *("edition", "paramId", "typeOfLevel", "level", "stepType", "dataDate", "dataTime", "step", "number"),
+    *("productDefinitionTemplateNumber", "numberOfForecastsInEnsemble", "gridType", "Ni", "Nj"),
+    *("latitudeOfFirstGridPoint", "longitudeOfFirstGridPoint", "latitudeOfLastGridPoint", "longitudeOfLastGridPoint"),
+    *("iScansNegatively", "jScansPositively", "jPointsAreConsecutive", "alternativeRowScanning"),
+)
+"""Keys that no key of --metadata may change by another name."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,7 @@ class GribEncoder:
     def __init__(self, grid: LatLonGrid, labels: Labels) -> None:
         _refuse_reserved(labels.metadata)
         self._labels = labels
+        self._grid = grid
         self._templates = {
             (index, large): _template(channel, grid, labels, large=large)
             for index, channel in enumerate(CHANNELS)
@@ -128,6 +137,10 @@ class GribEncoder:
             eccodes.codes_set(handle, "bitsPerValue", self._bits)
         eccodes.codes_set_values(handle, values)
         return Message(handle)
+
+    def first_message(self, member: int) -> Message:
+        """A member's first field, without its values."""
+        return self.encode(0, member, 0, np.zeros(self._grid.size))
 
     def close(self) -> None:
         """Give the templates back to ecCodes."""
@@ -222,6 +235,17 @@ class GribOutput:
                 if self._on_message is not None:
                     self._on_message(message, path)
 
+    def check_writable(self, members: Iterable[int]) -> None:
+        """Raise if the first file of a member could not be written.
+
+        Raises
+        ------
+        OutputError
+            If its folder is absent or not writable, or as `path_of`.
+        """
+        for member in members:
+            check_writable(self.path_of(self._encoder.first_message(member)))
+
     def __enter__(self) -> GribOutput:
         return self
 
@@ -264,12 +288,15 @@ def check_output(path: str, grid: LatLonGrid, labels: Labels) -> None:
     Raises
     ------
     OutputError
-        If ecCodes refuses one of the user's keys, a placeholder is no GRIB key, or the folder of the
-        first file is absent or not writable.
+        If ecCodes refuses one of the user's keys, a placeholder is no GRIB key, or the folder is
+        absent or not writable; a folder with placeholders is left for `GribOutput.check_writable`.
     """
     with GribEncoder(grid, labels) as encoder:
-        message = encoder.encode(0, 1, 0, np.zeros(grid.size))
-        check_writable(GribOutput(path, encoder).path_of(message))
+        output = GribOutput(path, encoder)
+        if "{" in str(Path(path).parent):
+            output.path_of(encoder.first_message(1))
+        else:
+            output.check_writable([1])
 
 
 def _summary(paths: Sequence[Path]) -> str:
@@ -304,7 +331,7 @@ def _template(channel: Channel, grid: LatLonGrid, labels: Labels, *, large: bool
         "dataDate": int(f"{labels.initial_time:%Y%m%d}"),
         "dataTime": int(f"{labels.initial_time:%H%M}"),
         "shortName": channel.param,
-        "numberOfForecastsInEnsemble": (2**16 - 1 if large else UNKNOWN_SIZE) if size is None else size,
+        "numberOfForecastsInEnsemble": (UNKNOWN_SIZE_LARGE if large else UNKNOWN_SIZE) if size is None else size,
         "bitsPerValue": BITS_PER_VALUE,
     }
     if channel.level_hpa is not None:
@@ -316,17 +343,39 @@ def _template(channel: Channel, grid: LatLonGrid, labels: Labels, *, large: bool
 
 
 def _apply(metadata: Mapping[str, str], handle: int) -> None:
-    """Set the user's keys, and see that they took."""
+    """Set the user's keys; see that they took, and that they left alone what they must not touch."""
+    guarded = _guarded(handle)
     for key, value in metadata.items():
         try:
             eccodes.codes_set(handle, key, str(value))
-            held = eccodes.codes_get_string(handle, key)
+            held = {eccodes.codes_get_string(handle, key), _as_number(handle, key)}
         except eccodes.CodesInternalError as error:
             raise OutputError(
                 f"--metadata {key}={value}: ecCodes refuses it ({error}). Expected a GRIB2 key and a value it knows"
             ) from error
-        if held != str(value) and eccodes.codes_get_native_type(handle, key) is str:
-            raise OutputError(f"--metadata {key}={value}: ecCodes made {held!r} of it")
+        if str(value) not in held and eccodes.codes_get_native_type(handle, key) is str:
+            raise OutputError(f"--metadata {key}={value}: ecCodes made {eccodes.codes_get_string(handle, key)!r} of it")
+        for name, now in _guarded(handle).items():
+            if now != guarded[name]:
+                raise OutputError(
+                    f"--metadata {key}={value} cannot be honoured: it would change {name} from {guarded[name]} to {now}"
+                )
+
+
+def _guarded(handle: int) -> dict[str, str]:
+    """What says which field, time, member and grid a message is of."""
+    return {
+        key: eccodes.codes_get_string(handle, key) if eccodes.codes_is_defined(handle, key) else "nothing"
+        for key in GUARDED
+    }
+
+
+def _as_number(handle: int, key: str) -> str:
+    """An integer key's number, where its string is a name for it."""
+    try:
+        return str(eccodes.codes_get_long(handle, key))
+    except eccodes.CodesInternalError:
+        return ""
 
 
 def _refuse_reserved(metadata: Mapping[str, str]) -> None:

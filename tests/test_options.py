@@ -1,0 +1,203 @@
+from pathlib import Path
+
+import pytest
+
+from ai_models_mosaic.errors import OptionError
+from ai_models_mosaic.options import Options, parse_members, parse_options, parser
+
+MEMBERS = "--member-number: expected numbers from 1 and ranges, such as 1,3,5-8, got "
+
+# A value for every option, and what comes of it.
+EXAMPLES = {
+    "--variant": ("hres", {"variant": "hres"}),
+    "--num-ensemble-members": ("3", {"ensemble_size": 3, "members": (1, 2, 3)}),
+    "--member-number": ("4,2", {"ensemble_size": None, "members": (4, 2)}),
+    "--seed": ("18446744073709551615", {"seed": 2**64 - 1}),
+    "--members-per-batch": ("8", {"members_per_batch": 8}),
+    "--precision": ("bfloat16", {"precision": "bfloat16"}),
+    "--checkpoint": ("a/b.pt", {"checkpoint": Path("a/b.pt")}),
+    "--input-grid": ("0.5", {"input_grid_deg": 0.5}),
+}
+
+DEFAULTS = {
+    "variant": "auto",
+    "ensemble_size": 1,
+    "members": (1,),
+    "seed": 0,
+    "members_per_batch": 1,
+    "precision": "auto",
+    "checkpoint": None,
+    "input_grid_deg": None,
+}
+
+
+def refused(*arguments):
+    with pytest.raises(OptionError) as caught:
+        parse_options(arguments)
+    return str(caught.value)
+
+
+def documented():
+    return {action.option_strings[0]: action for action in parser()._actions}
+
+
+def test_without_options_there_is_one_member_of_one():
+    assert parse_options([]) == Options(**DEFAULTS)
+
+
+def test_every_option_is_explained_and_has_an_example_here():
+    options = documented()
+    assert options.keys() == EXAMPLES.keys()
+    for name, action in options.items():
+        assert action.option_strings == [name]
+        assert len(action.help or "") > 30, f"{name} has no help"
+        assert name in parser().format_help()
+
+
+@pytest.mark.parametrize("option", documented())
+@pytest.mark.parametrize("form", ["{} {}", "{}={}"])
+def test_every_documented_option_is_accepted_and_changes_what_it_should_and_no_more(option, form):
+    typed, changed = EXAMPLES[option]
+    assert parse_options(form.format(option, typed).split(" ")) == Options(**DEFAULTS | changed)
+
+
+@pytest.mark.parametrize(
+    ("option", "choice"),
+    [(option, choice) for option, action in documented().items() for choice in action.choices or ()],
+)
+def test_every_documented_choice_is_accepted(option, choice):
+    assert getattr(parse_options([option, choice]), option.removeprefix("--")) == choice
+
+
+def test_help_names_the_default_of_every_option_that_has_one():
+    for name, action in documented().items():
+        if action.default is not None:
+            assert f"(default: {action.default})" in action.help, name
+
+
+@pytest.mark.parametrize(
+    ("text", "members"),
+    [
+        ("1", (1,)),
+        ("7,3,5", (7, 3, 5)),
+        ("5-8", (5, 6, 7, 8)),
+        ("8-5", (8, 7, 6, 5)),
+        ("4-4", (4,)),
+        ("1,3,5-8", (1, 3, 5, 6, 7, 8)),
+        ("10-9,1-2,64", (10, 9, 1, 2, 64)),
+        (" 2 , 1 ", (2, 1)),
+        ("1000", (1000,)),
+        ("007", (7,)),
+    ],
+)
+def test_members_run_in_the_order_in_which_they_are_listed(text, members):
+    assert parse_members(text) == members
+    assert parse_options(["--member-number", text]).members == members
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0", f"{MEMBERS}'0'"),
+        ("0-3", f"{MEMBERS}'0-3'"),
+        ("3-0", f"{MEMBERS}'3-0'"),
+        ("-3", f"{MEMBERS}'-3'"),
+        ("1,,3", f"{MEMBERS}'1,,3'"),
+        ("1,", f"{MEMBERS}'1,'"),
+        ("3-", f"{MEMBERS}'3-'"),
+        ("1-2-3", f"{MEMBERS}'1-2-3'"),
+        ("1 2", f"{MEMBERS}'1 2'"),
+        ("1.5", f"{MEMBERS}'1.5'"),
+        ("all", f"{MEMBERS}'all'"),
+        ("1/to/3", f"{MEMBERS}'1/to/3'"),
+        (" ", f"{MEMBERS}' '"),
+        ("1,2,1", "--member-number: expected each member once, got 1 twice in '1,2,1'"),
+        ("5-8,7", "--member-number: expected each member once, got 7 twice in '5-8,7'"),
+        ("4-6,6-4", "--member-number: expected each member once, got 4 twice in '4-6,6-4'"),
+    ],
+)
+def test_a_bad_list_of_members_is_refused(text, message):
+    assert refused("--member-number", text) == message
+
+
+def test_an_empty_list_of_members_is_refused_and_not_taken_for_none():
+    assert refused("--member-number", "") == f"{MEMBERS}''"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "size", "members"),
+    [
+        (["--num-ensemble-members", "1"], 1, (1,)),
+        (["--num-ensemble-members", "50", "--member-number", "50,1"], 50, (50, 1)),
+        (["--member-number", "50,1", "--num-ensemble-members", "50"], 50, (50, 1)),
+        (["--member-number", "12"], None, (12,)),
+    ],
+)
+def test_the_size_of_the_ensemble_is_what_was_said_and_else_unknown(arguments, size, members):
+    options = parse_options(arguments)
+    assert (options.ensemble_size, options.members) == (size, members)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--num-ensemble-members 0", "--num-ensemble-members: expected at least 1, got 0"),
+        ("--num-ensemble-members -2", "--num-ensemble-members: expected at least 1, got -2"),
+        ("--num-ensemble-members 0 --member-number 1", "--num-ensemble-members: expected at least 1, got 0"),
+        (
+            "--num-ensemble-members 4 --member-number 2,5",
+            "--member-number: expected numbers from 1 to 4 (--num-ensemble-members), got 5",
+        ),
+        ("--members-per-batch 0", "--members-per-batch: expected at least 1, got 0"),
+        ("--seed -1", "--seed: expected 0 to 2**64 - 1, got -1"),
+        ("--seed 18446744073709551616", "--seed: expected 0 to 2**64 - 1, got 18446744073709551616"),
+        ("--seed x", "argument --seed: invalid int value: 'x'. All options: ai-models-mosaic options"),
+        ("--seed", "argument --seed: expected one argument. All options: ai-models-mosaic options"),
+        ("--seed 1.5", "argument --seed: invalid int value: '1.5'. All options: ai-models-mosaic options"),
+        (
+            "--input-grid fine",
+            "argument --input-grid: invalid float value: 'fine'. All options: ai-models-mosaic options",
+        ),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_refused(arguments, message):
+    assert refused(*arguments.split()) == message
+
+
+@pytest.mark.parametrize("degrees", ["0", "-0.25", "nan", "inf"])
+def test_a_grid_to_ask_for_that_is_none_is_refused(degrees):
+    assert refused(f"--input-grid={degrees}").startswith("--input-grid: expected ")
+
+
+@pytest.mark.parametrize(
+    ("option", "choice", "expected"),
+    [("--variant", "ERA5", ["auto", "era5", "hres", "mini"]), ("--precision", "float64", ["auto", "float16"])],
+)
+def test_a_choice_that_there_is_not_is_refused_and_the_others_are_named(option, choice, expected):
+    message = refused(option, choice)
+    assert message.startswith(f"argument {option}: invalid choice: '{choice}' (choose from ")
+    assert all(name in message for name in expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ("--nonsense", "unknown option --nonsense: "),
+        ("--nonsense 3 --other=4", "unknown options --nonsense 3 --other=4: "),
+        ("--seed 1 file.grib", "unknown option file.grib: "),
+        ("--var mini", "unknown options --var mini: "),
+        ("--member 3", "unknown options --member 3: "),
+        ("--num-ensemble-member 3", "unknown options --num-ensemble-member 3: "),
+        ("--Seed 3", "unknown options --Seed 3: "),
+        ("--help", "unknown option --help: "),
+    ],
+)
+def test_an_option_that_there_is_not_is_refused_by_name_also_when_it_abbreviates_one(arguments, named):
+    assert refused(*arguments.split()) == (
+        f"{named}neither the runner (ai-models --help) nor the plugin (ai-models-mosaic options) knows it"
+    )
+
+
+def test_one_run_leaves_nothing_to_the_next():
+    parse_options(["--seed", "5", "--member-number", "3,2", "--variant", "mini"])
+    assert parse_options([]) == Options(**DEFAULTS)

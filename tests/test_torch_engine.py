@@ -1,0 +1,238 @@
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from safetensors.torch import save_file
+
+from ai_models_mosaic.assets import Assets, locate
+from ai_models_mosaic.checkpoint import Statistics, build_network, read_checkpoint, save_checkpoint
+from ai_models_mosaic.engines.torch import TorchEngine, choose_device, load_engine
+from ai_models_mosaic.errors import CheckpointError, OptionError
+from ai_models_mosaic.variants import MINI
+
+CPU = torch.device("cpu")
+MEAN, STD = np.array([280.0, 1e5, 5.5e4, -3.0, 0.002]), np.array([20.0, 1e3, 3e3, 10.0, 1e-3])
+STATISTICS = Statistics(MEAN, STD)
+PROGRESS = (0.25, 0.7)
+
+
+@pytest.fixture(scope="module")
+def network():
+    return build_network(tiny.ARCHITECTURE, tiny.checkpoint_of(tiny.parameters()), tiny.STATICS)
+
+
+@pytest.fixture(scope="module")
+def engine(network):
+    return TorchEngine(network, STATISTICS, CPU)
+
+
+def physical_inputs(members):
+    """History in physical units, and ε."""
+    generator = np.random.default_rng(5)
+    values = MEAN + STD * generator.normal(size=(members, 2, *tiny.ARCHITECTURE.grid.shape, 5))
+    return values.astype(np.float32), generator.normal(size=(members, 6)).astype(np.float32)
+
+
+# A step.
+
+
+def test_a_step_normalises_predicts_and_turns_back_to_physical_units(engine, network):
+    history, noise = physical_inputs(2)
+    normalised = torch.from_numpy((history.astype(np.float64) - MEAN) / STD).float()
+    with torch.no_grad():
+        predicted = network(normalised, torch.tensor(PROGRESS), torch.from_numpy(noise)).double().numpy()
+    found = engine.step(history, PROGRESS, noise)
+    assert found.dtype == np.float32
+    assert found.shape == (2, *tiny.ARCHITECTURE.grid.shape, 5)
+    assert predicted.std() > 0.05
+    # To the rounding of physical units in float32.
+    np.testing.assert_allclose((found - MEAN) / STD, predicted, rtol=0, atol=5e-5)
+
+
+def test_members_in_a_batch_equal_members_alone(engine):
+    history, noise = physical_inputs(3)
+    together = engine.step(history, PROGRESS, noise)
+    for member in range(3):
+        alone = engine.step(history[member : member + 1], PROGRESS, noise[member : member + 1])
+        np.testing.assert_allclose(((alone[0] - together[member]) / STD), 0, rtol=0, atol=5e-5)
+    assert np.abs((together[0] - together[1]) / STD).max() > 0.1
+
+
+def test_a_step_leaves_its_inputs_and_no_trace_behind(engine):
+    history, noise = physical_inputs(1)
+    kept = history.copy(), noise.copy()
+    first = engine.step(history, PROGRESS, noise)
+    before = first.copy()
+    engine.step(history + 1, (0.5, 0.1), noise - 1)
+    np.testing.assert_array_equal(first, before)
+    np.testing.assert_array_equal(engine.step(history, PROGRESS, noise), before)
+    np.testing.assert_array_equal(history, kept[0])
+    np.testing.assert_array_equal(noise, kept[1])
+    # What a caller does with the result is the caller's.
+    first[...] = 0
+    np.testing.assert_array_equal(engine.step(history, PROGRESS, noise), before)
+    assert not torch.is_inference_mode_enabled()
+    assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize("argument", ["history", "progress", "noise"])
+def test_every_argument_counts(engine, argument):
+    history, noise = physical_inputs(1)
+    changed = {"history": history, "progress": PROGRESS, "noise": noise}
+    other = {"history": history[:, ::-1].copy(), "progress": PROGRESS[::-1], "noise": -100 * noise}[argument]
+    first = engine.step(**changed)
+    second = engine.step(**{**changed, argument: other})
+    assert np.abs((first - second) / STD).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("precision", "kind"),
+    [("float32", torch.float32), ("float16", torch.float16), ("bfloat16", torch.bfloat16)],
+)
+def test_products_are_in_the_precision_asked_for_and_results_in_float32(network, engine, precision, kind):
+    history, noise = physical_inputs(1)
+    of_products = []
+    handle = network.bottleneck.blocks[0].ffn.w13.register_forward_hook(
+        lambda _, __, out: of_products.append(out.dtype)
+    )
+    found = TorchEngine(network, STATISTICS, CPU, precision).step(history, PROGRESS, noise)
+    handle.remove()
+    assert of_products == [kind]
+    assert found.dtype == np.float32
+    deviation = np.abs(found - engine.step(history, PROGRESS, noise)) / STD
+    assert deviation.max() < 0.1
+    assert (deviation.max() > 1e-4) == (precision != "float32")
+
+
+def test_engines_with_other_statistics_do_not_share_them(network, engine):
+    history, noise = physical_inputs(1)
+    before = engine.step(history, PROGRESS, noise)
+    other = TorchEngine(network, Statistics(MEAN + STD, 2 * STD), CPU)
+    shifted = MEAN + STD + 2 * (history - MEAN)
+    # Of other units, the normalised prediction is the same.
+    predicted = (other.step(shifted.astype(np.float32), PROGRESS, noise) - MEAN - STD) / (2 * STD)
+    np.testing.assert_allclose(predicted, (before - MEAN) / STD, rtol=0, atol=2e-4)
+    np.testing.assert_array_equal(engine.step(history, PROGRESS, noise), before)
+
+
+# What it says of itself.
+
+
+def test_an_engine_describes_itself(network):
+    made = TorchEngine(network, STATISTICS, CPU, "bfloat16")
+    threads = torch.get_num_threads()
+    assert made.description == f"CPU ({threads} threads), bfloat16, attention backend sdpa"
+    assert made.noise_width == 6
+    assert (made.checkpoint, made.untrained) == (None, False)
+    network.use_backend("reference")
+    assert made.description.endswith(", attention backend reference")
+    network.use_backend("sdpa")
+
+
+def test_memory_counts_shared_tables_once_and_grows_by_the_member(engine):
+    state = engine.network.state_dict()
+    tables = [key for key in state if key.endswith("_freqs")]
+    others = sum(state[key].nbytes for key in state if key not in tables)
+    # One pair for all blocks of either resolution: 192 pixels · 8 / 2 angles, 48 pixels · 12 / 2.
+    assert len(tables) == 4 * 4
+    assert engine.memory_bytes(0) == others + 2 * (192 * 4 + 48 * 6) * 4
+    per_member = engine.memory_bytes(1) - engine.memory_bytes(0)
+    assert per_member == 16 * 192 * 32 * 4
+    assert engine.memory_bytes(24) == engine.memory_bytes(0) + 24 * per_member
+
+
+def test_memory_counts_weights_that_are_parts_of_one_storage(tmp_path):
+    # As the flat parameters of some training frameworks are saved.
+    parameters = tiny.parameters()
+    flat = torch.cat([weight.flatten() for weight in parameters.values()])
+    parts = flat.split([weight.numel() for weight in parameters.values()])
+    path = tmp_path / "flat.pt"
+    torch.save({key: part.view(parameters[key].shape) for key, part in zip(parameters, parts, strict=True)}, path)
+    made = TorchEngine(build_network(tiny.ARCHITECTURE, read_checkpoint(path), tiny.STATICS), STATISTICS, CPU)
+    assert made.memory_bytes(0) >= flat.nbytes
+
+
+# From files.
+
+
+@pytest.fixture
+def assets(tmp_path):
+    """The files of the tiny variant as they would be released."""
+    torch.save({"model_state_dict": {f"model.{k}": v for k, v in tiny.parameters().items()}}, tmp_path / "tiny_best.pt")
+    np.savez(tmp_path / "norm_stats_tiny.npz", state_mean=MEAN, state_std=STD)
+    sides = {"latitude": tiny.ARCHITECTURE.grid.latitude_deg, "longitude": tiny.ARCHITECTURE.grid.longitude_deg}
+    np.savez(tmp_path / "static_vars.npz", data=tiny.STATICS, **sides)
+    return locate(tiny.VARIANT, tmp_path)
+
+
+def test_an_engine_of_released_files_gives_the_same_step(engine, assets):
+    loaded = load_engine(tiny.VARIANT, assets, CPU, "float32")
+    inputs = physical_inputs(1)
+    np.testing.assert_array_equal(
+        loaded.step(inputs[0], PROGRESS, inputs[1]), engine.step(inputs[0], PROGRESS, inputs[1])
+    )
+    assert (loaded.checkpoint, loaded.untrained, loaded.precision) == (assets.checkpoint, False, "float32")
+
+
+def test_an_engine_of_one_self_contained_file_gives_the_same_step(engine, tmp_path):
+    path = tmp_path / "own.safetensors"
+    state = {**tiny.parameters(), "static_vars": engine.network.static_vars}
+    save_checkpoint(path, state, STATISTICS, {"untrained": "true"})
+    loaded = load_engine(tiny.VARIANT, Assets(path, None, None), CPU, "float32")
+    inputs = physical_inputs(1)
+    np.testing.assert_array_equal(
+        loaded.step(inputs[0], PROGRESS, inputs[1]), engine.step(inputs[0], PROGRESS, inputs[1])
+    )
+    assert (loaded.checkpoint, loaded.untrained) == (path, True)
+
+
+def test_files_of_another_variant_are_refused(assets):
+    other = replace(tiny.VARIANT, architecture=replace(tiny.ARCHITECTURE, history=4))
+    sentence = "wrong shapes: preprocess.0.weight (32, 20) instead of (32, 30). Is it another variant's?"
+    with pytest.raises(CheckpointError, match=f"{re.escape(sentence)}$"):
+        load_engine(other, assets, CPU, "float32")
+
+
+@pytest.mark.parametrize("length", [1, 4])
+def test_statistics_of_another_number_of_channels_are_refused(assets, tmp_path, length):
+    # A single number would fit every channel without a word.
+    path = tmp_path / "own.safetensors"
+    extra = {"statistics.state_mean": torch.zeros(length), "statistics.state_std": torch.ones(length)}
+    save_file({**tiny.parameters(), **extra}, path)
+    with pytest.raises(CheckpointError, match="statistics"):
+        load_engine(tiny.VARIANT, replace(assets, checkpoint=path), CPU, "float32")
+
+
+def test_the_bundled_weights_make_a_forecast_step():
+    loaded = load_engine(MINI, locate(MINI, Path("unused")), CPU, "float32")
+    statistics = read_checkpoint(loaded.checkpoint).statistics
+    generator = np.random.default_rng(0)
+    history = statistics.mean + statistics.std * generator.normal(size=(1, 2, *MINI.architecture.grid.shape, 82))
+    noise = generator.normal(size=(1, loaded.noise_width)).astype(np.float32)
+    found = loaded.step(history.astype(np.float32), PROGRESS, noise)
+    assert found.shape == (1, 60, 31, 82)
+    assert np.isfinite(found).all()
+    # Physical units: every channel near its own mean.
+    assert (np.abs(found.mean(axis=(0, 1, 2)) - statistics.mean) < 5 * statistics.std).all()
+
+
+# Devices.
+
+
+def test_the_cpu_is_chosen_where_there_is_no_gpu_and_a_gpu_where_there_is():
+    expected = "cuda" if torch.cuda.is_available() else "cpu"
+    assert choose_device(only_gpu=False).type == expected
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_only_gpu_is_refused_where_there_is_none():
+    message = (
+        f"--only-gpu: expected a CUDA GPU, found none that PyTorch {torch.__version__} can use; check nvidia-smi and "
+        "that this PyTorch was built for CUDA, or leave the option out to run on the CPU"
+    )
+    with pytest.raises(OptionError, match=f"^{re.escape(message)}$"):
+        choose_device(only_gpu=True)
