@@ -29,7 +29,7 @@ types: $(VENV)/.installed-dev
 
 unit: $(VENV)/.installed-dev
 	$(BIN)/python tests/parity.py tests/data/*.npz
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/interpolation.py

@@ -119,7 +119,7 @@ def test_a_date_without_its_history_names_all_that_is_missing(run: Runner):
         ),
         (("--only-gpu",), 2, "--only-gpu: expected a CUDA GPU, found none"),
         (("--path", "absent/out.grib"), 1, "cannot write absent/out.grib: there is no folder absent; create it first"),
-        (("--path", "out-{nmber}.grib"), 1, "GRIB messages have no key 'nmber'"),
+        (("--path", "out-{members}.grib"), 1, "GRIB messages have no key 'members'"),
         (("--metadata", "foo=1"), 1, "--metadata foo=1: ecCodes refuses it (Key/value not found)"),
         (("--metadata", "step=3"), 1, "--metadata step=3 cannot be honoured: steps follow from the variant"),
         (("--metadata", "edition=1"), 1, "the output is GRIB2: GRIB1 can lose the member number"),
