@@ -20,8 +20,8 @@ from .state import InitialState
 
 LOG = logging.getLogger(__name__)
 
-GRID_TYPES = ("regular_ll", "regular_gg")
-"""Grids whose points are the product of their longitudes and latitudes."""
+GRID_TYPES = ("regular_ll", "regular_gg", "reduced_gg", "reduced_ll")
+"""Grids whose points stand in rows along the latitudes."""
 
 PROBLEMS_SHOWN = 10
 """Bad fields that one message describes before it counts the rest."""
