@@ -76,7 +76,7 @@ def _random_checkpoint(known: argparse.Namespace) -> None:
     from .sources import check_file
 
     variant = VARIANTS[known.variant]
-    fields = earthkit.data.from_source("file", str(check_file(known.sample)))
+    fields = earthkit.data.from_source("file", check_file(str(known.sample)))
     sample = read_initial_state(fields, variant.architecture.grid, variant.lags_hours)
     make_random_checkpoint(variant, sample, known.output, known.seed)
     print(f"{known.output}: variant {variant.name}, UNTRAINED, {known.output.stat().st_size / 1e6:.1f} MB")

@@ -14,7 +14,7 @@ from .arrays import FloatArray, IntArray
 from .channels import CHANNELS, STANDARD_GRAVITY, Channel
 from .errors import InputError
 from .grid import LatLonGrid, grid_of_points
-from .holdings import HeldField, Wanted, choose_initial_time, list_times, take_stock
+from .holdings import HeldField, Holdings, Wanted, choose_initial_time, list_times, take_stock
 from .regrid import ConservativeRegridder
 from .state import InitialState
 
@@ -30,12 +30,12 @@ PROBLEMS_SHOWN = 10
 def read_initial_state(
     fields: Iterable[Any], grid: LatLonGrid, lags_hours: Sequence[int], wanted: Wanted | None = None
 ) -> InitialState:
-    """Select, check and regrid the fields of a history.
+    """Select, check and regrid the GRIB fields of a history.
 
     Parameters
     ----------
     fields : iterable of earthkit-data fields
-        GRIB fields, in any order.
+        In any order.
     grid : LatLonGrid
         The variant's grid.
     lags_hours : sequence of int
@@ -53,8 +53,12 @@ def read_initial_state(
         If fields are missing, unreadable, on an unsupported grid, non-finite or unphysical. One
         message names all of them.
     """
-    holdings = take_stock(fields)
-    initial_time = choose_initial_time(holdings, lags_hours, wanted or Wanted())
+    return initial_state_of(take_stock(fields), grid, lags_hours, wanted or Wanted())
+
+
+def initial_state_of(holdings: Holdings, grid: LatLonGrid, lags_hours: Sequence[int], wanted: Wanted) -> InitialState:
+    """Select, check and regrid a history of what an input holds; as `read_initial_state`."""
+    initial_time = choose_initial_time(holdings, lags_hours, wanted)
     if len(holdings.members) > 1:
         LOG.warning(
             "The input holds members %s; every member of the forecast starts from the first of them, %d. "
