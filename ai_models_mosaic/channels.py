@@ -42,6 +42,11 @@ class Channel:
     maximum: float
 
     @property
+    def variable(self) -> str:
+        """Name without the level, as in WeatherBench 2: ``geopotential``."""
+        return self.name if self.level_hpa is None else self.name.removesuffix(f"_{self.level_hpa}")
+
+    @property
     def label(self) -> str:
         """Short form for messages: ``z500``, ``2t``."""
         return self.param if self.level_hpa is None else f"{self.param}{self.level_hpa}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -41,6 +42,14 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("files", nargs="+", type=Path, metavar="FILE")
     inspect.set_defaults(command=_inspect)
 
+    doctor = commands.add_parser("doctor", help="check this installation, and say what would go wrong with a forecast")
+    doctor.add_argument("--variant", choices=sorted(VARIANTS), default="mini")
+    doctor.add_argument("--assets", type=Path, default=Path(os.environ.get("AI_MODELS_ASSETS", ".")), metavar="FOLDER")
+    doctor.add_argument("--members", type=int, default=1, metavar="N")
+    doctor.add_argument("--lead-time", type=int, default=240, metavar="HOURS")
+    doctor.add_argument("--output", type=Path, default=Path(), metavar="FOLDER", help="where the output would go")
+    doctor.set_defaults(command=_doctor)
+
     random = commands.add_parser(
         "random-checkpoint", help="write untrained weights, to try an installation or a machine's memory"
     )
@@ -68,6 +77,19 @@ def _inspect(known: argparse.Namespace) -> None:
     print(inspect_ensemble(known.files))
 
 
+def _doctor(known: argparse.Namespace) -> None:
+    from .doctor import FAILURE, Plan, examine
+
+    variant = VARIANTS[known.variant]
+    plan = Plan(variant, known.assets, known.members, known.lead_time // variant.step_hours, known.output)
+    failures = 0
+    for finding in examine(plan):
+        print(finding)
+        failures += finding.level == FAILURE
+    if failures:
+        raise MosaicError(f"{failures} of these checks failed: a forecast with variant {variant.name} would not work")
+
+
 def _random_checkpoint(known: argparse.Namespace) -> None:
     import earthkit.data
 
@@ -80,7 +102,7 @@ def _random_checkpoint(known: argparse.Namespace) -> None:
         raise OptionError(
             f"--output: expected the name of a .safetensors file in a folder that exists, got {known.output}"
         )
-    fields = earthkit.data.from_source("file", str(check_file(known.sample)))
+    fields = earthkit.data.from_source("file", check_file(str(known.sample)))
     sample = read_initial_state(fields, variant.architecture.grid, variant.lags_hours)
     make_random_checkpoint(variant, sample, known.output, known.seed)
     print(f"{known.output}: variant {variant.name}, UNTRAINED, {known.output.stat().st_size / 1e6:.1f} MB")

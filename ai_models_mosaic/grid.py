@@ -43,21 +43,13 @@ class LatLonGrid:
             raise ValueError(f"expected a global grid, got {longitude.size} longitudes × {latitude.size} latitudes")
         if (np.diff(longitude) <= 0).any() or longitude[0] < 0 or longitude[-1] >= 360:
             raise ValueError("longitudes must ascend within [0, 360)")
-        if (np.diff(latitude) <= 0).any() or latitude[0] < -90 or latitude[-1] > 90:
-            raise ValueError("latitudes must ascend within [-90, 90]")
         gaps = np.diff(np.append(longitude, longitude[0] + 360))
         if gaps.max() > 1.5 * np.median(gaps):
             raise ValueError(
                 f"expected longitudes all round the globe, got a gap of {gaps.max():g}° "
                 f"east of {longitude[gaps.argmax()]:g}°"
             )
-        step = float(np.median(np.diff(latitude)))
-        if np.diff(latitude).max() > 2.5 * step:
-            south, north = latitude[np.diff(latitude).argmax() :][:2]
-            raise ValueError(f"expected latitudes without gaps, got one from {south:g}° to {north:g}°")
-        for name, distance in (("south", latitude[0] + 90), ("north", 90 - latitude[-1])):
-            if distance > step + SAME_POINT_DEG:
-                raise ValueError(f"expected latitudes up to the {name} pole, got a gap of {distance:g}°")
+        _check_latitudes(latitude)
 
     @classmethod
     def regular(cls, spacing_deg: float) -> LatLonGrid:
@@ -123,7 +115,56 @@ class LatLonGrid:
         return np.diff(bounds) / 2
 
 
-def latitude_bounds(grid: LatLonGrid) -> FloatArray:
+@dataclass(frozen=True)
+class ReducedGrid:
+    """A global grid whose rows have fewer points towards the poles, such as N320 or O1280.
+
+    Parameters
+    ----------
+    latitude_deg : tuple of float
+        Of every row, ascending, in [-90, 90].
+    row_lengths : tuple of int
+        Points of every row, evenly spaced.
+    row_starts_deg : tuple of float
+        Longitude of the first point of every row, in [0, 360).
+
+    Raises
+    ------
+    ValueError
+        If rows are out of order or do not reach the poles.
+    """
+
+    latitude_deg: tuple[float, ...]
+    row_lengths: tuple[int, ...]
+    row_starts_deg: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        _check_latitudes(np.array(self.latitude_deg))
+        if not len(self.latitude_deg) == len(self.row_lengths) == len(self.row_starts_deg):
+            raise ValueError("expected a length and a start for every row")
+
+    @property
+    def shape(self) -> tuple[int]:
+        """``(point,)``: row by row from south to north, each eastwards from its start."""
+        return (sum(self.row_lengths),)
+
+    def __str__(self) -> str:
+        return f"{self.shape[0]} points in {len(self.latitude_deg)} rows of up to {max(self.row_lengths)}"
+
+
+def _check_latitudes(latitude: FloatArray) -> None:
+    if (np.diff(latitude) <= 0).any() or latitude[0] < -90 or latitude[-1] > 90:
+        raise ValueError("latitudes must ascend within [-90, 90]")
+    step = float(np.median(np.diff(latitude)))
+    if np.diff(latitude).max() > 2.5 * step:
+        south, north = latitude[np.diff(latitude).argmax() :][:2]
+        raise ValueError(f"expected latitudes without gaps, got one from {south:g}° to {north:g}°")
+    for name, distance in (("south", latitude[0] + 90), ("north", 90 - latitude[-1])):
+        if distance > step + SAME_POINT_DEG:
+            raise ValueError(f"expected latitudes up to the {name} pole, got a gap of {distance:g}°")
+
+
+def latitude_bounds(grid: LatLonGrid | ReducedGrid) -> FloatArray:
     """Cell bounds half-way between latitudes, closed at the poles, ``(lat + 1,)`` degrees.
 
     A row at a pole so has half a cell, as in the regridding of the training data
@@ -133,14 +174,13 @@ def latitude_bounds(grid: LatLonGrid) -> FloatArray:
     return np.concatenate([[-90.0], (latitude[1:] + latitude[:-1]) / 2, [90.0]])
 
 
-def longitude_bounds(grid: LatLonGrid) -> FloatArray:
-    """Cell bounds half-way between longitudes, ``(lon + 1,)`` degrees; the last is the first + 360."""
-    longitude = np.array(grid.longitude_deg)
-    middle = (longitude + np.append(longitude[1:], longitude[0] + 360)) / 2
+def longitude_bounds(longitude_deg: FloatArray) -> FloatArray:
+    """Cell bounds half-way between ascending longitudes, ``(lon + 1,)`` degrees; the last is the first + 360."""
+    middle = (longitude_deg + np.append(longitude_deg[1:], longitude_deg[0] + 360)) / 2
     return np.concatenate([[middle[-1] - 360], middle])
 
 
-def grid_of_points(longitude_deg: FloatArray, latitude_deg: FloatArray) -> tuple[LatLonGrid, IntArray]:
+def grid_of_points(longitude_deg: FloatArray, latitude_deg: FloatArray) -> tuple[LatLonGrid | ReducedGrid, IntArray]:
     """The grid that a field's points form, and where in the field each of its points is.
 
     Parameters
@@ -150,25 +190,28 @@ def grid_of_points(longitude_deg: FloatArray, latitude_deg: FloatArray) -> tuple
 
     Returns
     -------
-    grid : LatLonGrid
-    order : int array (lon, lat)
+    grid : LatLonGrid or ReducedGrid
+    order : int array (lon, lat) or (point,)
         ``values[order]`` is the field on `grid`.
 
     Raises
     ------
     ValueError
-        If the points are not the product of longitudes and latitudes, or not global.
+        If the points are neither the product of longitudes and latitudes nor rows of evenly spaced
+        points, or not global.
     """
     longitude = np.round(np.asarray(longitude_deg, dtype=np.float64), 6) % 360
+    latitude = np.round(np.asarray(latitude_deg, dtype=np.float64), 6)
+    latitudes, row, lengths = np.unique(latitude, return_inverse=True, return_counts=True)
+    if len(set(lengths.tolist())) > 1:
+        return _reduced_grid(longitude, latitudes, row, lengths)
     longitudes, column = np.unique(longitude, return_inverse=True)
-    latitudes, row = np.unique(np.round(np.asarray(latitude_deg, dtype=np.float64), 6), return_inverse=True)
     order = np.full((longitudes.size, latitudes.size), -1, dtype=np.int64)
     # A column given twice, at 0° and at 360°, is the same column.
     order[column, row] = np.arange(longitude.size)
     if (order < 0).any():
-        raise ValueError(
-            f"{longitude.size} points do not fill {longitudes.size} longitudes × {latitudes.size} latitudes"
-        )
+        product = f"{longitudes.size} longitudes × {latitudes.size} latitudes"
+        raise ValueError(f"{longitude.size} points do not fill {product}")
     return LatLonGrid(tuple(longitudes.tolist()), tuple(latitudes.tolist())), order
 
 
@@ -186,6 +229,22 @@ def alternated(longitude_deg: FloatArray, latitude_deg: FloatArray) -> FloatArra
     rows = longitude_deg.reshape(-1, length).copy()
     rows[1::2] = rows[1::2, ::-1]
     return rows.ravel()
+
+
+def _reduced_grid(
+    longitude: FloatArray, latitudes: FloatArray, row: IntArray, lengths: IntArray
+) -> tuple[ReducedGrid, IntArray]:
+    """Points in rows of different lengths, which must each be evenly spaced round the globe."""
+    order = np.lexsort((longitude, row))
+    first = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    spacing = np.repeat(360 / lengths, lengths)
+    start = longitude[order][first]
+    even = np.repeat(start, lengths) + spacing * (np.arange(longitude.size) - np.repeat(first, lengths))
+    uneven = np.abs(longitude[order] - even) > np.maximum(0.01 * spacing, SAME_POINT_DEG)
+    if uneven.any():
+        where = latitudes[row[order][uneven.argmax()]]
+        raise ValueError(f"expected rows of evenly spaced points all round the globe, got others at {where:g}°")
+    return ReducedGrid(tuple(latitudes.tolist()), tuple(lengths.tolist()), tuple(start.tolist())), order
 
 
 def to_grib_order(field: FloatArray) -> FloatArray:

@@ -14,14 +14,14 @@ from .arrays import FloatArray, IntArray
 from .channels import CHANNELS, STANDARD_GRAVITY, Channel
 from .errors import InputError
 from .grid import LatLonGrid, alternated, grid_of_points
-from .holdings import HeldField, Wanted, choose_history, list_times, take_stock
+from .holdings import HeldField, Holdings, Wanted, choose_history, list_times, take_stock
 from .regrid import ConservativeRegridder
 from .state import InitialState
 
 LOG = logging.getLogger(__name__)
 
-GRID_TYPES = ("regular_ll", "regular_gg")
-"""Grids whose points are the product of their longitudes and latitudes."""
+GRID_TYPES = ("regular_ll", "regular_gg", "reduced_gg", "reduced_ll")
+"""Grids whose points stand in rows along the latitudes."""
 
 PROBLEMS_SHOWN = 10
 """Bad fields that one message describes before it counts the rest."""
@@ -30,12 +30,12 @@ PROBLEMS_SHOWN = 10
 def read_initial_state(
     fields: Iterable[Any], grid: LatLonGrid, lags_hours: Sequence[int], wanted: Wanted | None = None
 ) -> InitialState:
-    """Select, check and regrid the fields of a history.
+    """Select, check and regrid the GRIB fields of a history.
 
     Parameters
     ----------
     fields : iterable of earthkit-data fields
-        GRIB fields, in any order.
+        In any order.
     grid : LatLonGrid
         The variant's grid.
     lags_hours : sequence of int
@@ -53,7 +53,12 @@ def read_initial_state(
         If fields are missing, unreadable, on an unsupported grid, non-finite or unphysical. One
         message names all of them.
     """
-    history = choose_history(take_stock(fields), lags_hours, wanted or Wanted())
+    return initial_state_of(take_stock(fields), grid, lags_hours, wanted or Wanted())
+
+
+def initial_state_of(holdings: Holdings, grid: LatLonGrid, lags_hours: Sequence[int], wanted: Wanted) -> InitialState:
+    """Select, check and regrid a history of what an input holds; as `read_initial_state`."""
+    history = choose_history(holdings, lags_hours, wanted)
     start, states = list_times(history.times[-1:]), list_times(history.times)
     LOG.info("Starting from %s UTC, with states of %s UTC", start, states)
     values = np.empty((len(history.times), *grid.shape, len(CHANNELS)), dtype=np.float32)

@@ -28,6 +28,7 @@ from .progress import Progress
 from .rollout import Ensemble, forecast
 from .sources import DEFAULT_GRID_DEG, check_file, choose_variant, mars_keys, parse_date, parse_hour, wanted_time
 from .state import ForecastStep, InitialState
+from .zarr_input import is_zarr, read_zarr
 
 if TYPE_CHECKING:
     from .engines.torch import TorchEngine
@@ -61,7 +62,7 @@ class MosaicModel(Model):  # type: ignore[misc]
             _refuse_unsupported(kwargs)
             self.options = parse_options(kwargs["model_args"])
             self._source = input
-            self._file = check_file(kwargs["file"] and Path(kwargs["file"])) if input == "file" else None
+            self._file = check_file(kwargs["file"]) if input == "file" else None
             self.variant = choose_variant(self.options.variant, input, self._file)
             self._steps = _steps(kwargs["lead_time"], self.variant.step_hours)
             self._wanted = self._wanted_time(kwargs)
@@ -175,10 +176,13 @@ class MosaicModel(Model):  # type: ignore[misc]
         return choose_device(only_gpu=self.only_gpu), assets
 
     def _read_input(self) -> InitialState:
+        grid, lags = self.variant.architecture.grid, self.variant.lags_hours
+        if self._file is not None and is_zarr(self._file):
+            return read_zarr(self._file, grid, lags, self._wanted)
         fields = self.all_fields
         if not hasattr(fields, "__len__"):
             raise InputError(f"--file {self._file}: expected GRIB messages, got {type(fields).__name__}")
-        return read_initial_state(fields, self.variant.architecture.grid, self.variant.lags_hours, self._wanted)
+        return read_initial_state(fields, grid, lags, self._wanted)
 
     def _load_engine(self, assets: Assets, device: Any) -> TorchEngine:
         from .engines.torch import load_engine

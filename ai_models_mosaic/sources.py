@@ -15,6 +15,7 @@ from .errors import InputError, OptionError
 from .holdings import Wanted
 from .options import AUTO
 from .variants import ERA5, HRES, MINI, VARIANTS, Variant
+from .zarr_input import is_zarr
 
 LOG = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ VARIANT_OF_CLASS: Mapping[str, Variant] = MappingProxyType({"ea": ERA5, "od": HR
 CLASS_OF_VARIANT = MappingProxyType({ERA5.name: "ea", HRES.name: "od", MINI.name: "ea"})
 
 
-def choose_variant(asked: str, source: str, file: Path | None) -> Variant:
+def choose_variant(asked: str, source: str, file: str | None) -> Variant:
     """The variant that was asked for, or the one that suits the source, with a line that says why.
 
     Parameters
@@ -38,8 +39,8 @@ def choose_variant(asked: str, source: str, file: Path | None) -> Variant:
         A variant's name, or ``auto``.
     source : str
         The runner's ``--input``.
-    file : Path or None
-        The runner's ``--file``.
+    file : str or None
+        The runner's ``--file``: a GRIB file or a Zarr store.
 
     Raises
     ------
@@ -50,8 +51,10 @@ def choose_variant(asked: str, source: str, file: Path | None) -> Variant:
     """
     if asked != AUTO:
         return VARIANTS[asked]
-    if source == "file" and file is not None:
-        variant, reason = _variant_of_file(file)
+    if file is not None and is_zarr(file):
+        variant, reason = ERA5, f"{file} is a Zarr store, as those of ERA5 in WeatherBench 2"
+    elif source == "file" and file is not None:
+        variant, reason = _variant_of_file(Path(file))
     elif source in VARIANT_OF_INPUT:
         variant, reason = VARIANT_OF_INPUT[source], f"the input is {source}"
     else:
@@ -95,23 +98,26 @@ def _labels(path: Path) -> Iterator[tuple[str, int, tuple[int, int]]]:
         raise InputError(f"--file {path} cannot be read as GRIB: {error}") from error
 
 
-def check_file(path: Path | None) -> Path:
-    """The runner's ``--file``, if it is a GRIB file.
+def check_file(name: str | None) -> str:
+    """The runner's ``--file``, if it is a GRIB file or the name of a Zarr store.
 
     Raises
     ------
     InputError
         If there is none, or it is of another kind.
     """
-    if path is None:
-        raise InputError("--input file: expected --file with the name of a GRIB file")
+    if name is None:
+        raise InputError("--input file: expected --file with the name of a GRIB file or a Zarr store")
+    if is_zarr(name):
+        return name
+    path = Path(name)
     if not path.is_file():
         raise InputError(f"--file {path}: there is no such file")
     with path.open("rb") as file:
         start = file.read(2**16)
     if b"GRIB" not in start:
         raise InputError(f"--file {path}: expected a GRIB file, got one that starts with {start[:4]!r}")
-    return path
+    return name
 
 
 def parse_date(text: str, today: datetime | None = None) -> datetime:

@@ -197,7 +197,9 @@ def test_the_points_of_a_region_are_refused(layout, sentence):
 
 def test_points_that_are_no_product_of_longitudes_and_latitudes_are_refused():
     longitude, latitude = COARSE.points()
-    with pytest.raises(ValueError, match=r"^83 points do not fill 12 longitudes × 7 latitudes$"):
+    with pytest.raises(
+        ValueError, match=r"^expected rows of evenly spaced points all round the globe, got others at -?90°$"
+    ):
         grid_of_points(longitude[:-1], latitude[:-1])
 
 
@@ -220,10 +222,10 @@ def test_what_is_written_reads_back_as_the_same_field():
 
 def test_cells_end_half_way_between_points_and_at_the_poles():
     np.testing.assert_allclose(latitude_bounds(LatLonGrid.regular(30)), [-90, -75, -45, -15, 15, 45, 75, 90])
-    np.testing.assert_allclose(longitude_bounds(LatLonGrid.regular(30)), range(-15, 346, 30))
+    np.testing.assert_allclose(longitude_bounds(np.array(LatLonGrid.regular(30).longitude_deg)), range(-15, 346, 30))
     uneven = grid([10, 90, 200, 280], [-80, -20, 50])
     np.testing.assert_allclose(latitude_bounds(uneven), [-90, -50, 15, 90])
-    np.testing.assert_allclose(longitude_bounds(uneven), [-35, 50, 145, 240, 325])
+    np.testing.assert_allclose(longitude_bounds(np.array(uneven.longitude_deg)), [-35, 50, 145, 240, 325])
 
 
 @pytest.mark.parametrize("spacing", [0.25, 1.5, 6.0, 30.0])

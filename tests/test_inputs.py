@@ -348,12 +348,15 @@ def test_more_than_ten_problems_are_counted(read):
 
 
 @pytest.mark.parametrize("edition", [1, 2])
-def test_a_reduced_gaussian_grid_is_refused_with_what_is_supported(read, edition):
-    history = with_field("t", 850, edition=edition, layout=None, sample="reduced_gg_pl_32")
-    assert refusal(read, history) == (
-        "t850 valid 2020-01-02 12:00 UTC is on a grid of type reduced_gg: expected one of regular_ll, regular_gg. "
-        "Interpolate the input first, for instance to 0.25°"
-    )
+def test_a_field_on_a_reduced_gaussian_grid_is_mapped(read, edition):
+    """Rows stand from north to south; each has the value of its place, 200 to 263."""
+    half = [20, 27, 36, 40, 45, 50, 60, 64, 72, 75, 80, 90, 90, 96, 100, 108, 108, 120, 120, 120, *[128] * 12]
+    rows = np.repeat(np.arange(64), [*half, *half[::-1]])
+    state = read(with_field("t", 850, edition=edition, layout=None, sample="reduced_gg_pl_32", values=200.0 + rows))
+    found = state.values[0, :, :, CHANNEL_OF["t", 850]]
+    assert np.ptp(found, axis=0).max() < 0.01
+    assert (np.diff(found[0]) < 0).all()
+    np.testing.assert_allclose(found[0] + found[0][::-1], 2 * 231.5, atol=0.02)
 
 
 @pytest.mark.parametrize("edition", [1, 2])
@@ -361,7 +364,7 @@ def test_a_spectral_field_is_refused_as_such(read, edition):
     """As ECMWF's archive gives temperature on pressure levels where no grid was asked for."""
     history = with_field("t", 850, edition=edition, layout=None, sample="sh_pl", values=spectral_constant(edition))
     assert refusal(read, history) == (
-        "t850 valid 2020-01-02 12:00 UTC is on a grid of type sh: expected one of regular_ll, regular_gg. "
+        "t850 valid 2020-01-02 12:00 UTC is on a grid of type sh: expected one of regular_ll, regular_gg, reduced_gg, reduced_ll. "
         "Interpolate the input first, for instance to 0.25°"
     )
 

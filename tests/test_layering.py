@@ -13,7 +13,19 @@ PACKAGE = Path(ai_models_mosaic.__file__).parent
 # From the top floor to the ground: imports point down, or along the same floor.
 FLOORS = (
     ("plugin", "cli"),
-    ("inspection", "provenance", "rollout", "progress", "inputs", "holdings", "sources", "outputs", "options"),
+    (
+        "inspection",
+        "doctor",
+        "provenance",
+        "rollout",
+        "progress",
+        "inputs",
+        "holdings",
+        "sources",
+        "zarr_input",
+        "outputs",
+        "options",
+    ),
     ("engines", "assets", "random_checkpoint", "checkpoint"),
     ("model",),
     ("variants", "channels", "regrid", "grid", "state", "arrays", "errors", "__init__"),
@@ -94,7 +106,14 @@ def test_the_runner_is_known_to_the_plugin_alone():
 
 def test_torch_is_known_to_the_network_its_engine_and_the_plugin_alone():
     users = [module for module in SOURCES if any(room(name) == "torch" for name in imported(module)[1])]
-    assert {room(module) for module in users} == {"checkpoint", "engines", "model", "plugin", "random_checkpoint"}
+    assert {room(module) for module in users} == {
+        "checkpoint",
+        "doctor",
+        "engines",
+        "model",
+        "plugin",
+        "random_checkpoint",
+    }
 
 
 LIGHT = """

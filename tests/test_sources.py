@@ -55,7 +55,7 @@ def test_a_service_decides_the_variant(source, name, caplog):
 @pytest.mark.parametrize("variant", [ERA5, HRES, MINI], ids=lambda variant: variant.name)
 def test_a_variant_that_was_asked_for_is_taken_without_a_look_at_the_input(source, variant, caplog):
     caplog.set_level(logging.INFO, logger="ai_models_mosaic.sources")
-    assert choose_variant(variant.name, source, Path("no such file")) is variant
+    assert choose_variant(variant.name, source, "no such file") is variant
     assert caplog.messages == []
 
 
@@ -78,7 +78,7 @@ LABELLED = {"sample": "regular_ll_pl_grib2", "setLocalDefinition": 1}  # 16 × 3
 def test_a_file_decides_the_variant_by_class_then_grid_then_steps(messages, variant, reason, written, caplog):
     caplog.set_level(logging.INFO, logger="ai_models_mosaic.sources")
     path = written(*(grib_message(**keys) for keys in messages))
-    assert choose_variant("auto", "file", path) is variant
+    assert choose_variant("auto", "file", str(path)) is variant
     assert caplog.messages == [f"Variant {variant.name}, because {path} {reason} (--variant overrides)"]
 
 
@@ -94,13 +94,13 @@ def test_a_file_decides_the_variant_by_class_then_grid_then_steps(messages, vari
 def test_a_file_that_suggests_no_variant_is_refused_with_what_it_is_of(messages, got, written):
     path = written(*(grib_message(**keys) for keys in messages))
     with pytest.raises(OptionError) as caught:
-        choose_variant("auto", "file", path)
+        choose_variant("auto", "file", str(path))
     assert str(caught.value) == (
         f"--variant auto cannot choose for {path}: expected class ea or od, got {got}; give --variant"
     )
 
 
-@pytest.mark.parametrize(("source", "file"), [("file", None), ("other", None), ("other", SAMPLE)])
+@pytest.mark.parametrize(("source", "file"), [("file", None), ("other", None), ("other", str(SAMPLE))])
 def test_an_input_that_suggests_no_variant_is_refused(source, file):
     with pytest.raises(OptionError) as caught:
         choose_variant("auto", source, file)
@@ -110,18 +110,24 @@ def test_an_input_that_suggests_no_variant_is_refused(source, file):
 @pytest.mark.parametrize("content", [SAMPLE.read_bytes()[:6000], b"this is no GRIB " * 100], ids=["cut short", "text"])
 def test_a_file_that_cannot_be_read_is_an_error_of_the_input_and_not_of_eccodes(content, written):
     path = written(content)
-    assert check_file(path) == path
+    assert check_file(str(path)) == str(path)
     with pytest.raises(InputError, match=re.escape(str(path))):
-        choose_variant("auto", "file", path)
+        choose_variant("auto", "file", str(path))
 
 
 # The file.
 
 
 def test_a_grib_file_is_accepted_also_behind_a_header_of_another_kind(written):
-    assert check_file(SAMPLE) == SAMPLE
+    assert check_file(str(SAMPLE)) == str(SAMPLE)
     path = written(b"TTAAii CCCC 010000\r\r\n", grib_message())
-    assert check_file(path) == path
+    assert check_file(str(path)) == str(path)
+
+
+def test_the_name_of_a_zarr_store_is_left_to_its_reader():
+    for name in ("gs://bucket/era5.zarr", "absent.zarr/"):
+        assert check_file(name) == name
+        assert choose_variant("auto", "file", name) is ERA5
 
 
 def test_a_file_that_is_none_is_refused(tmp_path):
@@ -130,14 +136,14 @@ def test_a_file_that_is_none_is_refused(tmp_path):
     empty = tmp_path / "empty"
     empty.touch()
     for path, message in [
-        (None, "--input file: expected --file with the name of a GRIB file"),
+        (None, "--input file: expected --file with the name of a GRIB file or a Zarr store"),
         (tmp_path / "absent", f"--file {tmp_path}/absent: there is no such file"),
         (tmp_path, f"--file {tmp_path}: there is no such file"),
         (text, rf"--file {text}: expected a GRIB file, got one that starts with b'CDF\x01'"),
         (empty, f"--file {empty}: expected a GRIB file, got one that starts with b''"),
     ]:
         with pytest.raises(InputError) as caught:
-            check_file(path)
+            check_file(path and str(path))
         assert str(caught.value) == message
 
 

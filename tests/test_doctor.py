@@ -1,0 +1,73 @@
+"""The doctor finds what would go wrong."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from running import BIN
+
+from ai_models_mosaic.cli import main
+from ai_models_mosaic.doctor import FAILURE, OK, WARNING, Plan, examine
+from ai_models_mosaic.variants import ERA5, MINI
+
+
+def findings(variant=MINI, assets=Path(), members=1, output=Path()) -> dict[str, tuple[str, str]]:
+    plan = Plan(variant, Path(assets), members, 10, Path(output))
+    return {finding.what: (finding.level, finding.detail) for finding in examine(plan)}
+
+
+def test_a_good_installation_has_no_failure(tmp_path: Path):
+    found = findings(output=tmp_path)
+    assert {level for level, _ in found.values()} == {OK, WARNING}
+    assert found["attention backend reference"] == (OK, "differs from the reference by 0e+00 on cpu")
+    assert found["attention backend sdpa"][0] == OK
+    assert found["weights"] == (WARNING, "untrained: forecasts made with them mean nothing")
+    assert found["numpy"][0] == OK
+
+
+def test_every_requirement_of_the_package_is_looked_at():
+    from importlib.metadata import requires
+
+    names = {
+        line.split(">")[0].split("<")[0].split(";")[0].strip()
+        for line in requires("ai-models-mosaic")
+        if "extra" not in line
+    }
+    assert names <= set(findings())
+
+
+def test_absent_weights_are_a_failure_that_says_where_they_come_from(tmp_path: Path):
+    level, detail = findings(ERA5, assets=tmp_path)["weights"]
+    assert level == FAILURE
+    assert "variant era5 needs checkpoints/era5_best.pt" in detail
+
+
+def test_an_absent_output_folder_is_a_failure(tmp_path: Path):
+    level, detail = findings(output=tmp_path / "absent")["output"]
+    assert (level, detail) == (FAILURE, f"{tmp_path / 'absent'} is not a folder that can be written to")
+
+
+def test_too_many_members_for_the_memory_are_a_failure(tmp_path: Path):
+    assert findings(members=10)["memory"][0] == OK
+    level, detail = findings(members=1_000_000)["memory"]
+    assert level == FAILURE
+    assert "for 1000000 members on the CPU" in detail
+
+
+def test_too_many_fields_for_the_disk_are_a_failure(tmp_path: Path):
+    level, detail = findings(members=100_000_000, output=tmp_path)["disk"]
+    assert level == FAILURE
+    assert "for 90200000000 fields" in detail
+
+
+def test_the_exit_status_tells_scripts(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["doctor", "--output", str(tmp_path)]) == 0
+    assert main(["doctor", "--output", str(tmp_path / "absent")]) == 1
+    assert "1 of these checks failed: a forecast with variant mini would not work" in capsys.readouterr().err
+
+
+def test_it_is_a_command(tmp_path: Path):
+    done = subprocess.run(
+        [BIN / "ai-models-mosaic", "doctor"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("ok       Python: 3.1")
