@@ -36,6 +36,8 @@ class Options:
         Weights to use instead of the variant's.
     input_grid_deg : float or None
         Grid to ask a service for.
+    patience_s : float
+        How long a service may be out of reach once requests are queued.
     """
 
     variant: str
@@ -46,6 +48,7 @@ class Options:
     precision: str
     checkpoint: Path | None
     input_grid_deg: float | None
+    patience_s: float
 
 
 def parser() -> argparse.ArgumentParser:
@@ -108,6 +111,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="DEGREES",
         help="grid to ask CDS or MARS for; regridded conservatively to the variant's (default: 0.25)",
     )
+    made.add_argument(
+        "--patience",
+        type=float,
+        default=10,
+        metavar="MINUTES",
+        help="how long a service may be out of reach, once it has been asked, before the run ends (default: 10)",
+    )
     return made
 
 
@@ -146,6 +156,8 @@ def parse_options(arguments: Sequence[str]) -> Options:
         raise OptionError(f"--members-per-batch: expected at least 1, got {known.members_per_batch}")
     if not 0 <= known.seed < 2**64:
         raise OptionError(f"--seed: expected 0 to 2**64 - 1, got {known.seed}")
+    if not 0 <= known.patience < 1e6:
+        raise OptionError(f"--patience: expected minutes from 0, got {known.patience:g}")
     return Options(
         variant=known.variant,
         ensemble_size=size,
@@ -155,6 +167,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
         precision=known.precision,
         checkpoint=known.checkpoint,
         input_grid_deg=known.input_grid,
+        patience_s=60 * known.patience,
     )
 
 
