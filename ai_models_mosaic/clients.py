@@ -114,6 +114,9 @@ def explain(service: Service, error: Exception) -> str:
 
     text = str(error).strip() or type(error).__name__
     if isinstance(error, requests.HTTPError) and error.response is not None:
+        if "/jobs/" in error.response.url:
+            # A job that failed has its reason after a line on the request for its results.
+            return f"{service.name} could not do what was asked: {text.partition(chr(10))[2] or text}"
         return _refusal(service, error.response.status_code, text)
     if isinstance(error, ProcessingFailedError):
         return f"{service.name} could not do what was asked: {text}"

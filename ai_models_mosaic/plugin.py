@@ -116,7 +116,8 @@ class MosaicModel(Model):  # type: ignore[misc]
     @property
     def grid(self) -> list[float]:
         """Grid to ask a service for, degrees."""
-        return [self.options.input_grid_deg or DEFAULT_GRID_DEG] * 2
+        asked = self.options.input_grid_deg
+        return [DEFAULT_GRID_DEG if asked is None else asked] * 2
 
     @property
     def area(self) -> list[float]:

@@ -234,7 +234,7 @@ def _ask(service: Service) -> str:
         return f"silence for {max(TIMEOUT_S):g} s"
     except requests.RequestException as error:
         cause = getattr(error.args[0], "reason", error) if error.args else error
-        return str(cause).rsplit(": ", 1)[-1]
+        return re.sub(r"^\[Errno -?\d+\] ", "", str(cause).rsplit(": ", 1)[-1])
 
 
 # Dates and grids.

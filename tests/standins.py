@@ -86,11 +86,17 @@ class StandIn:
         return [f"{request.method} {request.path}" for request in self.received]
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *arguments: object) -> None:
+        """Quiet: clients hang up on what fails."""
+
+
 @contextmanager
 def serving(**faults: Any) -> Iterator[StandIn]:
     """A server on a free port, for as long as the block runs."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), _Handler)
     server.standin = StandIn(server.server_port, Faults(**faults))  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
@@ -274,8 +280,8 @@ class _Handler(BaseHTTPRequestHandler):
         known["polls"] += 1
         if faults.goes_away:
             self.close_connection = True
-            threading.Thread(target=self.server.shutdown).start()
-            self.server.socket.close()
+            self.server.shutdown()
+            self.server.server_close()
             return "running"
         if known["polls"] <= faults.polls:
             return "running"
@@ -336,7 +342,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _mars_job(self, job: str) -> None:
         status, data = self._poll(job), self.standin.jobs[job]["data"]
         if status == "running":
-            self._json({"name": job, "status": "active"}, 202, **{"Location": self.path.split("?")[0], "Retry-After": "0"})
+            self._json(
+                {"name": job, "status": "active"}, 202, **{"Location": self.path.split("?")[0], "Retry-After": "0"}
+            )
         elif status == "failed":
             self._json({"name": job, "status": "aborted", "error": self.standin.faults.failure}, 400)
         else:
@@ -382,7 +390,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         body = b""
         for first, last in parts:
-            head = f"--{BOUNDARY}\r\nContent-Type: application/x-grib\r\nContent-Range: bytes {first}-{last}/{len(data)}"
+            head = (
+                f"--{BOUNDARY}\r\nContent-Type: application/x-grib\r\nContent-Range: bytes {first}-{last}/{len(data)}"
+            )
             body += head.encode() + b"\r\n\r\n" + data[first : last + 1] + b"\r\n"
         body += f"--{BOUNDARY}--\r\n".encode()
         self._send(body, 206, {"Content-Type": f"multipart/byteranges; boundary={BOUNDARY}"})
