@@ -60,6 +60,7 @@ class Received:
     method: str
     path: str
     headers: dict[str, str]
+    """Names in lower case."""
     body: Any
 
 
@@ -215,7 +216,9 @@ class _Handler(BaseHTTPRequestHandler):
         """Keep the request; returns its path, or None if it was refused."""
         length = int(self.headers.get("Content-Length") or 0)
         body = json.loads(self.rfile.read(length)) if length else None
-        self.standin.received.append(Received(self.command, self.path, dict(self.headers), body))
+        self.standin.received.append(
+            Received(self.command, self.path, {k.lower(): v for k, v in self.headers.items()}, body)
+        )
         path = self.path.split("?")[0]
         faults = self.standin.faults
         if path in ("/api", "/v1", "/forecasts"):

@@ -196,11 +196,11 @@ def test_open_data_are_recentred_and_height_becomes_geopotential(run: Runner, mo
         np.testing.assert_allclose(values(fields["z", level]), centre("z", level), rtol=1e-6)
     days = [f"{start - timedelta(days=back):%Y%m%d}" for back in (1, 0)]
     names = [f"/forecasts/{day}/12z/ifs/0p25/oper/{day}120000-0h-oper-fc" for day in days]
-    asked = set(server.paths) - {"GET /forecasts"}
-    assert asked == {
-        f"{method} {name}" for name in names for method in ("GET", "HEAD") for name in (f"{name}.grib2",)
-    } | {f"GET {name}.index" for name in names}
-    assert any("," in request.headers.get("Range", "") for request in server.received)
+    expected_paths = {f"{method}{name}" for name in names for method in ("GET ", "HEAD ")}
+    assert set(server.paths) == {"GET /forecasts"} | {f"{path}.grib2" for path in expected_paths} | {
+        f"GET {name}.index" for name in names
+    }
+    assert any("," in request.headers.get("range", "") for request in server.received)
 
 
 # What fails at the service.
@@ -411,5 +411,5 @@ def test_no_key_is_ever_shown(tmp_path: Path):
             assert "InputError: " in done.stderr
             assert KEY not in done.stdout + done.stderr
             assert MARS_KEY not in done.stdout + done.stderr
-    sent = {request.headers.get("PRIVATE-TOKEN") or request.headers.get("X-ECMWF-KEY") for request in server.received}
-    assert {KEY, MARS_KEY} <= sent | {request.headers.get("X-Ecmwf-Key") for request in server.received}
+    sent = {request.headers.get(name) for request in server.received for name in ("private-token", "x-ecmwf-key")}
+    assert sent == {KEY, MARS_KEY, None}
