@@ -37,6 +37,8 @@ class Options:
         Weights to use instead of the variant's.
     input_grid_deg : float or None
         Grid to ask a service for.
+    patience_s : float
+        How long a service may be out of reach once requests are queued.
     """
 
     variant: str
@@ -47,6 +49,7 @@ class Options:
     precision: str
     checkpoint: Path | None
     input_grid_deg: float | None
+    patience_s: float
 
 
 def parser() -> argparse.ArgumentParser:
@@ -109,6 +112,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="DEGREES",
         help="grid to ask CDS or MARS for; regridded conservatively to the variant's (default: 0.25)",
     )
+    made.add_argument(
+        "--patience",
+        type=float,
+        default=10,
+        metavar="MINUTES",
+        help="how long a service may be out of reach, once it has been asked, before the run ends (default: 10)",
+    )
     return made
 
 
@@ -145,12 +155,16 @@ def parse_options(arguments: Sequence[str]) -> Options:
             f"--member-number: expected numbers from 1 to {size} (--num-ensemble-members), got {max(members)}"
         )
     grid = known.input_grid
-    if grid is not None and not (0 < grid <= 30 and abs(90 / grid - round(90 / grid)) < 1e-6):
-        raise OptionError(f"--input-grid: expected degrees that divide 90, such as 0.25 or 1.5, got {grid:g}")
+    if grid is not None and not (0.1 <= grid <= 30 and abs(180 / grid - round(180 / grid)) < 1e-6):
+        raise OptionError(
+            f"--input-grid: expected degrees from 0.1 to 30 that divide 180, such as 0.25, 1 or 1.5, got {grid:g}"
+        )
     if known.members_per_batch < 1:
         raise OptionError(f"--members-per-batch: expected at least 1, got {known.members_per_batch}")
     if not 0 <= known.seed < 2**64:
         raise OptionError(f"--seed: expected 0 to 2**64 - 1, got {known.seed}")
+    if not 0 <= known.patience < 1e6:
+        raise OptionError(f"--patience: expected minutes from 0, got {known.patience:g}")
     return Options(
         variant=known.variant,
         ensemble_size=size,
@@ -160,6 +174,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
         precision=known.precision,
         checkpoint=known.checkpoint,
         input_grid_deg=known.input_grid,
+        patience_s=60 * known.patience,
     )
 
 

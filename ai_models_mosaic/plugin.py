@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime
+from contextlib import contextmanager, nullcontext
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from ai_models.model import Model
 from . import __version__
 from .assets import HUB, LICENCE, Assets, locate
 from .channels import LEVELS_HPA, PRESSURE_LEVEL_PARAMS, SINGLE_LEVEL_PARAMS
+from .clients import talking_to
 from .errors import InputError, MosaicError, OptionError
 from .holdings import Wanted
 from .inputs import read_initial_state
@@ -26,7 +27,30 @@ from .options import parse_options
 from .outputs.grib import EXPVER, UNTRAINED_EXPVER, GribEncoder, GribOutput, Labels, Message, check_output
 from .progress import Progress
 from .rollout import Ensemble, forecast
-from .sources import DEFAULT_GRID_DEG, check_file, choose_variant, mars_keys, parse_date, parse_hour, wanted_time
+from .services import (
+    SOURCES,
+    Service,
+    check_grid,
+    check_hour,
+    check_reachable,
+    check_times,
+    find_account,
+    kept_days,
+    newest_era5,
+)
+from .sources import (
+    CLASS_OF_VARIANT,
+    DEFAULT_GRID_DEG,
+    check_file,
+    choose_variant,
+    is_reanalysis,
+    mars_keys,
+    mars_requests,
+    parse_date,
+    parse_extra,
+    parse_hour,
+    wanted_time,
+)
 from .state import ForecastStep, InitialState
 from .zarr_input import is_zarr, read_zarr
 
@@ -65,7 +89,11 @@ class MosaicModel(Model):  # type: ignore[misc]
             self._file = check_file(kwargs["file"]) if input == "file" else None
             self.variant = choose_variant(self.options.variant, input, self._file)
             self._steps = _steps(kwargs["lead_time"], self.variant.step_hours)
+            kwargs["date"] = self._start_date(kwargs)
             self._wanted = self._wanted_time(kwargs)
+            self._extra = parse_extra(kwargs["requests_extra"])
+            if input in SOURCES:
+                check_grid(input, self.grid[0])
             # The runner adds its own defaults to this very dict: copied, it still says what the user gave.
             self._metadata = dict(kwargs["metadata"])
             self._writes = output != "none"
@@ -73,6 +101,7 @@ class MosaicModel(Model):  # type: ignore[misc]
             self._engine: TorchEngine | None = None
             kwargs["date"] = f"{parse_date(str(kwargs['date'])):%Y%m%d}"
             kwargs["time"] = parse_hour(kwargs["time"])
+            self._service: Service | None = None
             super().__init__(input, output, download_assets, **kwargs)
 
     def parse_model_args(self, args: list[str]) -> None:
@@ -88,7 +117,8 @@ class MosaicModel(Model):  # type: ignore[misc]
     @property
     def grid(self) -> list[float]:
         """Grid to ask a service for, degrees."""
-        return [self.options.input_grid_deg or DEFAULT_GRID_DEG] * 2
+        asked = self.options.input_grid_deg
+        return [DEFAULT_GRID_DEG if asked is None else asked] * 2
 
     @property
     def area(self) -> list[float]:
@@ -102,10 +132,24 @@ class MosaicModel(Model):  # type: ignore[misc]
 
     def patch_retrieve_request(self, request: dict[str, Any]) -> None:
         """Complete a MARS request; the runner calls this for other services too, which know no such keys."""
-        if self._source in ("cds", "opendata") and not self.retrieve_requests:
+        if self._source != "mars":
             return
         day, hour = str(request["date"]), int(request["time"])
         request.update(mars_keys(self.variant, datetime.strptime(day, "%Y%m%d").replace(hour=hour)))
+
+    def print_requests(self) -> None:
+        """Show the requests of ``--retrieve-requests``."""
+        with _plain_errors(debug=self.debug):
+            if CLASS_OF_VARIANT[self.variant.name] == "od":
+                check_hour(self.time)
+            super().print_requests()
+
+    def _requests(self) -> list[dict[str, Any]]:
+        """MARS requests, each complete: the runner's own lack grid and area from the second on."""
+        if self.retrieve_fields_type == "constants":
+            return []
+        times = self.datetimes()[-1 if self.retrieve_only_one_date else 0 :]
+        return mars_requests(self.variant, times, {"grid": self.grid, "area": self.area}, self._extra)
 
     def download_assets(self, **kwargs: Any) -> None:
         """Refuse: fetching with verified digests is not there yet.
@@ -152,6 +196,15 @@ class MosaicModel(Model):  # type: ignore[misc]
             metadata=self._metadata,
         )
 
+    def _start_date(self, kwargs: dict[str, Any]) -> str:
+        """The runner's ``--date``; ERA5 cannot have yesterday, the default, so it starts where it ends."""
+        date = str(kwargs["date"])
+        if date != "-1" or _typed("--date") or not is_reanalysis(self._source, self.variant):
+            return date
+        day = newest_era5(_now()) - timedelta(days=1)
+        LOG.info("Starting from %s, about the newest date that ERA5 has (--date overrides)", day)
+        return f"{day:%Y%m%d}"
+
     def _wanted_time(self, kwargs: dict[str, Any]) -> Wanted:
         """The initial time: exact for a service; for a file only as far as it was typed."""
         date, time = str(kwargs["date"]), kwargs["time"]
@@ -165,6 +218,8 @@ class MosaicModel(Model):  # type: ignore[misc]
         if self._writes:
             any_time = Labels(datetime(2000, 1, 1), self.options.ensemble_size, self._metadata)
             check_output(self.path, self.variant.architecture.grid, any_time)
+        if self._source in SOURCES:
+            self._service = self._check_service()
         import torch
 
         from .engines.torch import choose_device
@@ -175,11 +230,21 @@ class MosaicModel(Model):  # type: ignore[misc]
             self.torch_deterministic_mode()
         return choose_device(only_gpu=self.only_gpu), assets
 
+    def _check_service(self) -> Service:
+        """The service to read from, found able to answer."""
+        service = find_account(self._source)
+        reanalysis = is_reanalysis(self._source, self.variant)
+        if self._wanted.time is not None:
+            check_times(self._wanted.time, self.lagged, _now(), reanalysis=reanalysis, kept_days=kept_days(service))
+        check_reachable(service)
+        return service
+
     def _read_input(self) -> InitialState:
         grid, lags = self.variant.architecture.grid, self.variant.lags_hours
         if self._file is not None and is_zarr(self._file):
             return read_zarr(self._file, grid, lags, self._wanted)
-        fields = self.all_fields
+        with talking_to(self._service, self.options.patience_s) if self._service else nullcontext():
+            fields = self.all_fields
         if not hasattr(fields, "__len__"):
             raise InputError(f"--file {self._file}: expected GRIB messages, got {type(fields).__name__}")
         return read_initial_state(fields, grid, lags, self._wanted)
@@ -228,6 +293,10 @@ class MosaicModel(Model):  # type: ignore[misc]
     def _archive(self, message: Message, path: Path) -> None:
         if self.archive_requests:
             self.archiving[str(path)].add(message.mars())
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc).replace(tzinfo=None)
 
 
 def _write(output: GribOutput | None, step: ForecastStep) -> None:

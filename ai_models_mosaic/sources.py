@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import eccodes
 
+from .channels import LEVELS_HPA, PRESSURE_LEVEL_PARAMS, SINGLE_LEVEL_PARAMS
 from .errors import InputError, OptionError
 from .holdings import Wanted
 from .options import AUTO
@@ -178,6 +180,11 @@ def wanted_time(date: str | None, time: int | None) -> Wanted:
     return Wanted(time=day.replace(hour=hour)) if hour is not None else Wanted(day=day.date())
 
 
+def is_reanalysis(source: str, variant: Variant) -> bool:
+    """Whether a service's fields for a variant are those of ERA5, and not operational ones."""
+    return source == "cds" or (source == "mars" and CLASS_OF_VARIANT[variant.name] == "ea")
+
+
 def mars_keys(variant: Variant, valid_time: datetime) -> dict[str, str]:
     """Keys that a MARS request needs beside date, parameters and levels.
 
@@ -191,3 +198,57 @@ def mars_keys(variant: Variant, valid_time: datetime) -> dict[str, str]:
     label = CLASS_OF_VARIANT[variant.name]
     short_cut_off = label == "od" and valid_time < CYCLE_50R1 and valid_time.hour in (6, 18)
     return {"class": label, "expver": "1", "type": "an", "stream": "scda" if short_cut_off else "oper"}
+
+
+def mars_requests(
+    variant: Variant, times: Sequence[tuple[int, int]], grid_and_area: Mapping[str, Any], extra: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """One MARS request per state and type of level, each complete in itself.
+
+    MARS carries keys over from one request of a file to the next, a web client does not: so none is
+    left out, and ``levelist=off`` undoes what the request before may have set. Each has a target of
+    its own, for a second request with the same one may overwrite it.
+
+    Parameters
+    ----------
+    variant : Variant
+        Decides class, type and stream.
+    times : sequence of (int, int)
+        Date as YYYYMMDD and hour of every state, oldest first.
+    grid_and_area : mapping
+        The keys ``grid`` and ``area``.
+    extra : mapping
+        Keys that win over all others.
+    """
+    levels: dict[str, dict[str, Any]] = {
+        "pl": {"levelist": list(LEVELS_HPA), "param": list(PRESSURE_LEVEL_PARAMS)},
+        "sfc": {"levelist": "off", "param": list(SINGLE_LEVEL_PARAMS)},
+    }
+    return [
+        {
+            "date": day,
+            "time": hour,
+            "levtype": levtype,
+            **fields,
+            **grid_and_area,
+            **mars_keys(variant, datetime.strptime(str(day), "%Y%m%d").replace(hour=hour)),
+            "target": f"input_{day}_{hour:02d}_{levtype}.grib",
+            **extra,
+        }
+        for day, hour in times
+        for levtype, fields in levels.items()
+    ]
+
+
+def parse_extra(text: str | None) -> dict[str, str]:
+    """Keys and values of the runner's ``--requests-extra``.
+
+    Raises
+    ------
+    OptionError
+        If it is not of the form ``key1=value1,key2=value2``.
+    """
+    pairs = [part.split("=") for part in text.split(",")] if text else []
+    if not all(len(pair) == 2 and pair[0] for pair in pairs):
+        raise OptionError(f"--requests-extra: expected key1=value1,key2=value2, got {text!r}")
+    return {key.strip(): value.strip() for key, value in pairs}

@@ -16,6 +16,8 @@ FLOORS = (
     (
         "inspection",
         "doctor",
+        "services",
+        "clients",
         "provenance",
         "rollout",
         "progress",
@@ -109,6 +111,8 @@ def test_torch_is_known_to_the_network_its_engine_and_the_plugin_alone():
     assert {room(module) for module in users} == {
         "checkpoint",
         "doctor",
+        "services",
+        "clients",
         "engines",
         "model",
         "plugin",

@@ -17,6 +17,7 @@ EXAMPLES = {
     "--precision": ("bfloat16", {"precision": "bfloat16"}),
     "--checkpoint": ("a/b.pt", {"checkpoint": Path("a/b.pt")}),
     "--input-grid": ("0.5", {"input_grid_deg": 0.5}),
+    "--patience": ("2.5", {"patience_s": 150.0}),
 }
 
 DEFAULTS = {
@@ -28,6 +29,7 @@ DEFAULTS = {
     "precision": "auto",
     "checkpoint": None,
     "input_grid_deg": None,
+    "patience_s": 600.0,
 }
 
 
