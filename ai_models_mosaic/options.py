@@ -36,6 +36,8 @@ class Options:
         Weights to use instead of the variant's.
     input_grid_deg : float or None
         Grid to ask a service for.
+    verify_assets : bool
+        Hash all assets, not only those that changed.
     """
 
     variant: str
@@ -46,6 +48,7 @@ class Options:
     precision: str
     checkpoint: Path | None
     input_grid_deg: float | None
+    verify_assets: bool = False
 
 
 def parser() -> argparse.ArgumentParser:
@@ -108,6 +111,11 @@ def parser() -> argparse.ArgumentParser:
         metavar="DEGREES",
         help="grid to ask CDS or MARS for; regridded conservatively to the variant's (default: 0.25)",
     )
+    made.add_argument(
+        "--verify-assets",
+        action="store_true",
+        help="hash weights and other assets before the run, even where size and time are as they were when checked",
+    )
     return made
 
 
@@ -155,6 +163,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
         precision=known.precision,
         checkpoint=known.checkpoint,
         input_grid_deg=known.input_grid,
+        verify_assets=known.verify_assets,
     )
 
 

@@ -1,0 +1,470 @@
+"""Fetching assets with the hub's real client, from a stand-in of the hub: what comes, what is refused, what is said."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hub_standin import COMMIT, SIGNATURE, Hub, hub_with
+from running import BIN, ROOT, SAMPLE
+
+CHECKPOINT, STATISTICS, STATICS = "checkpoints/era5_best.pt", "data/norm_stats_era5.npz", "data/static_vars.npz"
+CLIENT_BLOCK = 10 * 2**20
+"""The client hands on what it receives in blocks of this size; what is less is lost when it dies."""
+LIMIT_SECONDS = 60
+
+PROGRAM = """
+import json, logging, sys
+from dataclasses import replace
+from pathlib import Path
+from ai_models_mosaic.errors import MosaicError
+from ai_models_mosaic.hub import fetch
+from ai_models_mosaic.variants import ERA5
+
+logging.basicConfig(level="INFO", format="%(levelname)s %(message)s", stream=sys.stdout)
+try:
+    fetch(replace(ERA5, sha256=tuple(json.loads(sys.argv[1]).items())), Path("assets"))
+except MosaicError as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+"""
+"""Fetch the files of era5 with other digests pinned: the released files are not ours to pass on."""
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+FILES = {
+    CHECKPOINT: random.Random(0).randbytes(CLIENT_BLOCK + 2**20),
+    STATISTICS: b"statistics" * 100,
+    STATICS: b"statics" * 100,
+}
+PINS = {name: digest(FILES[name]) for name in (STATISTICS, STATICS)}
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with hub_with(dict(FILES)) as started:
+        yield started
+
+
+class Machine:
+    """A folder, and an environment in which only the stand-in can be reached."""
+
+    def __init__(self, folder: Path, hub: Hub) -> None:
+        self.folder, self.assets = folder, folder / "assets"
+        kept = {key: value for key, value in os.environ.items() if not key.upper().endswith("_PROXY")}
+        self.environment = {
+            **{key: value for key, value in kept.items() if not key.startswith("HF_")},
+            "HOME": str(folder),
+            "HF_HOME": str(folder / "hf"),
+            "HF_ENDPOINT": hub.address,
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_TOKEN": "hf_token-of-the-user",
+        }
+
+    def start(self, pins: dict[str, str] = PINS, **environment: str) -> subprocess.Popen[str]:
+        """Begin to fetch in another process."""
+        return subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, json.dumps(pins)],
+            cwd=self.folder,
+            env={**self.environment, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def fetch(self, pins: dict[str, str] = PINS, **environment: str) -> str:
+        """Fetch; returns what was logged."""
+        done = finish(self.start(pins, **environment))
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def refused(self, pins: dict[str, str] = PINS, **environment: str) -> str:
+        """Fetch what cannot be had; returns the message."""
+        done = finish(self.start(pins, **environment))
+        assert done.returncode == 1, done.stdout
+        assert "Traceback" not in done.stderr
+        return done.stderr.replace(str(self.folder), "")
+
+    def command(self, *words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run one of the two commands, as a user would."""
+        return subprocess.run(
+            [str(BIN / str(words[0])), *(str(word) for word in words[1:])],
+            cwd=self.folder,
+            env={**self.environment, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=LIMIT_SECONDS,
+        )
+
+    def partial(self) -> list[Path]:
+        return list(self.assets.rglob("*.partial"))
+
+    def record(self, name: str = CHECKPOINT) -> dict[str, object]:
+        return json.loads((self.assets / f"{name}.json").read_text())
+
+    def has(self, *names: str) -> bool:
+        """Whether exactly these assets are there, each whole."""
+        found = {name for name in FILES if (self.assets / name).exists()}
+        return found == set(names) and all((self.assets / name).read_bytes() == FILES[name] for name in names)
+
+
+def finish(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    try:
+        stdout, stderr = process.communicate(timeout=LIMIT_SECONDS)
+    finally:
+        process.kill()
+    # Neither the user's token nor what the hub signs may be seen.
+    assert "hf_token-of-the-user" not in stdout + stderr
+    assert SIGNATURE not in stdout + stderr
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def wait_until(true: object) -> None:
+    end = time.monotonic() + LIMIT_SECONDS
+    while not true():  # type: ignore[operator]
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def machine(tmp_path: Path, hub: Hub) -> Machine:
+    return Machine(tmp_path, hub)
+
+
+def test_all_files_arrive_in_the_layout_of_the_hub_with_a_record_beside_each(hub: Hub, machine: Machine):
+    machine.fetch()
+    assert machine.has(*FILES)
+    assert machine.partial() == []
+    record = machine.record()
+    checkpoint = machine.assets / CHECKPOINT
+    assert record.pop("recorded").startswith("20")
+    assert record == {
+        "sha256": digest(FILES[CHECKPOINT]),
+        "size": len(FILES[CHECKPOINT]),
+        "mtime_ns": checkpoint.stat().st_mtime_ns,
+        "source": f"{hub.address}/maxxxzdn/mosaic",
+        "revision": COMMIT,
+        "licence": "CC-BY-NC-4.0",
+    }
+    assert machine.record(STATICS)["sha256"] == PINS[STATICS]
+    assert checkpoint.stat().st_mode & 0o777 == 0o666 & ~umask()
+
+
+def umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_the_licence_is_shown_once_and_no_secret_ever(machine: Machine):
+    shown = machine.fetch()
+    assert shown.count("The released weights are under CC-BY-NC-4.0, which forbids commercial use") == 1
+    assert "Fetching checkpoints/era5_best.pt, 11.5 MB" in shown
+    assert "CC-BY-NC" not in machine.fetch()
+
+
+def test_the_token_goes_to_the_hub_and_not_to_its_store(hub: Hub, machine: Machine):
+    machine.fetch()
+    assert hub.asked("GET", "/resolve/")[0]["authorization"] == "Bearer hf_token-of-the-user"
+    assert "authorization" not in hub.asked("GET", "/store/")[0]
+
+
+def test_the_public_release_is_asked_for_and_its_full_commit_from_then_on(hub: Hub, machine: Machine):
+    machine.fetch()
+    revisions = [path.split("/")[4] for _, path, _ in hub.requests if "/resolve/" in path]
+    assert revisions == ["232b632", COMMIT, COMMIT, COMMIT]
+
+
+def test_nobody_is_asked_when_the_files_are_there_and_good(hub: Hub, machine: Machine):
+    machine.fetch()
+    hub.requests.clear()
+    assert "INFO Nothing to fetch: era5 is all in assets\n" in machine.fetch()
+    assert "Nothing to fetch" in machine.fetch(HF_HUB_OFFLINE="1")
+    assert hub.requests == []
+
+
+def test_a_converted_checkpoint_stands_for_the_released_one(hub: Hub, machine: Machine):
+    (machine.assets / "checkpoints").mkdir(parents=True)
+    (machine.assets / CHECKPOINT).with_suffix(".safetensors").touch()
+    machine.fetch()
+    assert machine.has(STATISTICS, STATICS)
+    assert not hub.asked("GET", ".pt")
+
+
+def test_only_what_is_missing_is_fetched(hub: Hub, machine: Machine):
+    machine.fetch()
+    (machine.assets / STATICS).unlink()
+    hub.requests.clear()
+    machine.fetch()
+    assert machine.has(*FILES)
+    assert len(hub.asked("GET", "/resolve/")) == len(hub.asked("GET", STATICS)) == 1
+
+
+def test_a_checkpoint_brought_by_hand_is_checked_against_the_hub_and_not_fetched_again(hub: Hub, machine: Machine):
+    machine.assets.mkdir()
+    for name, content in FILES.items():
+        (machine.assets / Path(name).name).write_bytes(content)
+    machine.fetch()
+    assert not hub.asked("GET", "/store/")
+    record = json.loads((machine.assets / "era5_best.pt.json").read_text())
+    assert (record["sha256"], record["revision"]) == (digest(FILES[CHECKPOINT]), COMMIT)
+
+
+def test_a_checkpoint_brought_by_hand_is_used_unchecked_when_the_hub_cannot_be_asked(machine: Machine):
+    machine.fetch()
+    (machine.assets / f"{CHECKPOINT}.json").unlink()
+    said = machine.fetch(HF_HUB_OFFLINE="1")
+    assert "WARNING The files are there and are used unchecked: checkpoints/era5_best.pt: not in assets, and " in said
+
+
+def test_a_file_that_is_not_what_the_hub_has_is_set_aside_and_fetched_anew(machine: Machine):
+    (machine.assets / "checkpoints").mkdir(parents=True)
+    (machine.assets / CHECKPOINT).write_bytes(b"half a file")
+    said = machine.fetch()
+    assert machine.has(*FILES)
+    assert (machine.assets / f"{CHECKPOINT}.bad").read_bytes() == b"half a file"
+    assert f"(expected SHA-256 {digest(FILES[CHECKPOINT])}, got {digest(b'half a file')}): it is now era5_best" in said
+
+
+def test_a_file_that_was_damaged_since_it_was_fetched_is_fetched_anew(machine: Machine):
+    machine.fetch()
+    (machine.assets / CHECKPOINT).write_bytes(FILES[CHECKPOINT][:-1] + b"x")
+    machine.fetch()
+    assert machine.has(*FILES)
+
+
+def test_a_transfer_that_breaks_off_goes_on_where_it_was(hub: Hub, machine: Machine):
+    hub.cut = CLIENT_BLOCK + 2**19
+    machine.fetch()
+    assert machine.has(*FILES)
+    assert [headers.get("range") for headers in hub.asked("GET", "/store/")] == [None, f"bytes={CLIENT_BLOCK}-"]
+
+
+def test_a_killed_run_leaves_nothing_under_the_final_name_and_the_next_goes_on(hub: Hub, machine: Machine):
+    hub.cut, hub.fault = CLIENT_BLOCK + 2**19, "stalls"
+    process = machine.start()
+    wait_until(lambda: [path for path in machine.partial() if path.stat().st_size == CLIENT_BLOCK])
+    process.send_signal(signal.SIGKILL)
+    finish(process)
+    assert machine.has()
+    said = machine.fetch()
+    assert machine.has(*FILES)
+    assert machine.partial() == []
+    assert "Fetching checkpoints/era5_best.pt, 11.5 MB, 10.5 MB are there" in said
+    assert hub.asked("GET", "/store/")[-1]["range"] == f"bytes={CLIENT_BLOCK}-"
+
+
+def test_a_server_that_knows_no_ranges_sends_all_again(hub: Hub, machine: Machine):
+    hub.cut, hub.fault = CLIENT_BLOCK + 2**19, "no ranges"
+    machine.fetch()
+    assert machine.has(*FILES)
+
+
+def test_a_rest_that_does_not_fit_is_thrown_away_once(machine: Machine):
+    rest = machine.assets / f"{CHECKPOINT}.{digest(FILES[CHECKPOINT])[:12]}.partial"
+    rest.parent.mkdir(parents=True)
+    rest.write_bytes(bytes(1000))
+    said = machine.fetch()
+    assert "what was left of an earlier run does not fit; starting anew" in said
+    assert machine.has(*FILES)
+
+
+def test_a_rest_that_is_too_long_is_thrown_away(machine: Machine):
+    rest = machine.assets / f"{CHECKPOINT}.{digest(FILES[CHECKPOINT])[:12]}.partial"
+    rest.parent.mkdir(parents=True)
+    rest.write_bytes(bytes(len(FILES[CHECKPOINT]) + 1))
+    machine.fetch()
+    assert machine.has(*FILES)
+
+
+def test_a_server_that_dies_leaves_what_came_for_the_next_run(hub: Hub, machine: Machine):
+    hub.cut, hub.fault = CLIENT_BLOCK + 2**19, "dies"
+    refused = machine.refused()
+    assert f"CheckpointError: {CHECKPOINT}: no answer from {hub.address} (ConnectError: " in refused
+    assert refused.endswith(
+        "check the network, HTTPS_PROXY and HF_ENDPOINT. What came of a file is kept: the same command goes on with it\n"
+    )
+    assert machine.has()
+    assert [path.stat().st_size for path in machine.partial()] == [CLIENT_BLOCK]
+
+
+def test_wrong_content_is_refused_naming_both_digests_and_is_not_kept(hub: Hub, machine: Machine):
+    hub.fault = "wrong"
+    refused = machine.refused()
+    zeros = digest(bytes(len(FILES[CHECKPOINT])))
+    assert refused.splitlines()[-1] == (
+        f"CheckpointError: {CHECKPOINT} did not arrive as it should: expected SHA-256 {digest(FILES[CHECKPOINT])}, got "
+        f"{zeros}; it was removed. Try again; if it stays so, a proxy or mirror on the way changes it"
+    )
+    assert machine.has()
+    assert machine.partial() == []
+
+
+def test_a_pinned_file_with_other_content_is_refused(machine: Machine):
+    refused = machine.refused({**PINS, STATICS: "0" * 64})
+    assert f"{STATICS} did not arrive as it should: expected SHA-256 {'0' * 64}, got {PINS[STATICS]}" in refused
+    assert machine.has(CHECKPOINT, STATISTICS)
+
+
+def test_a_digest_pinned_by_the_operator_is_compared_before_anything_is_fetched(hub: Hub, machine: Machine):
+    machine.assets.mkdir()
+    (machine.assets / "SHA256SUMS").write_text(f"{'a' * 64}  {CHECKPOINT}\n")
+    refused = machine.refused()
+    assert (
+        f"{CHECKPOINT} was not fetched: expected SHA-256 {'a' * 64} (SHA256SUMS), but the hub offers "
+        f"{digest(FILES[CHECKPOINT])} at {COMMIT}; " in refused
+    )
+    assert not hub.asked("GET", "/resolve/")
+
+
+def test_a_file_without_any_digest_is_not_fetched(hub: Hub, machine: Machine):
+    hub.fault = "no digest"
+    assert f"{CHECKPOINT} was not fetched: the hub states no SHA-256 for it at {COMMIT}" in machine.refused()
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("missing", "{hub}/maxxxzdn/mosaic has no such file at this revision (HTTP 404)"),
+        ("no revision", "{hub}/maxxxzdn/mosaic has no such revision (HTTP 404)"),
+        ("no repository", "{hub} does not let us have maxxxzdn/mosaic (HTTP 401): it is gone or private, or HF_TOKEN "),
+        ("gated", "{hub}/maxxxzdn/mosaic wants its terms accepted (HTTP 403): do so on that page, and set HF_TOKEN "),
+        ("bad token", "{hub} does not let us have maxxxzdn/mosaic (HTTP 401): it is gone or private, or HF_TOKEN "),
+        ("busy", "{hub} answered HTTP 503; try again later"),
+        ("portal", "{hub} does not answer as a hub does (no X-Repo-Commit); check HF_ENDPOINT"),
+        ("silent", "no answer from {hub} (ReadTimeout: "),
+    ],
+)
+def test_what_the_hub_refuses_is_explained(hub: Hub, machine: Machine, fault: str, message: str):
+    hub.fault = fault
+    refused = machine.refused(HF_HUB_ETAG_TIMEOUT="1")
+    assert message.format(hub=hub.address) in refused
+    assert machine.has()
+
+
+def test_a_file_that_the_repository_lacks_is_named(hub: Hub, machine: Machine):
+    del hub.files[STATICS]
+    assert f"{hub.address}: maxxxzdn/mosaic has no file {STATICS} at revision {COMMIT}" in machine.refused()
+
+
+def test_a_hub_that_is_not_there_is_named(machine: Machine):
+    refused = machine.refused(HF_ENDPOINT="http://user:password@127.0.0.1:9")
+    assert "no answer from http://127.0.0.1:9 (ConnectError: " in refused
+    assert "password" not in refused
+
+
+def test_offline_says_what_is_missing_and_what_to_do(hub: Hub, machine: Machine):
+    refused = machine.refused(HF_HUB_OFFLINE="1")
+    assert refused == (
+        f"CheckpointError: {CHECKPOINT}, {STATISTICS}, {STATICS}: not in assets, and HF_HUB_OFFLINE forbids to fetch; "
+        "unset it, or run `ai-models-mosaic download` where there is a network and carry the folder here\n"
+    )
+    assert hub.requests == []
+
+
+def test_a_proxy_is_honoured(hub: Hub, machine: Machine):
+    machine.fetch(HF_ENDPOINT="http://hub.invalid", HTTP_PROXY=hub.address)
+    assert machine.has(*FILES)
+    assert {headers["host"] for headers in hub.asked("GET", "/resolve/")} == {"hub.invalid"}
+
+
+def test_a_folder_that_cannot_be_written_is_named(machine: Machine):
+    machine.assets.write_text("a file")
+    assert "cannot be fetched into assets (Not a directory)" in machine.refused()
+
+
+def test_two_processes_at_once_fetch_each_file_once_and_both_succeed(hub: Hub, machine: Machine):
+    hub.cut, hub.fault = CLIENT_BLOCK, "stalls"
+    first, second = machine.start(), machine.start()
+    wait_until(lambda: len(hub.asked("POST", "paths-info")) == 2)
+    hub.go_on.set()
+    done = [finish(first), finish(second)]
+    assert [process.returncode for process in done] == [0, 0], done
+    assert machine.has(*FILES)
+    assert sum("range" not in headers for headers in hub.asked("GET", "/store/")) == 1
+
+
+def test_a_process_that_waits_takes_over_from_one_that_dies(hub: Hub, machine: Machine):
+    hub.cut, hub.fault = CLIENT_BLOCK + 2**19, "stalls"
+    first = machine.start()
+    wait_until(lambda: [path for path in machine.partial() if path.stat().st_size == CLIENT_BLOCK])
+    second = machine.start()
+    wait_until(lambda: len(hub.asked("POST", "paths-info")) == 2)
+    time.sleep(1.5)
+    first.kill()
+    finish(first)
+    done = finish(second)
+    assert done.returncode == 0, done.stderr
+    assert "INFO Another process is fetching era5_best.pt: waiting for it" in done.stdout
+    assert machine.has(*FILES)
+    assert hub.asked("GET", "/store/")[-1]["range"] == f"bytes={CLIENT_BLOCK}-"
+
+
+# Through the commands that a user types. The released npz are pinned, and not ours to pass on: a SHA256SUMS of the
+# operator puts the stand-in's in their place.
+
+
+@pytest.fixture
+def pinned(machine: Machine) -> Machine:
+    machine.assets.mkdir()
+    lines = [f"{digest(content)}  {name}\n" for name, content in FILES.items()]
+    (machine.assets / "SHA256SUMS").write_text("".join(lines))
+    return machine
+
+
+def test_a_command_fetches_without_a_forecast_and_the_folder_can_be_carried_offline(pinned: Machine, tmp_path: Path):
+    done = pinned.command("ai-models-mosaic", "download", "--variant", "era5", "--assets", "assets")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert pinned.has(*FILES)
+    pinned.assets.rename(tmp_path / "carried")
+    words = ("ai-models", "mosaic", "--variant", "era5", "--assets", "carried", "--assets-list", "--download-assets")
+    done = pinned.command(*words, HF_HUB_OFFLINE="1")
+    assert "Nothing to fetch: era5 is all in carried" in done.stderr
+    assert done.stdout.splitlines() == list(FILES)
+
+
+def test_the_bundled_variant_needs_nothing(machine: Machine, hub: Hub):
+    done = machine.command("ai-models-mosaic", "download", "--variant", "mini")
+    assert done.returncode == 0
+    assert "Nothing to fetch: mini is all in ." in done.stderr
+    assert hub.requests == []
+
+
+def test_another_revision_can_be_asked_for(pinned: Machine, hub: Hub):
+    done = pinned.command("ai-models-mosaic", "download", "--variant", "era5", "--assets", "a", "--revision", "9999999")
+    assert done.returncode == 1
+    assert f"{hub.address}/maxxxzdn/mosaic has no such revision (HTTP 404)" in done.stderr
+
+
+def test_the_plugin_fetches_and_then_refuses_weights_that_are_none(pinned: Machine):
+    words = ("ai-models", "mosaic", "--variant", "era5", "--assets", "assets", "--file", SAMPLE, "--download-assets")
+    done = pinned.command(*words)
+    assert pinned.has(*FILES)
+    assert done.returncode == 1
+    assert "assets/checkpoints/era5_best.pt is not a complete checkpoint: expected a zip file" in done.stderr
+
+
+def test_the_released_statistics_are_pinned(machine: Machine):
+    done = machine.command("ai-models-mosaic", "download", "--variant", "era5", "--assets", "assets")
+    assert done.returncode == 1
+    assert f"{STATISTICS} did not arrive as it should: expected SHA-256 9d6aae592fdc1a35a918c4663d1ee80" in done.stderr
+
+
+def test_with_weights_of_the_users_own_only_the_rest_is_fetched(pinned: Machine, hub: Hub):
+    weights = ROOT / "weights" / "mini.safetensors"
+    words = ("mosaic", "--variant", "era5", "--assets", "assets", "--assets-list", "--checkpoint", weights)
+    pinned.command("ai-models", *words, "--download-assets")
+    assert pinned.has(STATISTICS, STATICS)
+    assert not hub.asked("HEAD", ".pt")
