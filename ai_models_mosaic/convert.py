@@ -38,7 +38,7 @@ def convert_checkpoint(variant: Variant, source: Path, target: Path, licence: st
     if target.suffix != ".safetensors":
         raise CheckpointError(f"{target}: expected a name that ends in .safetensors")
     checkpoint = read_checkpoint(source)
-    check(source, source.parent)
+    check(source, source.parent, full=True)
     fitting_network(variant.architecture, checkpoint)
     record, digest = read_record(source), sha256(source)
     came_from = f"{record.source}, {source.name}" if record else source.name
