@@ -126,7 +126,8 @@ class _Handler(BaseHTTPRequestHandler):
             if content := self.server.files.get(name):
                 info = {"type": "file", "path": name, "size": len(content), "oid": "5" * 40}
                 if name.endswith(".pt") and self.server.fault != "no digest":
-                    info["lfs"] = {"oid": self.server.digests[name], "size": len(content), "pointerSize": 134}
+                    size = 10**15 if self.server.fault == "huge" else len(content)
+                    info["lfs"] = {"oid": self.server.digests[name], "size": size, "pointerSize": 134}
                 found.append(info)
         self._reply(200, json.dumps(found).encode(), {"Content-Type": "application/json"})
 

@@ -1,124 +1,22 @@
-"""Fetching assets with the hub's real client, from a stand-in of the hub: what comes, what is refused, what is said."""
+"""Fetching assets with the hub's real client, from a stand-in of the hub: what comes, from where, and how often."""
 
 from __future__ import annotations
 
-import hashlib
+import io
 import json
 import os
+import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hub_standin import COMMIT, SIGNATURE, Hub, hub_with
-from running import BIN, ROOT, SAMPLE
-
-CHECKPOINT, STATISTICS, STATICS = "checkpoints/era5_best.pt", "data/norm_stats_era5.npz", "data/static_vars.npz"
-CLIENT_BLOCK = 10 * 2**20
-"""The client hands on what it receives in blocks of this size; what is less is lost when it dies."""
-LIMIT_SECONDS = 60
-
-PROGRAM = """
-import json, logging, sys
-from dataclasses import replace
-from pathlib import Path
-from ai_models_mosaic.errors import MosaicError
-from ai_models_mosaic.hub import fetch
-from ai_models_mosaic.variants import ERA5
-
-logging.basicConfig(level="INFO", format="%(levelname)s %(message)s", stream=sys.stdout)
-try:
-    fetch(replace(ERA5, sha256=tuple(json.loads(sys.argv[1]).items())), Path("assets"))
-except MosaicError as error:
-    sys.exit(f"{type(error).__name__}: {error}")
-"""
-"""Fetch the files of era5 with other digests pinned: the released files are not ours to pass on."""
-
-
-def digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-FILES = {
-    CHECKPOINT: bytes(range(256)) * ((CLIENT_BLOCK + 2**20) // 256),
-    STATISTICS: b"statistics" * 100,
-    STATICS: b"statics" * 100,
-}
-PINS = {name: digest(FILES[name]) for name in (STATISTICS, STATICS)}
-
-
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    with hub_with(dict(FILES)) as started:
-        yield started
-
-
-class Machine:
-    """A folder, and an environment in which only the stand-in can be reached."""
-
-    def __init__(self, folder: Path, hub: Hub) -> None:
-        self.folder, self.assets = folder, folder / "assets"
-        kept = {key: value for key, value in os.environ.items() if not key.upper().endswith("_PROXY")}
-        self.environment = {
-            **{key: value for key, value in kept.items() if not key.startswith("HF_")},
-            "HOME": str(folder),
-            "HF_HOME": str(folder / "hf"),
-            "HF_ENDPOINT": hub.address,
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "HF_TOKEN": "hf_token-of-the-user",
-        }
-
-    def start(self, pins: dict[str, str] = PINS, **environment: str) -> subprocess.Popen[str]:
-        """Begin to fetch in another process."""
-        return subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, json.dumps(pins)],
-            cwd=self.folder,
-            env={**self.environment, **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def fetch(self, pins: dict[str, str] = PINS, **environment: str) -> str:
-        """Fetch; returns what was logged."""
-        done = finish(self.start(pins, **environment))
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def refused(self, pins: dict[str, str] = PINS, **environment: str) -> str:
-        """Fetch what cannot be had; returns the message."""
-        done = finish(self.start(pins, **environment))
-        assert done.returncode == 1, done.stdout
-        assert "Traceback" not in done.stderr
-        return done.stderr.replace(str(self.folder), "")
-
-    def command(self, *words: object, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run one of the two commands, as a user would."""
-        return subprocess.run(
-            [str(BIN / str(words[0])), *(str(word) for word in words[1:])],
-            cwd=self.folder,
-            env={**self.environment, **environment},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=LIMIT_SECONDS,
-        )
-
-    def partial(self) -> list[Path]:
-        return list(self.assets.rglob("*.partial"))
-
-    def record(self, name: str = CHECKPOINT) -> dict[str, object]:
-        return json.loads((self.assets / f"{name}.json").read_text())
-
-    def has(self, *names: str) -> bool:
-        """Whether exactly these assets are there, each whole."""
-        found = {name for name in FILES if (self.assets / name).exists()}
-        return found == set(names) and all((self.assets / name).read_bytes() == FILES[name] for name in names)
+from fetching import CHECKPOINT, CLIENT_BLOCK, FILES, PINS, STATICS, STATISTICS, Machine, digest, finish, wait_until
+from hub_standin import COMMIT, Hub, hub_with
+from running import ROOT, SAMPLE
 
 
 @dataclass(frozen=True)
@@ -128,29 +26,6 @@ class Fetched:
     hub: Hub
     machine: Machine
     log: str
-
-
-def finish(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
-    try:
-        stdout, stderr = process.communicate(timeout=LIMIT_SECONDS)
-    finally:
-        process.kill()
-    # Neither the user's token nor what the hub signs may be seen.
-    assert "hf_token-of-the-user" not in stdout + stderr
-    assert SIGNATURE not in stdout + stderr
-    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
-
-
-def wait_until(true: object) -> None:
-    end = time.monotonic() + LIMIT_SECONDS
-    while not true():  # type: ignore[operator]
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-@pytest.fixture
-def machine(tmp_path: Path, hub: Hub) -> Machine:
-    return Machine(tmp_path, hub)
 
 
 @pytest.fixture(scope="module")
@@ -305,100 +180,19 @@ def test_a_rest_that_is_too_long_is_thrown_away(machine: Machine):
     assert machine.has(*FILES)
 
 
-def test_a_server_that_dies_leaves_what_came_for_the_next_run(hub: Hub, machine: Machine):
-    hub.cut, hub.fault = CLIENT_BLOCK + 2**19, "dies"
-    refused = machine.refused()
-    assert f"CheckpointError: {CHECKPOINT}: no answer from {hub.address} (ConnectError: " in refused
-    assert refused.endswith(
-        "check the network, HTTPS_PROXY and HF_ENDPOINT. What came of a file is kept: the same command goes on with it\n"
-    )
-    assert machine.has()
-    assert [path.stat().st_size for path in machine.partial()] == [CLIENT_BLOCK]
+def test_progress_is_logged_where_there_is_no_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    from ai_models_mosaic import hub
 
-
-def test_wrong_content_is_refused_naming_both_digests_and_is_not_kept(hub: Hub, machine: Machine):
-    hub.fault = "wrong"
-    refused = machine.refused()
-    zeros = digest(bytes(len(FILES[CHECKPOINT])))
-    assert refused.splitlines()[-1] == (
-        f"CheckpointError: {CHECKPOINT} did not arrive as it should: expected SHA-256 {digest(FILES[CHECKPOINT])}, got "
-        f"{zeros}; it was removed. Try again; if it stays so, a proxy or mirror on the way changes it"
-    )
-    assert machine.has()
-    assert machine.partial() == []
-
-
-def test_a_pinned_file_with_other_content_is_refused(machine: Machine):
-    refused = machine.refused({**PINS, STATICS: "0" * 64})
-    assert f"{STATICS} did not arrive as it should: expected SHA-256 {'0' * 64}, got {PINS[STATICS]}" in refused
-    assert machine.has(CHECKPOINT, STATISTICS)
-
-
-def test_a_digest_pinned_by_the_operator_is_compared_before_anything_is_fetched(hub: Hub, machine: Machine):
-    machine.assets.mkdir()
-    (machine.assets / "SHA256SUMS").write_text(f"{'a' * 64}  {CHECKPOINT}\n")
-    refused = machine.refused()
-    assert (
-        f"{CHECKPOINT} was not fetched: expected SHA-256 {'a' * 64} (SHA256SUMS), but the hub offers "
-        f"{digest(FILES[CHECKPOINT])} at {COMMIT}; " in refused
-    )
-    assert not hub.asked("GET", "/resolve/")
-
-
-def test_a_file_without_any_digest_is_not_fetched(hub: Hub, machine: Machine):
-    hub.fault = "no digest"
-    assert f"{CHECKPOINT} was not fetched: the hub states no SHA-256 for it at {COMMIT}" in machine.refused()
-
-
-@pytest.mark.parametrize(
-    ("fault", "message"),
-    [
-        ("missing", "{hub}/maxxxzdn/mosaic has no such file at this revision (HTTP 404)"),
-        ("no revision", "{hub}/maxxxzdn/mosaic has no such revision (HTTP 404)"),
-        ("no repository", "{hub} does not let us have maxxxzdn/mosaic (HTTP 401): it is gone or private, or HF_TOKEN "),
-        ("gated", "{hub}/maxxxzdn/mosaic wants its terms accepted (HTTP 403): do so on that page, and set HF_TOKEN "),
-        ("bad token", "{hub} does not let us have maxxxzdn/mosaic (HTTP 401): it is gone or private, or HF_TOKEN "),
-        ("busy", "{hub} answered HTTP 503; try again later"),
-        ("portal", "{hub} does not answer as a hub does (no X-Repo-Commit); check HF_ENDPOINT"),
-        ("silent", "no answer from {hub} (ReadTimeout: "),
-    ],
-)
-def test_what_the_hub_refuses_is_explained(hub: Hub, machine: Machine, fault: str, message: str):
-    hub.fault = fault
-    refused = machine.refused(HF_HUB_ETAG_TIMEOUT="1")
-    assert message.format(hub=hub.address) in refused
-    assert machine.has()
-
-
-def test_a_file_that_the_repository_lacks_is_named(hub: Hub, machine: Machine):
-    del hub.files[STATICS]
-    assert f"{hub.address}: maxxxzdn/mosaic has no file {STATICS} at revision {COMMIT}" in machine.refused()
-
-
-def test_a_hub_that_is_not_there_is_named(machine: Machine):
-    refused = machine.refused(HF_ENDPOINT="http://user:password@127.0.0.1:9")
-    assert "no answer from http://127.0.0.1:9 (ConnectError: " in refused
-    assert "password" not in refused
-
-
-def test_offline_says_what_is_missing_and_what_to_do(hub: Hub, machine: Machine):
-    refused = machine.refused(HF_HUB_OFFLINE="1")
-    assert refused == (
-        f"CheckpointError: {CHECKPOINT}, {STATISTICS}, {STATICS}: not in assets, and HF_HUB_OFFLINE forbids to fetch; "
-        "unset it, or run `ai-models-mosaic download` where there is a network and carry the folder here\n"
-    )
-    assert hub.requests == []
-
-
-def test_a_proxy_is_honoured(hub: Hub, machine: Machine):
-    machine.fetch(HF_ENDPOINT="http://hub.invalid", HTTP_PROXY=hub.address)
-    assert machine.has(*FILES)
-    assert {headers["host"] for headers in hub.asked("GET", "/resolve/")} == {"hub.invalid"}
-
-
-def test_a_folder_that_cannot_be_written_is_named(machine: Machine):
-    machine.assets.write_text("a file")
-    assert "cannot be fetched into assets (Not a directory)" in machine.refused()
+    caplog.set_level("INFO")
+    monkeypatch.setattr(hub, "REPORT_SECONDS", -1)
+    (tmp_path / "file").write_bytes(bytes(10**6))
+    offer = hub.Offer("file", 4 * 10**6, "", "", "")
+    with hub._Reporting(io.FileIO(tmp_path / "file", "ab"), offer, 10**6) as file:
+        file.write(bytes(2 * 10**6))
+    assert re.search(r"file: 3 of 4 MB, [0-9.]+ MB/s$", caplog.text, re.MULTILINE)
+    assert (tmp_path / "file").stat().st_size == 3 * 10**6
 
 
 def test_two_processes_at_once_fetch_each_file_once_and_both_succeed(hub: Hub, machine: Machine):
