@@ -104,7 +104,7 @@ def fetch(variant: Variant, folder: Path, *, revision: str = REVISION, own_check
         return
     LOG.warning(
         "The released weights are under %s, which forbids commercial use; see "
-        "https://creativecommons.org/licenses/by-nc/4.0/. Who goes on accepts it.",
+        "https://creativecommons.org/licenses/by-nc/4.0/",
         LICENCE,
     )
     for offer in offers:
