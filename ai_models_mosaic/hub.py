@@ -125,9 +125,9 @@ def _client() -> HfApi:
     from huggingface_hub import HfApi
     from huggingface_hub.utils import get_session
 
-    for name in ("httpx", "httpx2"):
-        # They log every address, and those that the hub sends on to carry a signature.
-        logging.getLogger(name).setLevel("WARNING")
+    # They log addresses: those that the hub sends on to carry a signature, and a mirror's may carry a password.
+    for name in ("httpx", "httpx2", *(["huggingface_hub"] if urlsplit(_endpoint()).password else [])):
+        logging.getLogger(name).setLevel("ERROR")
     get_session().timeout = ANSWER_SECONDS
     return HfApi(endpoint=_endpoint(), library_name="ai-models-mosaic")
 

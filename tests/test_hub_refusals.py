@@ -9,8 +9,9 @@ from hub_standin import COMMIT, Hub
 
 def test_a_server_that_dies_leaves_what_came_for_the_next_run(hub: Hub, machine: Machine):
     hub.cut, hub.fault = CLIENT_BLOCK + 2**19, "dies"
-    refused = machine.refused()
+    refused = machine.refused(HF_ENDPOINT=hub.address.replace("http://", "http://user:password@"))
     assert f"CheckpointError: {CHECKPOINT}: no answer from {hub.address} (ConnectError: " in refused
+    assert "password" not in refused
     assert refused.endswith(
         "check the network, HTTPS_PROXY and HF_ENDPOINT. What came of a file is kept: the same command goes on with it\n"
     )
