@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from .arrays import FloatArray
 from .errors import CheckpointError
+from .integrity import check, read_record, warn_if_unlisted
 from .variants import Variant
 
 if TYPE_CHECKING:
@@ -30,11 +31,14 @@ class Assets:
         Weights.
     statistics, statics : Path or None
         Normalisation and static fields, where the checkpoint does not carry them.
+    folder : Path
+        The assets folder.
     """
 
     checkpoint: Path
     statistics: Path | None
     statics: Path | None
+    folder: Path
 
 
 def bundled_folder() -> Path:
@@ -64,19 +68,56 @@ def locate(variant: Variant, folder: Path, checkpoint: Path | None = None) -> As
     if variant.bundled:
         folder = bundled_folder()
     if checkpoint is None:
-        checkpoint = _find(folder, str(Path(variant.checkpoint).with_suffix(".safetensors"))) or _find(
+        checkpoint = find(folder, str(Path(variant.checkpoint).with_suffix(".safetensors"))) or find(
             folder, variant.checkpoint
         )
         if checkpoint is None:
             names = ", ".join(variant.asset_files) or variant.checkpoint
             raise CheckpointError(
                 f"variant {variant.name} needs {names} in the assets folder {folder}: "
-                f"fetch them from {HUB} ({LICENCE}) and pass --assets FOLDER, or give --checkpoint FILE"
+                f"fetch them with --download-assets, or from {HUB} ({LICENCE}) and pass --assets FOLDER, or give "
+                "--checkpoint FILE"
             )
     elif not checkpoint.is_file():
         raise CheckpointError(f"--checkpoint {checkpoint}: there is no such file; expected a .pt or .safetensors file")
-    found = (_find(folder, name) if name else None for name in (variant.statistics, variant.statics))
-    return Assets(checkpoint, *found)
+    statistics, statics = (find(folder, name) if name else None for name in (variant.statistics, variant.statics))
+    return Assets(checkpoint, statistics, statics, folder)
+
+
+def check_assets(variant: Variant, assets: Assets, *, full: bool) -> None:
+    """Refuse files that are not what was fetched, released or pinned.
+
+    Parameters
+    ----------
+    variant : Variant
+        What is to run.
+    assets : Assets
+        Its files.
+    full : bool
+        Hash all of them, even those whose size and time are as recorded.
+
+    Raises
+    ------
+    CheckpointError
+        If one has another digest; names both.
+    """
+    pins = dict(variant.sha256)
+    names = (variant.checkpoint, variant.statistics, variant.statics)
+    for path, name in zip((assets.checkpoint, assets.statistics, assets.statics), names, strict=True):
+        if path and name:
+            warn_if_unlisted(path, assets.folder)
+            check(path, assets.folder, pins.get(name), full=full)
+
+
+def origin(checkpoint: Path) -> dict[str, str | None]:
+    """Licence, source and revision of weights: from the record beside them, or what they say of themselves."""
+    record = read_record(checkpoint)
+    if record:
+        return {"licence": record.licence, "source": record.source, "revision": record.revision}
+    from .checkpoint import read_metadata
+
+    said = read_metadata(checkpoint) if checkpoint.suffix == ".safetensors" else {}
+    return {"licence": said.get("licence"), "source": said.get("source"), "revision": said.get("revision")}
 
 
 def read_statistics(variant: Variant, assets: Assets, checkpoint: Checkpoint) -> Statistics:
@@ -95,7 +136,7 @@ def read_statistics(variant: Variant, assets: Assets, checkpoint: Checkpoint) ->
             got = checkpoint.statistics.mean.shape
             raise CheckpointError(f"{checkpoint.path}: expected statistics of {shape[0]} channels, got shape {got}")
         return checkpoint.statistics
-    path = _needed(variant, assets.statistics, variant.statistics, "normalisation statistics")
+    path = _needed(variant, assets, assets.statistics, variant.statistics, "normalisation statistics")
     arrays = read_npz(path, state_mean=shape, state_std=shape)
     return Statistics(arrays["state_mean"], arrays["state_std"])
 
@@ -112,7 +153,7 @@ def read_static_fields(variant: Variant, assets: Assets, checkpoint: Checkpoint)
 
     if "static_vars" in checkpoint.state:
         return None
-    path = _needed(variant, assets.statics, variant.statics, "static fields")
+    path = _needed(variant, assets, assets.statics, variant.statics, "static fields")
     grid = variant.architecture.grid
     columns, rows = grid.shape
     arrays = read_npz(path, data=(columns, rows, 3), latitude=(rows,), longitude=(columns,))
@@ -121,22 +162,15 @@ def read_static_fields(variant: Variant, assets: Assets, checkpoint: Checkpoint)
     return arrays["data"]
 
 
-def _needed(variant: Variant, path: Path | None, name: str | None, what: str) -> Path:
-    from .checkpoint import sha256
-
+def _needed(variant: Variant, assets: Assets, path: Path | None, name: str | None, what: str) -> Path:
     if path is None or name is None:
-        where = f"; expected {name} in the assets folder (--assets), from {HUB}" if name else ""
+        where = f"; expected {name} in the assets folder (--download-assets fetches it from {HUB})" if name else ""
         raise CheckpointError(f"the checkpoint carries no {what}, and none were found{where}")
-    pinned = dict(variant.sha256).get(name)
-    digest = sha256(path)
-    if pinned and digest != pinned:
-        raise CheckpointError(
-            f"{path} is not the released file: expected SHA-256 {pinned}, got {digest}; fetch it again"
-        )
+    check(path, assets.folder, dict(variant.sha256).get(name), full=True)
     return path
 
 
-def _find(folder: Path, name: str) -> Path | None:
+def find(folder: Path, name: str) -> Path | None:
     """A file by its path on the hub, or by its name alone."""
     candidates = (folder / name, folder / Path(name).name)
     return next((path for path in candidates if path.is_file()), None)

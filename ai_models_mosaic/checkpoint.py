@@ -8,7 +8,6 @@ Source: specification of the network, section 10.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pickle
 import zipfile
@@ -25,6 +24,7 @@ from safetensors.torch import save_file
 
 from .arrays import FloatArray
 from .errors import CheckpointError
+from .integrity import sha256 as sha256
 from .model.buffers import make_buffers
 from .model.network import MosaicNetwork
 from .variants import Architecture
@@ -121,6 +121,21 @@ def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, st
         raise CheckpointError(f"{path} is not a complete safetensors file: {error}") from error
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself, without its tensors.
+
+    Raises
+    ------
+    CheckpointError
+        If it is no such file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is not a complete safetensors file: {error}") from error
+
+
 def _read_torch(path: Path) -> dict[str, torch.Tensor]:
     if not _is_zip(path):
         raise CheckpointError(
@@ -173,19 +188,36 @@ def build_network(
     CheckpointError
         If a parameter is missing, a key unexpected, or a shape or dtype wrong; names all.
     """
-    with torch.device("meta"):
-        network = MosaicNetwork(architecture)
-    expected = network.state_dict()
-    parameters = {name for name, _ in network.named_parameters()}
-    _refuse_misfits(checkpoint, expected, parameters)
+    network = fitting_network(architecture, checkpoint)
     _refuse_strange_neighbours(checkpoint, architecture)
     state = dict(checkpoint.state)
     try:
-        state |= make_buffers(architecture, expected.keys() - state.keys(), state, static_fields)
+        state |= make_buffers(architecture, network.state_dict().keys() - state.keys(), state, static_fields)
     except LookupError as error:
         raise CheckpointError(f"{checkpoint.path} carries no static fields, and none were found: {error}") from error
     network.load_state_dict(state, assign=True)
     return network.eval().requires_grad_(False)
+
+
+def fitting_network(architecture: Architecture, checkpoint: Checkpoint) -> MosaicNetwork:
+    """The network that a checkpoint fits, without numbers.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        What the checkpoint must hold.
+    checkpoint : Checkpoint
+        Parameters and perhaps buffers.
+
+    Raises
+    ------
+    CheckpointError
+        If a parameter is missing, a key unexpected, or a shape or dtype wrong; names all.
+    """
+    with torch.device("meta"):
+        network = MosaicNetwork(architecture)
+    _refuse_misfits(checkpoint, network.state_dict(), {name for name, _ in network.named_parameters()})
+    return network
 
 
 def _refuse_misfits(checkpoint: Checkpoint, expected: Mapping[str, torch.Tensor], parameters: set[str]) -> None:
@@ -237,9 +269,9 @@ def _first_line(error: BaseException) -> str:
 
 
 def save_checkpoint(
-    path: Path, state: Mapping[str, torch.Tensor], statistics: Statistics, metadata: Mapping[str, str]
+    path: Path, state: Mapping[str, torch.Tensor], statistics: Statistics | None, metadata: Mapping[str, str]
 ) -> None:
-    """Write a self-contained safetensors checkpoint; it appears under its name only when complete.
+    """Write a safetensors checkpoint; it appears under its name only when complete.
 
     Parameters
     ----------
@@ -247,16 +279,17 @@ def save_checkpoint(
         Ends in ``.safetensors``.
     state : mapping of str to Tensor
         Parameters, and any buffers that shall win over computed ones.
-    statistics : Statistics
-        Normalisation.
+    statistics : Statistics or None
+        Normalisation; with it the file is self-contained.
     metadata : mapping of str to str
         What the file says of itself.
     """
     tensors = {KEY_PREFIX + key: tensor.contiguous() for key, tensor in _unshared(state).items()}
-    tensors |= {
-        key: torch.from_numpy(np.asarray(values, dtype=np.float64))
-        for key, values in zip(STATISTICS, (statistics.mean, statistics.std), strict=True)
-    }
+    if statistics is not None:
+        tensors |= {
+            key: torch.from_numpy(np.asarray(values, dtype=np.float64))
+            for key, values in zip(STATISTICS, (statistics.mean, statistics.std), strict=True)
+        }
     partial = path.with_name(path.name + ".partial")
     # The library makes files that only their owner can read; weights are for everybody's eyes.
     partial.touch()
@@ -306,12 +339,3 @@ def read_npz(path: Path, **shapes: tuple[int, ...]) -> dict[str, FloatArray]:
             got = arrays[name].shape if name in arrays else "nothing"
             raise CheckpointError(f"{path}: expected {name!r} of shape {shape}, got {got}")
     return arrays
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()

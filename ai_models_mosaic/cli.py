@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from . import __version__, options
+from .assets import LICENCE
 from .errors import MosaicError, OptionError
 from .variants import VARIANTS
 
@@ -50,6 +51,27 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--output", type=Path, default=Path(), metavar="FOLDER", help="where the output would go")
     doctor.set_defaults(command=_doctor)
 
+    download = commands.add_parser("download", help="fetch what a variant needs from the hub, without a forecast")
+    download.add_argument("--variant", choices=sorted(VARIANTS), required=True)
+    download.add_argument(
+        "--assets",
+        type=Path,
+        default=Path(os.environ.get("AI_MODELS_ASSETS", ".")),
+        metavar="FOLDER",
+        help="where to (default: AI_MODELS_ASSETS, else this folder)",
+    )
+    download.add_argument(
+        "--revision", metavar="COMMIT", help="another state of the hub than the one that this version is made for"
+    )
+    download.set_defaults(command=_download)
+
+    convert = commands.add_parser("convert-checkpoint", help="write a released .pt checkpoint as safetensors")
+    convert.add_argument("--variant", choices=sorted(VARIANTS), required=True, help="whose weights they are")
+    convert.add_argument("--licence", default=LICENCE, help=f"of the weights, if no record tells (default: {LICENCE})")
+    convert.add_argument("source", type=Path, metavar="IN.pt")
+    convert.add_argument("target", type=Path, metavar="OUT.safetensors")
+    convert.set_defaults(command=_convert_checkpoint)
+
     random = commands.add_parser(
         "random-checkpoint", help="write untrained weights, to try an installation or a machine's memory"
     )
@@ -88,6 +110,18 @@ def _doctor(known: argparse.Namespace) -> None:
         failures += finding.level == FAILURE
     if failures:
         raise MosaicError(f"{failures} of these checks failed: a forecast with variant {variant.name} would not work")
+
+
+def _download(known: argparse.Namespace) -> None:
+    from .hub import REVISION, fetch
+
+    fetch(VARIANTS[known.variant], known.assets, revision=known.revision or REVISION)
+
+
+def _convert_checkpoint(known: argparse.Namespace) -> None:
+    from .convert import convert_checkpoint
+
+    convert_checkpoint(VARIANTS[known.variant], known.source, known.target, known.licence)
 
 
 def _random_checkpoint(known: argparse.Namespace) -> None:

@@ -39,6 +39,8 @@ class Options:
         Grid to ask a service for.
     patience_s : float
         How long a service may be out of reach once requests are queued.
+    verify_assets : bool
+        Hash all assets, not only those that changed.
     """
 
     variant: str
@@ -49,7 +51,8 @@ class Options:
     precision: str
     checkpoint: Path | None
     input_grid_deg: float | None
-    patience_s: float
+    patience_s: float = 600.0
+    verify_assets: bool = False
 
 
 def parser() -> argparse.ArgumentParser:
@@ -119,6 +122,11 @@ def parser() -> argparse.ArgumentParser:
         metavar="MINUTES",
         help="how long a service may be out of reach, once it has been asked, before the run ends (default: 10)",
     )
+    made.add_argument(
+        "--verify-assets",
+        action="store_true",
+        help="hash weights and other assets before the run, even where size and time are as they were when checked",
+    )
     return made
 
 
@@ -175,6 +183,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
         checkpoint=known.checkpoint,
         input_grid_deg=known.input_grid,
         patience_s=60 * known.patience,
+        verify_assets=known.verify_assets,
     )
 
 

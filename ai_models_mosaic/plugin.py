@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ai_models.model import Model
 
 from . import __version__
-from .assets import HUB, LICENCE, Assets, locate
+from .assets import Assets, check_assets, locate
 from .channels import LEVELS_HPA, PRESSURE_LEVEL_PARAMS, SINGLE_LEVEL_PARAMS
 from .clients import talking_to
 from .errors import InputError, MosaicError, OptionError
@@ -152,18 +152,17 @@ class MosaicModel(Model):  # type: ignore[misc]
         return mars_requests(self.variant, times, {"grid": self.grid, "area": self.area}, self._extra)
 
     def download_assets(self, **kwargs: Any) -> None:
-        """Refuse: fetching with verified digests is not there yet.
+        """Fetch what the variant needs and the assets folder lacks; the runner calls this with its other options.
 
         Raises
         ------
-        OptionError
-            If the variant is not bundled.
+        CheckpointError
+            If a file cannot be had, or is not what it should be.
         """
         if not self.variant.bundled:
-            raise OptionError(
-                f"--download-assets is not available yet: fetch {', '.join(self.download_files)} from {HUB} "
-                f"({LICENCE}) into a folder, and pass --assets FOLDER"
-            )
+            from .hub import fetch
+
+            fetch(self.variant, Path(self.assets), own_checkpoint=self.options.checkpoint is not None)
 
     # The forecast.
 
@@ -215,6 +214,7 @@ class MosaicModel(Model):  # type: ignore[misc]
     def _prepare(self) -> tuple[Any, Assets]:
         """Everything that can fail before the first field is read."""
         assets = locate(self.variant, Path(self.assets), self.options.checkpoint)
+        check_assets(self.variant, assets, full=self.options.verify_assets)
         if self._writes:
             any_time = Labels(datetime(2000, 1, 1), self.options.ensemble_size, self._metadata)
             check_output(self.path, self.variant.architecture.grid, any_time)

@@ -65,7 +65,8 @@ def gather(
             "sha256": initial.digest,
         }
     if engine is not None:
-        from .checkpoint import sha256
+        from .assets import LICENCE, origin
+        from .integrity import sha256
 
         path = engine.checkpoint
         found["engine"] = engine.description
@@ -73,7 +74,10 @@ def gather(
             "file": str(path),
             "sha256": sha256(path) if path else None,
             "untrained": engine.untrained,
+            **(origin(path) if path else {}),
         }
+        if options.checkpoint is None and not found["weights"].get("licence"):
+            found["weights"]["licence"] = LICENCE
     return found
 
 

@@ -1,6 +1,9 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fetching import FILES, Machine
+from hub_standin import Hub, hub_with
 from running import Runner
 
 
@@ -13,3 +16,16 @@ def run(
 ) -> Runner:
     caplog.set_level("INFO")
     return Runner(tmp_path, monkeypatch, capsys)
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    """A stand-in of the hub with the files of era5."""
+    with hub_with(dict(FILES)) as started:
+        yield started
+
+
+@pytest.fixture
+def machine(tmp_path: Path, hub: Hub) -> Machine:
+    """A machine that reaches the stand-in and nothing else."""
+    return Machine(tmp_path, hub)

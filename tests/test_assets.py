@@ -36,7 +36,7 @@ def touch(folder, *names):
 @pytest.mark.parametrize("names", [FILES, [Path(name).name for name in FILES]], ids=["as on the hub", "flat"])
 def test_files_are_found_as_on_the_hub_or_flat(tmp_path, names):
     touch(tmp_path, *names)
-    assert locate(tiny.VARIANT, tmp_path) == Assets(*(tmp_path / name for name in names))
+    assert locate(tiny.VARIANT, tmp_path) == Assets(*(tmp_path / name for name in names), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_files_are_found_as_on_the_hub_or_flat(tmp_path, names):
 )
 def test_safetensors_are_preferred_and_then_the_layout_of_the_hub(tmp_path, present, found):
     touch(tmp_path, *present)
-    assert locate(tiny.VARIANT, tmp_path) == Assets(tmp_path / found, None, None)
+    assert locate(tiny.VARIANT, tmp_path) == Assets(tmp_path / found, None, None, tmp_path)
 
 
 def test_missing_weights_are_an_error_that_says_where_they_come_from(tmp_path):
@@ -58,7 +58,8 @@ def test_missing_weights_are_an_error_that_says_where_they_come_from(tmp_path):
     (tmp_path / "checkpoints" / "era5_best.pt").mkdir(parents=True)
     message = (
         "variant era5 needs checkpoints/era5_best.pt, data/norm_stats_era5.npz, data/static_vars.npz in the assets "
-        f"folder {tmp_path}: fetch them from {HUB} (CC-BY-NC-4.0) and pass --assets FOLDER, or give --checkpoint FILE"
+        f"folder {tmp_path}: fetch them with --download-assets, or from {HUB} (CC-BY-NC-4.0) and pass --assets FOLDER, "
+        "or give --checkpoint FILE"
     )
     with pytest.raises(CheckpointError, match=f"^{re.escape(message)}$"):
         locate(ERA5, tmp_path)
@@ -68,7 +69,7 @@ def test_a_given_checkpoint_wins_and_its_companions_still_come_from_the_folder(t
     touch(tmp_path, *FILES, SAFETENSORS)
     touch(tmp_path, "mine.pt")
     assert locate(tiny.VARIANT, tmp_path, tmp_path / "mine.pt") == Assets(
-        tmp_path / "mine.pt", *(tmp_path / name for name in FILES[1:])
+        tmp_path / "mine.pt", *(tmp_path / name for name in FILES[1:]), tmp_path
     )
 
 
@@ -82,7 +83,7 @@ def test_an_absent_given_checkpoint_is_not_replaced_by_another(tmp_path):
 def test_the_bundled_weights_are_found_whatever_the_assets_folder_holds(tmp_path):
     touch(tmp_path, "mini.safetensors")
     found = locate(MINI, tmp_path)
-    assert found == Assets(bundled_folder() / "mini.safetensors", None, None)
+    assert found == Assets(bundled_folder() / "mini.safetensors", None, None, bundled_folder())
     assert found.checkpoint.stat().st_size > 2**20
 
 
@@ -107,13 +108,13 @@ def save_statistics(folder, **changes):
     path = folder / "norm_stats_tiny.npz"
     arrays = {"state_mean": np.arange(5, dtype=np.float32), "state_std": np.full(5, 2.5), "residual_std": np.ones(5)}
     np.savez(path, **{**arrays, **changes})
-    return Assets(folder / "tiny_best.pt", path, None)
+    return Assets(folder / "tiny_best.pt", path, None, folder)
 
 
 def save_statics(folder, **changes):
     path = folder / "static_vars.npz"
     np.savez(path, **{"data": tiny.STATICS, "latitude": LATITUDE, "longitude": LONGITUDE, **changes})
-    return Assets(folder / "tiny_best.pt", None, path)
+    return Assets(folder / "tiny_best.pt", None, path, folder)
 
 
 def test_statistics_come_from_the_file_of_the_variant(tmp_path):
@@ -147,7 +148,7 @@ def test_static_fields_come_from_the_file_unless_the_checkpoint_has_their_buffer
     np.testing.assert_array_equal(read_static_fields(tiny.VARIANT, assets, EMPTY), tiny.STATICS)
     with_buffer = Checkpoint(Path("a.pt"), {"static_vars": None})
     assert read_static_fields(tiny.VARIANT, assets, with_buffer) is None
-    assert read_static_fields(tiny.VARIANT, Assets(Path("a.pt"), None, None), with_buffer) is None
+    assert read_static_fields(tiny.VARIANT, Assets(Path("a.pt"), None, None, Path("absent")), with_buffer) is None
 
 
 @pytest.mark.parametrize(
@@ -177,9 +178,9 @@ def test_bad_static_fields_are_refused(tmp_path, changes, expected):
     ],
 )
 def test_what_is_nowhere_is_an_error(read, what, name):
-    nowhere = Assets(Path("a.pt"), None, None)
+    nowhere = Assets(Path("a.pt"), None, None, Path("absent"))
     message = f"the checkpoint carries no {what}, and none were found"
-    place = f"; expected {name} in the assets folder (--assets), from {HUB}"
+    place = f"; expected {name} in the assets folder (--download-assets fetches it from {HUB})"
     with pytest.raises(CheckpointError, match=f"^{re.escape(message + place)}$"):
         read(tiny.VARIANT, nowhere, EMPTY)
     with pytest.raises(CheckpointError, match=f"^{re.escape(message)}$"):
@@ -209,4 +210,4 @@ def test_a_pinned_file_is_not_opened_before_its_digest_is_known_to_be_right(tmp_
     got = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     message = f"{path} is not the released file: expected SHA-256 {expected}, got {got}; fetch it again"
     with pytest.raises(CheckpointError, match=f"^{re.escape(message)}$"):
-        read_static_fields(ERA5, Assets(Path("era5_best.pt"), None, path), EMPTY)
+        read_static_fields(ERA5, Assets(Path("era5_best.pt"), None, path, path.parent), EMPTY)

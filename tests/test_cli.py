@@ -111,7 +111,7 @@ def test_a_random_checkpoint_loads_and_says_that_it_is_untrained(made):
     assert [path.name for path in made.parent.iterdir()] == ["r.safetensors"]
     checkpoint = read_checkpoint(made)
     assert checkpoint.metadata["variant"] == "mini"
-    engine = load_engine(MINI, Assets(made, None, None), torch.device("cpu"), "float32")
+    engine = load_engine(MINI, Assets(made, None, None, made.parent), torch.device("cpu"), "float32")
     assert engine.untrained
     architecture = MINI.architecture
     history = np.broadcast_to(checkpoint.statistics.mean, (1, 2, *architecture.grid.shape, 82)).astype(np.float32)

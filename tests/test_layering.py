@@ -28,7 +28,7 @@ FLOORS = (
         "outputs",
         "options",
     ),
-    ("engines", "assets", "random_checkpoint", "checkpoint"),
+    ("engines", "assets", "hub", "convert", "integrity", "random_checkpoint", "checkpoint"),
     ("model",),
     ("variants", "channels", "regrid", "grid", "state", "arrays", "errors", "__init__"),
 )
@@ -82,7 +82,7 @@ def test_the_imports_that_are_known_to_be_there_are_found():
     own, others = imported("outputs.grib")
     assert {"channels", "errors", "grid", "outputs.files", "state", "arrays"} == own
     assert {"eccodes", "numpy", "pathlib.Path"} <= others
-    assert {"engines.torch", "checkpoint", "__init__"} <= imported("provenance")[0]
+    assert {"engines.torch", "assets", "__init__"} <= imported("provenance")[0]
 
 
 def test_every_module_has_its_floor():
@@ -110,9 +110,8 @@ def test_torch_is_known_to_the_network_its_engine_and_the_plugin_alone():
     users = [module for module in SOURCES if any(room(name) == "torch" for name in imported(module)[1])]
     assert {room(module) for module in users} == {
         "checkpoint",
+        "convert",
         "doctor",
-        "services",
-        "clients",
         "engines",
         "model",
         "plugin",

@@ -18,6 +18,7 @@ EXAMPLES = {
     "--checkpoint": ("a/b.pt", {"checkpoint": Path("a/b.pt")}),
     "--input-grid": ("0.5", {"input_grid_deg": 0.5}),
     "--patience": ("2.5", {"patience_s": 150.0}),
+    "--verify-assets": (None, {"verify_assets": True}),
 }
 
 DEFAULTS = {
@@ -30,6 +31,7 @@ DEFAULTS = {
     "checkpoint": None,
     "input_grid_deg": None,
     "patience_s": 600.0,
+    "verify_assets": False,
 }
 
 
@@ -60,7 +62,8 @@ def test_every_option_is_explained_and_has_an_example_here():
 @pytest.mark.parametrize("form", ["{} {}", "{}={}"])
 def test_every_documented_option_is_accepted_and_changes_what_it_should_and_no_more(option, form):
     typed, changed = EXAMPLES[option]
-    assert parse_options(form.format(option, typed).split(" ")) == Options(**DEFAULTS | changed)
+    words = [option] if typed is None else form.format(option, typed).split(" ")
+    assert parse_options(words) == Options(**DEFAULTS | changed)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +76,7 @@ def test_every_documented_choice_is_accepted(option, choice):
 
 def test_help_names_the_default_of_every_option_that_has_one():
     for name, action in documented().items():
-        if action.default is not None:
+        if action.default not in (None, False):
             assert f"(default: {action.default})" in action.help, name
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from ai_models_mosaic import __version__
 from ai_models_mosaic.grid import LatLonGrid
@@ -85,13 +87,15 @@ def test_the_input_is_told_by_its_times_and_digest():
 @pytest.mark.parametrize("untrained", [True, False])
 def test_the_weights_are_told_by_the_digest_of_their_file(tmp_path, untrained):
     weights = tmp_path / "w.safetensors"
-    weights.write_bytes(bytes(range(256)) * 10_000)
+    save_file({"a": torch.zeros(100)}, weights)
     found = provenance(engine=LoadedEngine(weights, untrained))
     assert found["engine"] == "toy on paper"
+    # A variant's own weights that say nothing of their licence are the released ones.
     assert found["weights"] == {
         "file": str(weights),
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "untrained": untrained,
+        "licence": "CC-BY-NC-4.0",
     }
 
 

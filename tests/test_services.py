@@ -15,6 +15,7 @@ from standins import KEY, MARS_KEY, serving
 
 from ai_models_mosaic.clients import explain, talking_to
 from ai_models_mosaic.errors import InputError, OptionError
+from ai_models_mosaic.options import parse_options
 from ai_models_mosaic.services import (
     Service,
     check_grid,
@@ -302,12 +303,13 @@ def test_era5_ends_five_days_ago():
 @pytest.mark.parametrize("degrees", [0, -1, 0.05, 7, 31, float("nan"), float("inf")])
 def test_grids_that_do_not_fit_the_globe_are_refused(degrees: float):
     with pytest.raises(OptionError, match=r"expected degrees from 0\.1 to 30 that divide 180"):
-        check_grid("cds", degrees)
+        parse_options(["--input-grid", str(degrees)])
 
 
 @pytest.mark.parametrize("degrees", [0.1, 0.25, 0.3, 0.7031250, 1.5, 6, 30])
 def test_grids_that_fit_the_globe(degrees: float):
     check_grid("mars", degrees)
+    assert parse_options(["--input-grid", str(degrees)]).input_grid_deg == degrees
 
 
 # Failures.

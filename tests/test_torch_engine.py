@@ -182,7 +182,7 @@ def test_an_engine_of_one_self_contained_file_gives_the_same_step(engine, tmp_pa
     path = tmp_path / "own.safetensors"
     state = {**tiny.parameters(), "static_vars": engine.network.static_vars}
     save_checkpoint(path, state, STATISTICS, {"untrained": "true"})
-    loaded = load_engine(tiny.VARIANT, Assets(path, None, None), CPU, "float32")
+    loaded = load_engine(tiny.VARIANT, Assets(path, None, None, path.parent), CPU, "float32")
     inputs = physical_inputs(1)
     np.testing.assert_array_equal(
         loaded.step(inputs[0], PROGRESS, inputs[1]), engine.step(inputs[0], PROGRESS, inputs[1])
