@@ -13,12 +13,14 @@ from scipy.sparse import csr_matrix
 
 from .arrays import FloatArray, IntArray
 from .grid import LatLonGrid, ReducedGrid, latitude_bounds, longitude_bounds
+from .weights_cache import cached
 
 
 class ConservativeRegridder:
     """Maps fields of one grid onto another, keeping area means.
 
-    The weights take less time to compute than to read from a disk, so they are kept nowhere.
+    Weights are computed once; those of reduced grids, which take seconds for the largest, are kept
+    on disk between runs (`weights_cache`).
 
     Parameters
     ----------
@@ -41,7 +43,8 @@ class ConservativeRegridder:
             overlaps = _circular_overlaps(np.array(source.longitude_deg), longitudes)
             self._longitude = _weights(*overlaps, shape=(longitudes.size, len(source.longitude_deg)))
         else:
-            self._longitude = _row_weights(source, longitudes)
+            key = (source.row_lengths, source.row_starts_deg, target.longitude_deg)
+            self._longitude = cached(key, lambda: _row_weights(source, longitudes))
 
     def __call__(self, field: FloatArray) -> FloatArray:
         """Means of `field` over the target's cells.

@@ -7,6 +7,14 @@ from hub_standin import Hub, hub_with
 from running import Runner
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_cache_of_the_user() -> Iterator[None]:
+    """Tests neither read nor fill the cache of whoever runs them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AI_MODELS_MOSAIC_CACHE", "off")
+        yield
+
+
 @pytest.fixture
 def run(
     tmp_path: Path,

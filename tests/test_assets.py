@@ -197,7 +197,8 @@ def test_a_pinned_file_is_accepted_and_any_other_refused(tmp_path):
     assert read_statistics(pinned, assets, EMPTY).std.tolist() == [2.5] * 5
     save_statistics(tmp_path, state_std=np.full(5, 2.6))
     got = hashlib.sha256(assets.statistics.read_bytes()).hexdigest()
-    message = f"{assets.statistics} is not the released file: expected SHA-256 {digest}, got {got}; fetch it again"
+    says = f"expected SHA-256 {digest} (from the release), got {got}; fetch it again (--download-assets), or, if you changed it yourself, correct or remove it"
+    message = f"{assets.statistics} is not the file that it should be: {says}"
     with pytest.raises(CheckpointError, match=f"^{re.escape(message)}$"):
         read_statistics(pinned, assets, EMPTY)
 
@@ -208,6 +209,7 @@ def test_a_pinned_file_is_not_opened_before_its_digest_is_known_to_be_right(tmp_
     path.write_bytes(b"abc")
     expected = "436b690edaf359ac333b6ab49cac3c59f350c2ad887a69c70e98ebda6258c637"
     got = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    message = f"{path} is not the released file: expected SHA-256 {expected}, got {got}; fetch it again"
+    says = f"expected SHA-256 {expected} (from the release), got {got}; fetch it again (--download-assets), or, if you changed it yourself, correct or remove it"
+    message = f"{path} is not the file that it should be: {says}"
     with pytest.raises(CheckpointError, match=f"^{re.escape(message)}$"):
         read_static_fields(ERA5, Assets(Path("era5_best.pt"), None, path, path.parent), EMPTY)

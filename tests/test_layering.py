@@ -30,7 +30,7 @@ FLOORS = (
     ),
     ("engines", "assets", "hub", "convert", "integrity", "random_checkpoint", "checkpoint"),
     ("model",),
-    ("variants", "channels", "regrid", "grid", "state", "arrays", "errors", "__init__"),
+    ("variants", "channels", "regrid", "weights_cache", "grid", "state", "arrays", "errors", "__init__"),
 )
 
 

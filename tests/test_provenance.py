@@ -96,6 +96,8 @@ def test_the_weights_are_told_by_the_digest_of_their_file(tmp_path, untrained):
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "untrained": untrained,
         "licence": "CC-BY-NC-4.0",
+        "source": None,
+        "revision": None,
     }
 
 
