@@ -12,9 +12,10 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from .assets import locate
+from .assets import check_assets, locate
 from .channels import CHANNELS
-from .errors import MosaicError
+from .errors import InputError, MosaicError
+from .services import SOURCES, find_account
 from .variants import Variant
 
 OK, WARNING, FAILURE = "ok", "warning", "FAILURE"
@@ -100,6 +101,7 @@ def examine(plan: Plan) -> Iterator[Finding]:
         _device,
         _backends,
         _onnx,
+        _accounts,
     )
     for check in checks:
         try:
@@ -149,6 +151,7 @@ def _weights(plan: Plan) -> Iterator[Finding]:
     from .engines.torch import load_engine
 
     assets = locate(plan.variant, plan.assets)
+    check_assets(plan.variant, assets, full=True)
     engine = load_engine(plan.variant, assets, torch.device("cpu"), "float32")
     yield Finding(OK, "assets", f"variant {plan.variant.name} from {assets.checkpoint}")
     if engine.untrained:
@@ -190,6 +193,18 @@ def _backends(_: Plan) -> Iterator[Finding]:
         yield Finding(
             level, f"attention backend {name}", f"differs from the reference by {difference:.0e} on {device.type}"
         )
+
+
+def _accounts(_: Plan) -> Iterator[Finding]:
+    """Whether there are accounts to ask the services with; neither is a key shown nor a server asked."""
+    for source in SOURCES:
+        try:
+            service = find_account(source)
+        except InputError as error:
+            yield Finding(WARNING, f"account {source}", " ".join(str(error).split()))
+        else:
+            place, account = service.url or "a local client", service.origin or "no account, as none is needed"
+            yield Finding(OK, f"account {source}", f"{place} with {account}")
 
 
 def _onnx(_: Plan) -> Iterator[Finding]:

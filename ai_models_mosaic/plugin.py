@@ -26,6 +26,7 @@ from .inputs import read_initial_state
 from .options import parse_options
 from .outputs.grib import EXPVER, UNTRAINED_EXPVER, GribEncoder, GribOutput, Labels, Message, check_output
 from .progress import Progress
+from .provenance import gather, write_beside
 from .rollout import Ensemble, forecast
 from .services import (
     SOURCES,
@@ -181,11 +182,13 @@ class MosaicModel(Model):  # type: ignore[misc]
                 for step in forecast(engine, initial, ensemble, self.variant.step_hours, self._steps):
                     _write(output, step)
                     progress.advance(step)
+            if output is not None:
+                found = self.provenance()
+                for path in output.paths:
+                    write_beside(path, found)
 
     def provenance(self) -> dict[str, Any]:
         """What made this forecast, for ``--dump-provenance``; the runner's own form needs a module that is gone."""
-        from .provenance import gather
-
         return gather(
             variant=self.variant.name,
             options=self.options,

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
+from .errors import OutputError
 from .options import Options
 from .state import InitialState
 
 if TYPE_CHECKING:
     from .engines.torch import TorchEngine
+
+SUFFIX = ".provenance.json"
 
 PACKAGES = ("ai-models", "earthkit-data", "eccodes", "healpix", "numpy", "safetensors", "scikit-learn", "torch")
 
@@ -57,6 +63,7 @@ def gather(
         "members_per_batch": options.members_per_batch,
         "steps": steps,
         "metadata": dict(metadata),
+        "options": {name: _plain(value) for name, value in asdict(options).items()},
     }
     if initial is not None:
         found["input"] = {
@@ -69,6 +76,7 @@ def gather(
         from .integrity import sha256
 
         path = engine.checkpoint
+        found["precision"] = engine.precision
         found["engine"] = engine.description
         found["weights"] = {
             "file": str(path),
@@ -79,6 +87,39 @@ def gather(
         if options.checkpoint is None and not found["weights"].get("licence"):
             found["weights"]["licence"] = LICENCE
     return found
+
+
+def write_beside(output: Path, found: Mapping[str, Any]) -> None:
+    """Put provenance, on one line, beside a file of the output: ``NAME.provenance.json``.
+
+    Parameters
+    ----------
+    output : Path
+        A file; nothing is put beside pipes and devices.
+    found : mapping of str to object
+        As `gather` returns it.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    if not output.is_file():
+        return
+    path = output.with_name(output.name + SUFFIX)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_text(json.dumps(dict(found), separators=(",", ":")) + "\n", encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _plain(value: object) -> object:
+    """A value as JSON gives it back."""
+    if isinstance(value, tuple):
+        return list(value)
+    return str(value) if isinstance(value, Path) else value
 
 
 def _version(package: str) -> str | None:

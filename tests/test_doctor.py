@@ -1,10 +1,11 @@
 """The doctor finds what would go wrong."""
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from running import BIN
+from running import BIN, ROOT
 
 from ai_models_mosaic.cli import main
 from ai_models_mosaic.doctor import FAILURE, OK, WARNING, Plan, examine
@@ -71,3 +72,28 @@ def test_it_is_a_command(tmp_path: Path):
         [BIN / "ai-models-mosaic", "doctor"], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith("ok       Python: 3.1")
+
+
+def test_accounts_are_looked_for_and_their_keys_never_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("CDSAPI_URL", "CDSAPI_KEY", "CDSAPI_RC"):
+        monkeypatch.delenv(name, raising=False)
+    level, detail = findings(output=tmp_path)["account cds"]
+    assert level == WARNING
+    assert f"or the file {tmp_path}/.cdsapirc, which is not there" in detail
+    (tmp_path / ".cdsapirc").write_text("url: https://cds.climate.copernicus.eu/api\nkey: a-very-secret-key\n")
+    found = findings(output=tmp_path)
+    assert found["account cds"] == (OK, f"https://cds.climate.copernicus.eu/api with {tmp_path}/.cdsapirc")
+    assert "secret" not in str(found)
+
+
+def test_weights_that_were_changed_are_a_failure(tmp_path: Path):
+    changed = bytearray((ROOT / "weights" / MINI.checkpoint).read_bytes())
+    changed[-1] ^= 1
+    (tmp_path / MINI.checkpoint).write_bytes(changed)
+    digest = (ROOT / "weights" / "SHA256SUMS").read_text()
+    (tmp_path / "SHA256SUMS").write_text(digest)
+    own = replace(MINI, bundled=False)
+    level, detail = findings(own, assets=tmp_path)["weights"]
+    assert level == FAILURE
+    assert f"is not the file that it should be: expected SHA-256 {digest.split()[0]}" in detail

@@ -15,7 +15,7 @@ SHORT = (*MINI, "--lead-time", 24)
 
 def test_a_path_with_placeholders_gives_a_file_for_each(run: Runner):
     run(*SHORT, "--num-ensemble-members", 2, "--path", "m{number:03d}-{step}.grib")
-    found = sorted(path.name for path in run.folder.iterdir())
+    found = sorted(path.name for path in run.folder.glob("*.grib"))
     assert found == ["m001-0.grib", "m001-24.grib", "m002-0.grib", "m002-24.grib"]
     assert {keys(message, "number", "step") for message in messages(run.path("m002-24.grib"))} == {(2, 24)}
 
@@ -71,6 +71,24 @@ def test_provenance_names_input_weights_and_members(run: Runner):
     assert found["input"]["initial_time"] == "2001-04-26T06:00:00"
     assert found["packages"]["torch"]
     assert found["packages"]["ai-models"] == "0.7.4"
+
+
+def test_every_file_of_the_output_has_its_provenance_beside_it(run: Runner):
+    run(*SHORT, "--num-ensemble-members", 2, "--path", "m{number}.grib", "--dump-provenance", "provenance.json")
+    whole = json.loads(run.path("provenance.json").read_text())
+    for member in (1, 2):
+        text = run.path(f"m{member}.grib.provenance.json").read_text()
+        beside = json.loads(text)
+        assert text.count("\n") == 1
+        assert {**beside, "written": ""} == {**whole, "written": ""}
+        assert (beside["precision"], beside["options"]["seed"]) == ("float32", 0)
+    assert sorted(path.suffix for path in run.folder.iterdir()) == [".grib", ".grib", ".json", ".json", ".json"]
+
+
+def test_nothing_is_put_beside_a_pipe(run: Runner):
+    run(*SHORT, "--path", "/dev/null")
+    assert list(run.folder.iterdir()) == []
+    assert not Path("/dev/null.provenance.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ class LoadedEngine:
     checkpoint: Path | None
     untrained: bool = False
     description: str = "toy on paper"
+    precision: str = "float32"
 
 
 def provenance(**changed):

@@ -235,6 +235,11 @@ class GribOutput:
                 if self._on_message is not None:
                     self._on_message(message, path)
 
+    @property
+    def paths(self) -> list[Path]:
+        """Every file written to."""
+        return self._files.paths
+
     def check_writable(self, members: Iterable[int]) -> None:
         """Raise if the first file of a member could not be written.
 
