@@ -189,7 +189,6 @@ def build_network(
         If a parameter is missing, a key unexpected, or a shape or dtype wrong; names all.
     """
     network = fitting_network(architecture, checkpoint)
-    _refuse_strange_neighbours(checkpoint, architecture)
     state = dict(checkpoint.state)
     try:
         state |= make_buffers(architecture, network.state_dict().keys() - state.keys(), state, static_fields)
@@ -200,23 +199,11 @@ def build_network(
 
 
 def fitting_network(architecture: Architecture, checkpoint: Checkpoint) -> MosaicNetwork:
-    """The network that a checkpoint fits, without numbers.
-
-    Parameters
-    ----------
-    architecture : Architecture
-        What the checkpoint must hold.
-    checkpoint : Checkpoint
-        Parameters and perhaps buffers.
-
-    Raises
-    ------
-    CheckpointError
-        If a parameter is missing, a key unexpected, or a shape or dtype wrong; names all.
-    """
+    """The network that a checkpoint fits, without numbers; arguments and errors as `build_network`."""
     with torch.device("meta"):
         network = MosaicNetwork(architecture)
     _refuse_misfits(checkpoint, network.state_dict(), {name for name, _ in network.named_parameters()})
+    _refuse_strange_neighbours(checkpoint, architecture)
     return network
 
 

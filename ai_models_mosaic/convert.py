@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
-
-from torch import Tensor
 
 from .checkpoint import fitting_network, read_checkpoint, save_checkpoint
 from .errors import CheckpointError
@@ -52,19 +49,8 @@ def convert_checkpoint(variant: Variant, source: Path, target: Path, licence: st
     if record and record.revision:
         metadata["revision"] = record.revision
     try:
-        save_checkpoint(target, _apart(checkpoint.state), checkpoint.statistics, metadata)
+        save_checkpoint(target, checkpoint.state, checkpoint.statistics, metadata)
         write_record(target, sha256(target), came_from, metadata.get("revision"), metadata["licence"])
     except OSError as error:
         raise CheckpointError(f"{target} cannot be written: {error.strerror or error}") from error
     LOG.info("%s: %d tensors of %s, SHA-256 %s", target, len(checkpoint.state), source, digest)
-
-
-def _apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors, none sharing memory with another: safetensors has no such thing."""
-    seen: set[int] = set()
-    apart = {}
-    for key, tensor in state.items():
-        memory = tensor.untyped_storage().data_ptr()
-        apart[key] = tensor.clone() if memory in seen else tensor
-        seen.add(memory)
-    return apart

@@ -110,7 +110,6 @@ def test_torch_is_known_to_the_network_its_engine_and_the_plugin_alone():
     users = [module for module in SOURCES if any(room(name) == "torch" for name in imported(module)[1])]
     assert {room(module) for module in users} == {
         "checkpoint",
-        "convert",
         "doctor",
         "engines",
         "model",
