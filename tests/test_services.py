@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import subprocess
+import sys
 from datetime import date, datetime
 from pathlib import Path
 
@@ -186,7 +187,7 @@ def test_unreadable_addresses_of_open_data_are_refused(tmp_path: Path):
     program = "from ai_models_mosaic.services import find_account; find_account('opendata')"
     environment = {**os.environ, "ECMWF_OPENDATA_URLS": "https://mirror.example.org"}
     done = subprocess.run(
-        ["python", "-c", program], env=environment, capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False, timeout=60
     )
     assert 'InputError: ECMWF_OPENDATA_URLS or ~/.ecmwf-opendata: expected JSON such as {"ecmwf": "https://data.' in (
         done.stderr
