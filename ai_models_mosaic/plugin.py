@@ -60,6 +60,9 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
+RUNNER_DEFAULTS = {"--date": "-1", "--time": 12, "--num-threads": 1}
+"""What the runner hands on where nothing was typed."""
+
 UNSUPPORTED = ("hindcast_reference_year", "hindcast_reference_date", "staging_dates")
 """Options of the runner that are refused rather than ignored."""
 
@@ -201,7 +204,7 @@ class MosaicModel(Model):  # type: ignore[misc]
     def _start_date(self, kwargs: dict[str, Any]) -> str:
         """The runner's ``--date``; ERA5 cannot have yesterday, the default, so it starts where it ends."""
         date = str(kwargs["date"])
-        if date != "-1" or _typed("--date") or not is_reanalysis(self._source, self.variant):
+        if _given("--date", date) or not is_reanalysis(self._source, self.variant):
             return date
         day = newest_era5(_now()) - timedelta(days=1)
         LOG.info("Starting from %s, about the newest date that ERA5 has (--date overrides)", day)
@@ -211,7 +214,7 @@ class MosaicModel(Model):  # type: ignore[misc]
         """The initial time: exact for a service; for a file only as far as it was typed."""
         date, time = str(kwargs["date"]), kwargs["time"]
         if self._source == "file":
-            return wanted_time(date if _typed("--date") else None, time if _typed("--time") else None)
+            return wanted_time(date if _given("--date", date) else None, time if _given("--time", time) else None)
         return wanted_time(date, time)
 
     def _prepare(self) -> tuple[Any, Assets]:
@@ -227,7 +230,7 @@ class MosaicModel(Model):  # type: ignore[misc]
 
         from .engines.torch import choose_device
 
-        if _typed("--num-threads"):
+        if _given("--num-threads", self.num_threads):
             torch.set_num_threads(self.num_threads)
         if self.deterministic:
             self.torch_deterministic_mode()
@@ -321,13 +324,13 @@ def _refuse_unsupported(kwargs: dict[str, Any]) -> None:
             )
 
 
-def _typed(option: str) -> bool:
-    """Whether an option of the runner was typed: its value alone does not tell, for it has a default.
+def _given(option: str, value: object) -> bool:
+    """Whether the user gave an option of the runner: a value that is its default may still have been typed.
 
     The runner accepts abbreviations, so any beginning counts.
     """
     words = (word.split("=")[0] for word in sys.argv[1:])
-    return any(option.startswith(word) and len(word) > 2 for word in words)
+    return value != RUNNER_DEFAULTS[option] or any(option.startswith(word) and len(word) > 2 for word in words)
 
 
 @contextmanager
