@@ -141,7 +141,7 @@ def test_memory_counts_shared_tables_once_and_grows_by_the_member(engine):
     assert len(tables) == 4 * 4
     assert engine.memory_bytes(0) == others + 2 * (192 * 4 + 48 * 6) * 4
     per_member = engine.memory_bytes(1) - engine.memory_bytes(0)
-    assert per_member == 16 * 192 * 32 * 4
+    assert per_member == 20 * 192 * 32 * 4
     assert engine.memory_bytes(24) == engine.memory_bytes(0) + 24 * per_member
 
 

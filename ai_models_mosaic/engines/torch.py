@@ -16,7 +16,7 @@ from ..variants import Variant
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 """Precision of the matrix products; norms, softmax and residual sums stay in float32."""
 
-ACTIVATION_COPIES = 16
+ACTIVATION_COPIES = 20
 """Fields of the finest stage alive at the peak of a step; measured on the full size, in float32."""
 
 
