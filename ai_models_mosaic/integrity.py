@@ -198,6 +198,12 @@ def found_digest(path: Path, wanted: str, *, full: bool = False) -> str:
     return digest
 
 
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, without hashing it where its record still holds."""
+    record = read_record(path)
+    return found_digest(path, record.sha256) if record else sha256(path)
+
+
 def check(path: Path, folder: Path, pinned: str | None = None, *, full: bool = False) -> None:
     """Refuse a file that is not what was fetched or pinned; one of which nothing is known passes.
 

@@ -103,6 +103,7 @@ class MosaicModel(Model):  # type: ignore[misc]
             self._writes = output != "none"
             self._initial: InitialState | None = None
             self._engine: TorchEngine | None = None
+            self._provenance: dict[str, Any] | None = None
             kwargs["date"] = f"{parse_date(str(kwargs['date'])):%Y%m%d}"
             kwargs["time"] = parse_hour(kwargs["time"])
             self._service: Service | None = None
@@ -173,6 +174,7 @@ class MosaicModel(Model):  # type: ignore[misc]
     def run(self) -> None:
         """Read, forecast, write."""
         with _plain_errors(debug=self.debug):
+            self._provenance = None
             device, assets = self._prepare()
             self._initial = initial = self._read_input()
             self._engine = engine = self._load_engine(assets, device)
@@ -192,14 +194,17 @@ class MosaicModel(Model):  # type: ignore[misc]
 
     def provenance(self) -> dict[str, Any]:
         """What made this forecast, for ``--dump-provenance``; the runner's own form needs a module that is gone."""
-        return gather(
-            variant=self.variant.name,
-            options=self.options,
-            steps=self._steps,
-            initial=self._initial,
-            engine=self._engine,
-            metadata=self._metadata,
-        )
+        # Once per run: it hashes the weights, and both the files' neighbours and the runner ask for it.
+        if self._provenance is None:
+            self._provenance = gather(
+                variant=self.variant.name,
+                options=self.options,
+                steps=self._steps,
+                initial=self._initial,
+                engine=self._engine,
+                metadata=self._metadata,
+            )
+        return self._provenance
 
     def _start_date(self, kwargs: dict[str, Any]) -> str:
         """The runner's ``--date``; ERA5 cannot have yesterday, the default, so it starts where it ends."""

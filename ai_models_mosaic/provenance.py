@@ -73,14 +73,14 @@ def gather(
         }
     if engine is not None:
         from .assets import LICENCE, origin
-        from .integrity import sha256
+        from .integrity import digest_of
 
         path = engine.checkpoint
         found["precision"] = engine.precision
         found["engine"] = engine.description
         found["weights"] = {
             "file": str(path),
-            "sha256": sha256(path) if path else None,
+            "sha256": digest_of(path) if path else None,
             "untrained": engine.untrained,
             **(origin(path) if path else {}),
         }

@@ -14,7 +14,7 @@ from running import MINI, ROOT, Runner
 
 from ai_models_mosaic.assets import check_assets, locate, origin
 from ai_models_mosaic.errors import CheckpointError
-from ai_models_mosaic.integrity import check, read_record, read_sums, record_path, sha256, write_record
+from ai_models_mosaic.integrity import check, digest_of, read_record, read_sums, record_path, sha256, write_record
 from ai_models_mosaic.variants import ERA5
 
 NAME = "checkpoints/era5_best.pt"
@@ -194,3 +194,12 @@ def test_provenance_names_licence_and_origin_of_the_weights(run: Runner):
     found = json.loads(run.path("p.json").read_text())["weights"]
     assert (found["licence"], found["revision"]) == ("CC-BY-NC-4.0", "232b632")
     assert found["source"] == "https://hub/maxxxzdn/mosaic"
+
+
+def test_the_digest_in_provenance_is_the_recorded_one_while_the_record_holds(weights: Path):
+    recorded = sha256(weights)
+    changed = bytes([weights.read_bytes()[0] ^ 1]) + weights.read_bytes()[1:]
+    same_size_and_time(weights, changed)
+    assert digest_of(weights) == recorded
+    os.utime(weights, ns=(1, 1))
+    assert digest_of(weights) == sha256(weights) != recorded
