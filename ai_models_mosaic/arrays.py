@@ -9,5 +9,7 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.floating[Any]]
 Float32Array = npt.NDArray[np.float32]
+TimeArray = npt.NDArray[np.datetime64]
+AnyArray = npt.NDArray[Any]
 IntArray = npt.NDArray[np.int64]
 WordArray = npt.NDArray[np.uint64]

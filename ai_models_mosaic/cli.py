@@ -12,7 +12,9 @@ from pathlib import Path
 from . import __version__, options
 from .assets import LICENCE
 from .errors import MosaicError, OptionError
+from .training import command as training_command
 from .variants import VARIANTS
+from .world import command as world_command
 
 Command = Callable[[argparse.Namespace], None]
 
@@ -86,6 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     random.add_argument("--output", type=Path, required=True, metavar="FILE.safetensors")
     random.add_argument("--seed", type=int, default=0)
     random.set_defaults(command=_random_checkpoint)
+
+    training_command.add(commands)
+    world_command.add(commands)
     return made
 
 

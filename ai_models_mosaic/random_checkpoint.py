@@ -10,13 +10,10 @@ from torch import Tensor
 
 from .channels import STATIC_FIELDS
 from .checkpoint import Statistics, save_checkpoint
-from .model.buffers import make_buffers
+from .model.buffers import CARRIED_BUFFERS, make_buffers
 from .model.network import MosaicNetwork, initialise
 from .state import InitialState
 from .variants import Variant
-
-CARRIED_BUFFERS = ("static_vars", "interp_to_hp.neighbors", "interp_to_ll.neighbors")
-"""Buffers that are written too: the rest follows from them and the architecture alone."""
 
 
 def make_random_checkpoint(variant: Variant, sample: InitialState, path: Path, seed: int) -> None:

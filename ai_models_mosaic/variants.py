@@ -110,6 +110,9 @@ class Architecture:
         Channels of a state.
     noise_width : int
         Width of ε.
+    increment : bool
+        The network predicts what to add to the newest state, and not the next state as the released
+        ones do: a small network need not learn first to hand its input through.
 
     Raises
     ------
@@ -124,6 +127,7 @@ class Architecture:
     history: int
     channels: int = len(CHANNELS)
     noise_width: int = 32
+    increment: bool = False
 
     def __post_init__(self) -> None:
         sides = [stage.nside for stage in (*self.stages, self.bottleneck)]
@@ -217,12 +221,14 @@ MINI = Variant(
     architecture=Architecture(
         grid=LatLonGrid.regular(6.0),
         stages=(
-            Stage(16, 96, 4, 256, 32, 12, encoder_depth=2, decoder_depth=1),
-            Stage(8, 128, 4, 256, 16, 6, encoder_depth=2, decoder_depth=1),
+            Stage(16, 64, 4, 64, 32, 4, encoder_depth=1, decoder_depth=1, mlp_ratio=2.0),
+            Stage(8, 160, 4, 64, 16, 4, encoder_depth=2, decoder_depth=1, mlp_ratio=2.0),
         ),
-        bottleneck=Stage(4, 128, 4, 64, 16, 4, encoder_depth=2),
-        neighbours=16,
+        bottleneck=Stage(4, 192, 4, 64, 16, 4, encoder_depth=2, mlp_ratio=2.0),
+        # Weights go by direction alone, so that more neighbours are a wider, smoother footprint.
+        neighbours=4,
         history=2,
+        increment=True,
     ),
     step_hours=24,
     checkpoint="mini.safetensors",

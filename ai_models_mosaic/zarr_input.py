@@ -61,8 +61,8 @@ def read_zarr(path: str, grid: LatLonGrid, lags_hours: Sequence[int], wanted: Wa
         If the store cannot be opened or has no usable time, and as `inputs.read_initial_state`.
     """
     wanted = wanted or Wanted()
-    dataset = _open(path)
-    times = _times(dataset, path)
+    dataset = open_store(path)
+    times = store_times(dataset, path)
     return initial_state_of(_holdings(Store(dataset), times, lags_hours, wanted), grid, lags_hours, wanted)
 
 
@@ -128,7 +128,14 @@ class ZarrField:
         return self.store.read(self.channel, self.time_index).tobytes()
 
 
-def _open(path: str) -> xarray.Dataset:
+def open_store(path: str) -> xarray.Dataset:
+    """Open a store, its dimensions renamed to time, level, latitude and longitude.
+
+    Raises
+    ------
+    InputError
+        If a package is missing, the store cannot be opened, or it lacks a dimension.
+    """
     try:
         import xarray
         import zarr  # noqa: F401
@@ -150,8 +157,14 @@ def _open(path: str) -> xarray.Dataset:
     return dataset.rename({name: wanted for name, wanted in found.items() if name != wanted})
 
 
-def _times(dataset: xarray.Dataset, path: str) -> list[datetime]:
-    """The store's times, UTC without zone."""
+def store_times(dataset: xarray.Dataset, path: str) -> list[datetime]:
+    """The store's times, UTC without zone.
+
+    Raises
+    ------
+    InputError
+        If they do not decode to dates.
+    """
     values = dataset["time"].values
     if not np.issubdtype(values.dtype, np.datetime64):
         raise InputError(f"{path}: expected times that decode to dates, got {values.dtype} ({dataset['time'].attrs})")

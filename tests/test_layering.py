@@ -27,10 +27,12 @@ FLOORS = (
         "zarr_input",
         "outputs",
         "options",
+        "training",
+        "world",
     ),
     ("engines", "assets", "hub", "convert", "integrity", "random_checkpoint", "checkpoint"),
     ("model",),
-    ("variants", "channels", "regrid", "weights_cache", "grid", "state", "arrays", "errors", "__init__"),
+    ("variants", "channels", "regrid", "weights_cache", "grid", "state", "arrays", "errors", "harmonics", "__init__"),
 )
 
 
@@ -115,6 +117,7 @@ def test_torch_is_known_to_the_network_its_engine_and_the_plugin_alone():
         "model",
         "plugin",
         "random_checkpoint",
+        "training",
     }
 
 

@@ -68,7 +68,7 @@ def test_provenance_names_input_weights_and_members(run: Runner):
     assert found["weights"]["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
     assert found["weights"]["untrained"] is True
     assert (found["variant"], found["seed"], found["members"], found["steps"]) == ("mini", 7, [5, 3], 1)
-    assert found["input"]["initial_time"] == "2001-04-26T06:00:00"
+    assert found["input"]["initial_time"] == "2008-04-26T06:00:00"
     assert found["packages"]["torch"]
     assert found["packages"]["ai-models"] == "0.7.4"
 
@@ -94,34 +94,34 @@ def test_nothing_is_put_beside_a_pipe(run: Runner):
 @pytest.mark.parametrize(
     ("typed", "start"),
     [
-        ((), (20010427, 600)),
-        (("--date", "20010426"), (20010426, 600)),
-        (("--date=2001-04-26", "--time", "6"), (20010426, 600)),
-        (("--time", "600"), (20010427, 600)),
+        ((), (20080427, 600)),
+        (("--date", "20080426"), (20080426, 600)),
+        (("--date=2008-04-26", "--time", "6"), (20080426, 600)),
+        (("--time", "600"), (20080427, 600)),
     ],
 )
 def test_the_newest_history_is_taken_unless_a_date_is_typed(
     run: Runner, typed: tuple[str, ...], start: tuple[int, int]
 ):
-    later = [changed(m, dataDate=20010427) for m in messages(SAMPLE) if keys(m, "dataDate") == (20010426,)]
+    later = [changed(m, dataDate=20080427) for m in messages(SAMPLE) if keys(m, "dataDate") == (20080426,)]
     run.path("three.grib").write_bytes(b"".join([*later, *messages(SAMPLE)]))
     run("mosaic", "--variant", "mini", "--file", "three.grib", "--lead-time", 0, "--path", "out.grib", *typed)
     assert {keys(message, "dataDate", "dataTime") for message in messages(run.path("out.grib"))} == {start}
 
 
 def test_a_date_that_the_file_does_not_have_is_an_error_that_says_what_it_has(run: Runner):
-    refused = run.refused(*SHORT, "--date", "20010425", "--time", "12")
-    assert "the input has no field valid at 2001-04-25 12:00 UTC. It holds " in refused.message
-    assert refused.message.endswith("valid 2001-04-25 06:00, 2001-04-26 06:00 UTC.\n")
+    refused = run.refused(*SHORT, "--date", "20080425", "--time", "12")
+    assert "the input has no field valid at 2008-04-25 12:00 UTC. It holds " in refused.message
+    assert refused.message.endswith("valid 2008-04-25 06:00, 2008-04-26 06:00 UTC.\n")
 
 
 def test_a_date_without_its_history_names_all_that_is_missing(run: Runner):
-    refused = run.refused(*SHORT, "--date", "20010425", "--time", "6")
+    refused = run.refused(*SHORT, "--date", "20080425", "--time", "6")
     levels = "50/100/150/200/250/300/400/500/600/700/850/925/1000 hPa"
     assert refused.message == (
-        "ai-models mosaic 0.1.0: the input lacks 82 of the 164 fields that a forecast from 2001-04-25 06:00 UTC needs:\n"
-        f"  2t, 10u, 10v, msl; z, q, t, u, v, w at {levels}; valid 2001-04-24 06:00 UTC\n"
-        f"It holds z, q, t, u, v, w at {levels}; 2t, 10u, 10v, msl; valid 2001-04-25 06:00, 2001-04-26 06:00 UTC.\n"
+        "ai-models mosaic 0.1.0: the input lacks 82 of the 164 fields that a forecast from 2008-04-25 06:00 UTC needs:\n"
+        f"  2t, 10u, 10v, msl; z, q, t, u, v, w at {levels}; valid 2008-04-24 06:00 UTC\n"
+        f"It holds 2t, 10u, 10v, msl; z, q, t, u, v, w at {levels}; valid 2008-04-25 06:00, 2008-04-26 06:00 UTC.\n"
     )
 
 

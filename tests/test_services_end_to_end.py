@@ -22,7 +22,7 @@ from standins import KEY, MARS_KEY, StandIn, serving
 from ai_models_mosaic import clients
 
 MINI = ("mosaic", "--variant", "mini", "--lead-time", 24, "--patience", 0)
-OLD = ("--date", "20010426", "--time", 6, "--input-grid", 6)
+OLD = ("--date", "20080426", "--time", 6, "--input-grid", 6)
 FROM_CDS = (*MINI, "--input", "cds", *OLD)
 FROM_MARS = (*MINI, "--input", "mars", *OLD)
 FROM_OPEN_DATA = (*MINI, "--input", "opendata")
@@ -117,12 +117,12 @@ def test_mars_is_asked_for_what_the_variant_needs(run: Runner, monkeypatch: pyte
         run(*FROM_MARS, "--path", "out.grib")
     common = {"class": "ea", "expver": "1", "type": "an", "stream": "oper", "time": 6}
     common |= {"grid": [6.0, 6.0], "area": [90.0, 0.0, -90.0, 354.0]}
-    days = ["2001-04-25", "2001-04-26"]
+    days = ["2008-04-25", "2008-04-26"]
     assert server.asked_for == [
         *({"date": [day], "param": SURFACE, "levtype": "sfc", **common} for day in days),
         *({"date": [day], "param": UPPER, "level": LEVELS, "levtype": "pl", **common} for day in days),
     ]
-    assert {keys(m, "dataDate", "dataTime") for m in messages(run.path("out.grib"))} == {(20010426, 600)}
+    assert {keys(m, "dataDate", "dataTime") for m in messages(run.path("out.grib"))} == {(20080426, 600)}
 
 
 def test_printed_requests_are_complete_and_in_the_stream_of_their_own_hour(tmp_path: Path):
@@ -156,10 +156,10 @@ def test_printed_requests_are_complete_and_in_the_stream_of_their_own_hour(tmp_p
 
 
 def test_printed_requests_as_json_can_be_cut_down_to_the_last_state(run: Runner):
-    words = ("mosaic", "--variant", "era5", "--input", "cds", "--retrieve-requests", "--json", "--date", "20010426")
+    words = ("mosaic", "--variant", "era5", "--input", "cds", "--retrieve-requests", "--json", "--date", "20080426")
     found = json.loads(run(*words, "--retrieve-only-one-date", "--requests-extra", "target=mine,class=rd"))
     assert [(r["date"], r["time"], r["levtype"], r["grid"]) for r in found] == [
-        (20010426, 12, levtype, [0.25, 0.25]) for levtype in ("pl", "sfc")
+        (20080426, 12, levtype, [0.25, 0.25]) for levtype in ("pl", "sfc")
     ]
     assert {(r["target"], r["class"]) for r in found} == {("mine", "rd")}
     assert json.loads(run(*words, "--retrieve-fields-type", "constants")) == []
@@ -286,7 +286,7 @@ def test_missing_fields_are_all_named(run: Runner, monkeypatch: pytest.MonkeyPat
         (cds if service == "CDS" else mars)(monkeypatch, server)
         refused = run.refused(*(FROM_CDS if service == "CDS" else FROM_MARS))
     assert shown(refused).startswith(
-        f"{BEGINNING}the input lacks 28 of the 164 fields that a forecast from 2001-04-26 06:00 UTC needs:\n"
+        f"{BEGINNING}the input lacks 28 of the 164 fields that a forecast from 2008-04-26 06:00 UTC needs:\n"
     )
     assert nothing_written(run)
 

@@ -62,7 +62,7 @@ LAYOUTS = {
     "more levels and variables": lambda ds: ds.reindex(level=[1, *LEVELS_HPA], fill_value=0).assign(
         extra=ds.geopotential
     ),
-    "times as hours": lambda ds: ds.assign_coords(time=("time", [6, 30], {"units": "hours since 2001-04-25"})),
+    "times as hours": lambda ds: ds.assign_coords(time=("time", [6, 30], {"units": "hours since 2008-04-25"})),
 }
 
 
@@ -82,7 +82,7 @@ def test_the_newest_complete_history_is_taken_from_many_times(
         [dataset.assign_coords(time=dataset.time + np.timedelta64(day, "D")) for day in (0, 2)], dim="time"
     )
     state = read_zarr(stored(longer, tmp_path), GRID, LAGS)
-    assert f"{state.initial_time:%Y-%m-%d %H}" == "2001-04-28 06"
+    assert f"{state.initial_time:%Y-%m-%d %H}" == "2008-04-28 06"
     assert (state.values == sample.values).all()
     earlier = read_zarr(stored(longer, tmp_path), GRID, LAGS, Wanted(time=sample.times[0].replace(day=27)))
     assert (earlier.values == sample.values[::-1]).all()
@@ -93,18 +93,18 @@ def test_what_is_missing_is_listed_with_what_there_is(dataset: xarray.Dataset, t
     with pytest.raises(InputError) as caught:
         read_zarr(path, GRID, LAGS)
     lines = str(caught.value).splitlines()
-    assert lines[0] == "the input lacks 14 of the 164 fields that a forecast from 2001-04-26 06:00 UTC needs:"
-    assert lines[1] == "  2t; z, q, t, u, v, w at 50 hPa; valid 2001-04-25 06:00 UTC"
+    assert lines[0] == "the input lacks 14 of the 164 fields that a forecast from 2008-04-26 06:00 UTC needs:"
+    assert lines[1] == "  2t; z, q, t, u, v, w at 50 hPa; valid 2008-04-25 06:00 UTC"
     assert lines[3].startswith(
         "It holds 10m_u_component_of_wind, 10m_v_component_of_wind, mean_sea_level_pressure; geop"
     )
     assert lines[3].endswith(
-        "at 100/150/200/250/300/400/500/600/700/850/925/1000 hPa; valid 2001-04-25 06:00, 2001-04-26 06:00 UTC."
+        "at 100/150/200/250/300/400/500/600/700/850/925/1000 hPa; valid 2008-04-25 06:00, 2008-04-26 06:00 UTC."
     )
 
 
 def test_a_time_that_the_store_does_not_have_is_refused(dataset: xarray.Dataset, sample: InitialState, tmp_path: Path):
-    with pytest.raises(InputError, match=r"^the input has no field valid at 2001-04-27 06:00 UTC\. It holds "):
+    with pytest.raises(InputError, match=r"^the input has no field valid at 2008-04-27 06:00 UTC\. It holds "):
         read_zarr(stored(dataset, tmp_path), GRID, LAGS, Wanted(time=sample.times[0].replace(day=27)))
 
 
@@ -114,7 +114,7 @@ def test_bad_values_are_named_as_in_grib(dataset: xarray.Dataset, tmp_path: Path
     with pytest.raises(InputError) as caught:
         read_zarr(stored(dataset, tmp_path), GRID, LAGS)
     assert "3 input fields cannot be used:" in str(caught.value)
-    assert "t1000 valid 2001-04-26 06:00 UTC: 1 of 1860 values are NaN, infinite or missing" in str(caught.value)
+    assert "t1000 valid 2008-04-26 06:00 UTC: 1 of 1860 values are NaN, infinite or missing" in str(caught.value)
     assert str(caught.value).count("Pa; is it hPa?") == 2
 
 

@@ -22,6 +22,9 @@ from ..variants import Architecture, Stage
 
 if TYPE_CHECKING:
     Points = tuple[FloatArray, FloatArray]
+CARRIED_BUFFERS = ("static_vars", "interp_to_hp.neighbors", "interp_to_ll.neighbors")
+"""Buffers that are written too: the rest follows from them and the architecture alone."""
+
 ROPE_BASE = 10_000.0
 STANDARDISE_EPS = 1e-6
 """Two columns of the relative positions are constant zero, so this is essential, not cosmetic."""

@@ -15,6 +15,10 @@ from .attention import BACKENDS, DEFAULT_BACKEND
 from .layers import Attention, BlockStack, CrossGridAttention, Downsample, RMSNorm, Upsample, empty_buffer, linear
 
 
+LAST = "postprocess.3"
+"""The layer that makes the output."""
+
+
 class NoiseGenerator(nn.Module):
     """The learned map of ε to the perturbation z that every feed-forward sees (section 7)."""
 
@@ -67,13 +71,13 @@ class MosaicNetwork(nn.Module):
         )
 
     def forward(self, state: Tensor, progress: Tensor, noise: Tensor) -> Tensor:
-        """Predict the normalised next state (not an increment).
+        """Predict the normalised next state.
 
         Parameters
         ----------
         state : Tensor (batch, history, lon, lat, channel)
             Normalised, oldest state first.
-        progress : Tensor (2,)
+        progress : Tensor (2,) or (batch, 2)
             Day and year progress of the newest state, in days and years.
         noise : Tensor (batch, noise)
             ε ~ N(0, I), one per member and step.
@@ -93,8 +97,8 @@ class MosaicNetwork(nn.Module):
         x = self.bottleneck(x, perturbation)
         for up, stage in zip(self.upsample_layers, self.decoder_stages, strict=True):
             x = stage(up(x, skips.pop()), perturbation)
-        x = self.postprocess(self.interp_to_ll(self.norm(x)))
-        return x.float().unflatten(1, self.architecture.grid.shape)
+        x = self.postprocess(self.interp_to_ll(self.norm(x))).float().unflatten(1, self.architecture.grid.shape)
+        return state[:, -1] + x if self.architecture.increment else x
 
     def use_backend(self, name: str) -> None:
         """Compute the attention of every block with one of `attention.BACKENDS`.
@@ -116,9 +120,9 @@ class MosaicNetwork(nn.Module):
         batch, points = state.shape[0], self.architecture.grid.size
         history = state.permute(0, 2, 3, 1, 4).reshape(batch, points, -1)
         angle = 2 * math.pi * progress
-        clock = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten()
-        fixed = torch.cat([self.static_vars[:, 0], clock.expand(points, -1)], dim=-1)
-        return torch.cat([history, fixed.expand(batch, -1, -1)], dim=-1)
+        clock = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(-2).expand(batch, -1)
+        fixed = self.static_vars[:, 0].expand(batch, -1, -1)
+        return torch.cat([history, fixed, clock[:, None].expand(-1, points, -1)], dim=-1)
 
 
 def initialise(network: MosaicNetwork, generator: torch.Generator) -> None:
@@ -139,5 +143,8 @@ def initialise(network: MosaicNetwork, generator: torch.Generator) -> None:
             inputs, outputs = module.in_features, module.out_features
             deviation = min(1.0, math.sqrt(outputs / inputs)) / math.sqrt(inputs)
             if name.endswith(small) or name.startswith("upsample_layers"):
+                deviation = 0.01
+            if name == LAST and network.architecture.increment:
+                # So that training starts from persistence.
                 deviation = 0.01
             nn.init.normal_(module.weight, std=deviation, generator=generator)

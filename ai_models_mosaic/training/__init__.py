@@ -1,0 +1,1 @@
+"""Training: losses, data, the loop, and the recipe that describes a run."""

@@ -1,0 +1,48 @@
+"""``ai-models-mosaic train``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .trainer import Update
+
+LOG = logging.getLogger(__name__)
+GIGABYTE = 10**9
+
+
+def add(commands: Any) -> None:
+    """Add the command to the subparsers."""
+    train = commands.add_parser("train", help="train a network as a recipe describes it, or go on with a run")
+    train.add_argument("recipe", type=Path, metavar="RECIPE.toml")
+    train.add_argument(
+        "--data", type=Path, default=Path(), metavar="FOLDER", help="to which the recipe's stores are relative"
+    )
+    train.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="of the run; also to go on with it")
+    train.add_argument(
+        "--memory", type=float, default=4.0, metavar="GB", help="hold all states in memory where they take no more"
+    )
+    train.set_defaults(command=run)
+
+
+def run(known: argparse.Namespace) -> None:
+    """Train, with a progress bar."""
+    from tqdm import tqdm
+
+    from .recipe import read_recipe
+    from .run import Place, train
+
+    recipe = read_recipe(known.recipe)
+    place = Place(known.data, known.output, round(known.memory * GIGABYTE))
+    with tqdm(total=recipe.updates, unit="update", smoothing=0.05) as bar:
+
+        def advance(update: Update) -> None:
+            bar.update(update.number + 1 - bar.n)
+            bar.set_postfix_str(f"loss {update.loss:.4f}", refresh=False)
+
+        path = train(recipe, place, advance)
+    if path:
+        LOG.info("written %s: ai-models mosaic --variant %s --checkpoint %s …", path, recipe.variant, path)

@@ -1,0 +1,245 @@
+"""A training run on disk: its recipe, log, state, early pictures and checkpoint.
+
+An output folder holds ``recipe.json``, ``statistics.npz``, ``log.csv``, ``validation.csv``,
+``progress.png``, ``state.pt`` while the run is under way, and ``checkpoint.safetensors``, which the
+plugin runs as it is.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import FrameType
+
+import torch
+
+from .. import __version__
+from ..checkpoint import Statistics, fitting_network, read_checkpoint, save_checkpoint
+from ..errors import OptionError
+from ..model.buffers import CARRIED_BUFFERS
+from . import statistics as archive_statistics
+from .archive import Archive, open_archives
+from .processes import Processes, processes
+from .recipe import Recipe
+from .trainer import Trainer, Update
+from .validation import Validation, draw_progress, validate
+
+LOG = logging.getLogger(__name__)
+STATE, CHECKPOINT, RECIPE = "state.pt", "checkpoint.safetensors", "recipe.json"
+STATISTICS, LOG_FILE, VALIDATION_FILE = "statistics.npz", "log.csv", "validation.csv"
+SAVE_SECONDS = 120.0
+"""Time between two saved states."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run reads and writes.
+
+    Parameters
+    ----------
+    data : Path
+        Folder to which the recipe's stores are relative.
+    output : Path
+        Folder of the run.
+    memory_bytes : int
+        States are held in memory where all of them together take no more.
+    """
+
+    data: Path
+    output: Path
+    memory_bytes: int
+
+
+def train(recipe: Recipe, place: Place, advance: Callable[[Update], None] = lambda update: None) -> Path | None:
+    """Run a recipe, or go on with it, to its end; returns the checkpoint, or None if told to stop before.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What to do.
+    place : Place
+        Where.
+    advance : callable
+        Told every update; on the first process only.
+
+    Raises
+    ------
+    OptionError
+        If the output folder holds another recipe's run.
+    InputError
+        If a store does not serve.
+    """
+    with processes() as among, _stopping() as stop:
+        archives = _archives(recipe.training, recipe, place)
+        validation = _archives(recipe.validation, recipe, place)
+        statistics = _begin(recipe, place, archives, among)
+        trainer = Trainer(recipe, archives, statistics, among)
+        _start(trainer, recipe, place)
+        return _train(trainer, place, validation, advance, stop)
+
+
+def _train(
+    trainer: Trainer,
+    place: Place,
+    validation: Sequence[Archive],
+    advance: Callable[[Update], None],
+    stop: Callable[[], bool],
+) -> Path | None:
+    recipe, leads, saved = trainer.recipe, trainer.among.leads, time.monotonic()
+    for update in trainer.updates(stop):
+        if leads:
+            _append(place.output / LOG_FILE, update)
+            advance(update)
+        if trainer.done % recipe.validate_every == 0 or trainer.done == recipe.updates:
+            if leads:
+                _append(place.output / VALIDATION_FILE, _validated(trainer, place, validation))
+                draw_progress(place.output)
+            trainer.among.wait()
+        if leads and (time.monotonic() - saved > SAVE_SECONDS or trainer.done == recipe.updates):
+            _save(trainer, place.output / STATE)
+            saved = time.monotonic()
+    if not leads:
+        return None
+    if trainer.done < recipe.updates:
+        _save(trainer, place.output / STATE)
+        LOG.warning("stopped after %d of %d updates; the same command goes on", trainer.done, recipe.updates)
+        return None
+    path = export(trainer, place.output / CHECKPOINT)
+    (place.output / STATE).unlink(missing_ok=True)
+    return path
+
+
+def export(trainer: Trainer, path: Path) -> Path:
+    """Write the averaged weights as a checkpoint that the plugin runs, with the recipe inside."""
+    recipe, statistics = trainer.recipe, trainer.statistics
+    network = trainer.network
+    buffers = dict(network.named_buffers())
+    state = trainer.averaged | {name: buffers[name] for name in CARRIED_BUFFERS}
+    metadata = {
+        "variant": recipe.variant,
+        "licence": "Apache-2.0",
+        "trained_by": f"ai-models-mosaic {__version__}",
+        "recipe": json.dumps(recipe.as_dict(), sort_keys=True),
+        "training_data": json.dumps({Path(each.path).name: each.digest for each in trainer.archives}, sort_keys=True),
+        "updates": str(trainer.done),
+    }
+    held = {name: tensor.cpu() for name, tensor in state.items()}
+    save_checkpoint(path, held, Statistics(statistics.state_mean, statistics.state_std), metadata)
+    return path
+
+
+def _validated(trainer: Trainer, place: Place, archives: Sequence[Archive]) -> Validation:
+    with trainer.averaged_network() as network:
+        return validate(network, trainer, archives, place.output)
+
+
+def _archives(names: Sequence[str], recipe: Recipe, place: Place) -> list[Archive]:
+    paths = [name if "://" in name else str(place.data / name) for name in names]
+    archives = open_archives(paths, recipe.table.architecture.grid)
+    if sum(archive.bytes_needed for archive in archives) <= place.memory_bytes:
+        for archive in archives:
+            archive.hold()
+    return archives
+
+
+def _begin(
+    recipe: Recipe, place: Place, archives: Sequence[Archive], among: Processes
+) -> archive_statistics.ArchiveStatistics:
+    """Record the recipe, or refuse another's folder; measure the archives once."""
+    output = place.output
+    if among.leads:
+        output.mkdir(parents=True, exist_ok=True)
+        _refuse_another(output / RECIPE, recipe)
+        if not (output / STATISTICS).exists():
+            grid, hours = recipe.table.architecture.grid, recipe.table.step_hours
+            measured = archive_statistics.measure(archives, grid, hours, recipe.spectral_degree)
+            archive_statistics.save(measured, output / STATISTICS)
+    among.wait()
+    return archive_statistics.load(output / STATISTICS)
+
+
+def _refuse_another(path: Path, recipe: Recipe) -> None:
+    # By way of JSON, which knows no tuples.
+    wanted = json.loads(json.dumps(recipe.as_dict()))
+    if not path.exists():
+        path.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
+        return
+    held = json.loads(path.read_text(encoding="utf-8"))
+    differing = [name for name in wanted if held.get(name) != wanted[name]]
+    if differing:
+        details = ", ".join(f"{name} {held.get(name)!r} there, {wanted[name]!r} now" for name in differing)
+        raise OptionError(f"{path.parent} holds a run of another recipe: {details}; choose another --output")
+
+
+def _start(trainer: Trainer, recipe: Recipe, place: Place) -> None:
+    """Take up a saved state, or the weights to start from."""
+    state = place.output / STATE
+    if state.exists():
+        trainer.load_state(torch.load(state, map_location=trainer.among.device, weights_only=True))
+        LOG.info("going on after %d of %d updates", trainer.done, recipe.updates)
+    elif recipe.start_from:
+        found = read_checkpoint(place.data / recipe.start_from)
+        fitting_network(recipe.table.architecture, found)
+        trainer.load_weights(dict(found.state))
+    if trainer.among.leads:
+        for name in (LOG_FILE, VALIDATION_FILE):
+            _cut(place.output / name, trainer.done)
+    trainer.among.wait()
+
+
+def _save(trainer: Trainer, path: Path) -> None:
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        torch.save(trainer.state(), file)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _append(path: Path, row: Update | Validation) -> None:
+    names = [field.name for field in fields(row)]
+    new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        if new:
+            writer.writerow(names)
+        writer.writerow([getattr(row, name) for name in names])
+
+
+def _cut(path: Path, updates: int) -> None:
+    """Drop the rows of updates that will be made again."""
+    if not path.exists():
+        return
+    header, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [row for row in rows if row.endswith("\n") and int(row.split(",", 1)[0]) < updates]
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text("".join([header, *kept]), encoding="utf-8")
+    partial.replace(path)
+
+
+@contextmanager
+def _stopping() -> Iterator[Callable[[], bool]]:
+    """Whether the run was told to stop (SIGTERM, Ctrl-C): the update under way is finished first."""
+    told = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        told.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield told.is_set
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield told.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

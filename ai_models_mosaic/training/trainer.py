@@ -1,0 +1,354 @@
+"""The training loop: one update after another, each a function of the recipe and its number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint as recompute
+
+from ..arrays import FloatArray
+from ..model.buffers import make_buffers
+from ..model.network import MosaicNetwork, initialise
+from ..rollout import progress_features
+from .archive import Archive, Sample
+from .losses import GridLoss, SpectralLoss
+from .processes import Processes
+from .recipe import Phase, Recipe
+from .sampling import sample_at, training_noise
+from .statistics import ArchiveStatistics
+
+HALF = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+BACKEND = "reference"
+"""Attention backend of training; on the CPU the gradient of the fused kernels is the slower one in half precision."""
+
+CLOSED_GATE = -1e4
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One process's samples of an update, normalised.
+
+    Parameters
+    ----------
+    samples : tuple of (int, Sample)
+        Their positions in the run, and what they are.
+    history : Tensor (batch, history, lon, lat, channel)
+        Oldest state first.
+    targets : Tensor (step, batch, lon, lat, channel)
+        The states to come.
+    """
+
+    samples: tuple[tuple[int, Sample], ...]
+    history: Tensor
+    targets: Tensor
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one update did, over all processes.
+
+    Parameters
+    ----------
+    number : int
+        From 0.
+    loss, grid_loss, spectral_loss : float
+        Of all samples; the first is the weighted sum of the others.
+    learning_rate, gradient_norm : float
+        As used; the norm before clipping.
+    """
+
+    number: int
+    loss: float
+    grid_loss: float
+    spectral_loss: float
+    learning_rate: float
+    gradient_norm: float
+
+
+def learning_rate(phase: Phase, within: int) -> float:
+    """Linear warm-up to the phase's rate, then half a cosine to zero.
+
+    Source: Loshchilov and Hutter, ICLR 2017 (without restarts).
+    """
+    if within < phase.warm_up:
+        return phase.learning_rate * (within + 1) / phase.warm_up
+    passed = (within - phase.warm_up) / (phase.updates - phase.warm_up)
+    return phase.learning_rate * 0.5 * (1 + math.cos(math.pi * passed))
+
+
+def make_network(recipe: Recipe, static_fields: FloatArray, device: torch.device) -> MosaicNetwork:
+    """A fresh network with all buffers, its ablations in place.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Gives the architecture, the seed and the ablations.
+    static_fields : array (lon, lat, 3)
+        Raw.
+    device : torch.device
+        Where it shall be.
+    """
+    architecture = recipe.table.architecture
+    network = MosaicNetwork(architecture)
+    initialise(network, torch.Generator().manual_seed(recipe.seed))
+    buffers = make_buffers(architecture, [name for name, _ in network.named_buffers()], {}, static_fields)
+    network.load_state_dict(buffers, strict=False)
+    ablate(network, recipe)
+    network.use_backend(BACKEND)
+    return network.to(device)
+
+
+def ablate(network: MosaicNetwork, recipe: Recipe) -> None:
+    """Silence the perturbation of the recipe's quiet blocks, and close the selected branch if it says so."""
+    for name, module in network.named_modules():
+        if name.endswith("noise_bias") and isinstance(module, nn.Linear) and name.startswith(recipe.quiet or ("-",)):
+            nn.init.zeros_(module.weight)
+            module.weight.requires_grad_(False)
+        if name.endswith("to_strategy_combine_mlp") and recipe.without_selected:
+            module.register_forward_hook(_close_selected)
+
+
+def _close_selected(module: nn.Module, inputs: tuple[Tensor, ...], gates: Tensor) -> Tensor:
+    """Gates with the third branch of every head shut."""
+    shut = torch.zeros(3, device=gates.device, dtype=gates.dtype)
+    shut[2] = CLOSED_GATE
+    return gates + shut.repeat(gates.shape[-1] // 3)
+
+
+class RollOut(nn.Module):
+    """Several steps of the network, with gradients through all of them.
+
+    Parameters
+    ----------
+    network : MosaicNetwork
+        Makes a step.
+    precision : torch.dtype
+        Of its matrix products.
+    """
+
+    def __init__(self, network: MosaicNetwork, precision: torch.dtype) -> None:
+        super().__init__()
+        self.network = network
+        self.precision = precision
+
+    def forward(self, states: Tensor, progress: Tensor, noise: Tensor) -> Tensor:
+        """Every next state.
+
+        Parameters
+        ----------
+        states : Tensor (batch, history, lon, lat, channel)
+            Normalised, oldest first.
+        progress : Tensor (step, batch, 2)
+            As `MosaicNetwork.forward` takes them.
+        noise : Tensor (step, batch, noise)
+            ε of every step.
+
+        Returns
+        -------
+        Tensor (step, batch, lon, lat, channel)
+        """
+        predictions = []
+        for clock, drawn in zip(progress, noise, strict=True):
+            predicted = self._step(states, clock, drawn, again=len(noise) > 1)
+            states = torch.cat([states[:, 1:], predicted[:, None]], dim=1)
+            predictions.append(predicted)
+        return torch.stack(predictions)
+
+    def _step(self, states: Tensor, progress: Tensor, noise: Tensor, *, again: bool) -> Tensor:
+        with torch.autocast(states.device.type, self.precision, enabled=self.precision != torch.float32):
+            if again:
+                # Activations of all steps but one are computed a second time instead of kept.
+                return recompute(self.network, states, progress, noise, use_reentrant=False)
+            return self.network(states, progress, noise)
+
+
+class Trainer:
+    """Network, optimiser and averaged weights of a run.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What to do.
+    archives : sequence of Archive
+        What to train on.
+    statistics : ArchiveStatistics
+        Of the archives.
+    among : Processes
+        Who else trains.
+    """
+
+    def __init__(
+        self, recipe: Recipe, archives: Sequence[Archive], statistics: ArchiveStatistics, among: Processes
+    ) -> None:
+        self.recipe, self.archives, self.statistics, self.among = recipe, archives, statistics, among
+        self.variant = recipe.table
+        self.network = make_network(recipe, archives[0].static_fields(), among.device)
+        trained = [weight for weight in self.network.parameters() if weight.requires_grad]
+        # Fused: one pass over each tensor; the weights are many and small.
+        self.optimiser = torch.optim.AdamW(
+            trained, lr=0.0, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True
+        )
+        self.scaler = torch.amp.GradScaler(among.device.type, enabled=recipe.precision == "float16")
+        self.averaged = {name: weight.detach().clone() for name, weight in self.network.named_parameters()}
+        self.done = 0
+        grid = self.variant.architecture.grid
+        self.grid_loss = GridLoss(grid, statistics.scale).to(among.device)
+        self.spectral_loss = SpectralLoss(grid, statistics.residual_spectrum).to(among.device)
+        self._mean, self._std = (values.astype(np.float32) for values in (statistics.state_mean, statistics.state_std))
+        self._samples = {
+            rollout: self._starts(rollout) for rollout in sorted({phase.rollout for phase in recipe.phases})
+        }
+        roll_out = RollOut(self.network, HALF[recipe.precision])
+        self._roll_out: nn.Module = DistributedDataParallel(roll_out) if among.count > 1 else roll_out
+
+    def updates(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Update]:
+        """Make the updates that are left, reading ahead by one; `stop` is asked before each."""
+        with ThreadPoolExecutor(1) as reader:
+            ahead: Future[Batch] | None = None
+            while self.done < self.recipe.updates and not stop():
+                batch = ahead.result() if ahead else self.batch(self.done)
+                ahead = reader.submit(self.batch, self.done + 1) if self.done + 1 < self.recipe.updates else None
+                yield self._update(batch)
+
+    def batch(self, update: int) -> Batch:
+        """The samples of an update that are this process's share."""
+        phase, _ = self.recipe.phase_of(update)
+        first = self.position(update)
+        samples = self._samples[phase.rollout]
+        positions = [first + index for index in self.among.share(phase.batch)]
+        chosen = tuple((position, sample_at(samples, self.recipe.seed, position)) for position in positions)
+        step = timedelta(hours=self.variant.step_hours)
+        history, targets = [], []
+        for _, sample in chosen:
+            lags = [sample.time + timedelta(hours=lag) for lag in self.variant.lags_hours]
+            history.append(np.stack([self._normalised(sample.archive, time) for time in lags]))
+            coming = [sample.time + step * ahead for ahead in range(1, phase.rollout + 1)]
+            targets.append(np.stack([self._normalised(sample.archive, time) for time in coming]))
+        return Batch(chosen, torch.from_numpy(np.stack(history)), torch.from_numpy(np.stack(targets, axis=1)))
+
+    def position(self, update: int) -> int:
+        """Samples that all processes have drawn before an update."""
+        total = 0
+        for phase in self.recipe.phases:
+            total += phase.batch * min(update, phase.updates)
+            update -= min(update, phase.updates)
+        return total
+
+    def state(self) -> dict[str, Any]:
+        """All that a resumed run needs: tensors and plain containers."""
+        return {
+            "update": self.done,
+            "network": {name: weight.detach() for name, weight in self.network.named_parameters()},
+            "averaged": self.averaged,
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self.done = state["update"]
+        self.load_weights(state["network"])
+        for name, weight in state["averaged"].items():
+            self.averaged[name].copy_(weight)
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.scaler.load_state_dict(state["scaler"])
+
+    def load_weights(self, weights: dict[str, Tensor]) -> None:
+        """Take weights over, the averaged ones too."""
+        with torch.no_grad():
+            for name, weight in self.network.named_parameters():
+                weight.copy_(weights[name])
+                self.averaged[name].copy_(weights[name])
+
+    @contextmanager
+    def averaged_network(self) -> Iterator[MosaicNetwork]:
+        """The network with the averaged weights, for a while and without gradients."""
+        own = {name: weight.detach().clone() for name, weight in self.network.named_parameters()}
+        with torch.no_grad():
+            for name, weight in self.network.named_parameters():
+                weight.copy_(self.averaged[name])
+            try:
+                yield self.network
+            finally:
+                for name, weight in self.network.named_parameters():
+                    weight.copy_(own[name])
+
+    def _starts(self, rollout: int) -> list[Sample]:
+        leads = [self.variant.step_hours * ahead for ahead in range(1, rollout + 1)]
+        return [
+            Sample(index, time)
+            for index, archive in enumerate(self.archives)
+            for time in archive.starts(self.variant.lags_hours, leads)
+        ]
+
+    def _normalised(self, archive: int, time: Any) -> FloatArray:
+        return (self.archives[archive].state(time) - self._mean) / self._std
+
+    def _update(self, batch: Batch) -> Update:
+        phase, within = self.recipe.phase_of(self.done)
+        rate = learning_rate(phase, within)
+        grid_loss, spectral_loss = self._losses(batch)
+        loss = grid_loss + self.recipe.spectral_weight * spectral_loss
+        self.optimiser.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimiser)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self._average()
+        mean = self.among.mean(torch.stack([loss, grid_loss, spectral_loss]).detach())
+        number, self.done = self.done, self.done + 1
+        total, at_points, by_scale = (float(value) for value in mean)
+        return Update(number, total, at_points, by_scale, rate, float(norm))
+
+    def _losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Scores at points and by scale, means over the roll-out."""
+        members, device, steps = self.recipe.ensemble_members, self.among.device, batch.targets.shape[0]
+        clocks = [
+            [progress_features(sample.time, step, self.variant.step_hours) for _, sample in batch.samples]
+            for step in range(1, steps + 1)
+        ]
+        predicted = self._roll_out(
+            batch.history.to(device).repeat(members, 1, 1, 1, 1),
+            torch.tensor(clocks, dtype=torch.float32, device=device).repeat(1, members, 1),
+            torch.stack([self._noise(batch, step) for step in range(1, steps + 1)]).to(device),
+        )
+        forecasts = predicted.unflatten(1, (members, -1))
+        totals = [torch.zeros((), device=device), torch.zeros((), device=device)]
+        for forecast, target in zip(forecasts, batch.targets.to(device), strict=True):
+            for index, score in enumerate((self.grid_loss, self.spectral_loss)):
+                if index == 0 or self.recipe.spectral_weight:
+                    scored = score(forecast, target, self.recipe.kind, self.recipe.fairness)
+                    totals[index] = totals[index] + scored / steps
+        return totals[0], totals[1]
+
+    def _noise(self, batch: Batch, step: int) -> Tensor:
+        """ε ``(member · batch, noise)``, members outermost; zero for the deterministic twin."""
+        members, width = self.recipe.ensemble_members, self.variant.architecture.noise_width
+        if self.recipe.kind == "mse":
+            return torch.zeros(len(batch.samples), width)
+        drawn = [
+            training_noise(self.recipe.seed, position, sample.time, members, step, width)
+            for position, sample in batch.samples
+        ]
+        return torch.from_numpy(np.stack(drawn, axis=1)).flatten(0, 1)
+
+    def _average(self) -> None:
+        """Move the averaged weights; at first faster, so that the random start is soon forgotten."""
+        decay = min(self.recipe.ema, (1 + self.done) / (10 + self.done))
+        with torch.no_grad():
+            for name, weight in self.network.named_parameters():
+                self.averaged[name].lerp_(weight, 1 - decay)

@@ -1,0 +1,395 @@
+"""Training as a whole: what is learnt, that it goes on after any death, and that many processes are one."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import worlds
+from worlds import GRID, START, TOY
+
+from ai_models_mosaic.checkpoint import Statistics, read_checkpoint
+from ai_models_mosaic.engines.torch import TorchEngine
+from ai_models_mosaic.errors import OptionError
+from ai_models_mosaic.rollout import Ensemble, forecast, member_noise
+from ai_models_mosaic.state import InitialState
+from ai_models_mosaic.training import statistics as archive_statistics
+from ai_models_mosaic.training.archive import Archive, Sample
+from ai_models_mosaic.training.processes import Processes
+from ai_models_mosaic.training.recipe import Phase, recipe_of
+from ai_models_mosaic.training.run import Place, train
+from ai_models_mosaic.training.sampling import sample_at, training_noise
+from ai_models_mosaic.training.trainer import RollOut, Trainer, learning_rate, make_network
+from ai_models_mosaic.variants import VARIANTS
+
+TESTS = Path(__file__).parent
+ALONE = Processes(0, 1, torch.device("cpu"))
+RECIPE = {
+    "variant": "toy",
+    "training": ["train.zarr"],
+    "validation": ["validation.zarr"],
+    "spectral_weight": 0.5,
+    "spectral_degree": 3,
+    "seed": 3,
+    "validate_every": 5,
+    "validation_starts": 2,
+    "validation_members": 2,
+    "phases": [
+        {"updates": 6, "batch": 2, "learning_rate": 3e-3, "warm_up": 2},
+        {"updates": 2, "batch": 2, "learning_rate": 1e-3, "rollout": 2},
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    worlds.write_store(folder / "train.zarr", days=12)
+    worlds.write_store(folder / "validation.zarr", days=9, seed=1)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def known(monkeypatch):
+    monkeypatch.setitem(VARIANTS, TOY.name, TOY)
+
+
+def recipe(**changes):
+    return recipe_of({**RECIPE, **changes}, "test")
+
+
+def trainer(data, **changes):
+    made = recipe(**changes)
+    archive = Archive(str(data / "train.zarr"), GRID)
+    statistics = archive_statistics.measure([archive], GRID, 24, made.spectral_degree)
+    return Trainer(made, [archive], statistics, ALONE)
+
+
+def run(data, output, **changes):
+    return train(recipe(**changes), Place(data, output, 10**9))
+
+
+def losses(output):
+    with (output / "log.csv").open(newline="") as file:
+        return [(int(row["number"]), float(row["loss"])) for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory):
+    output = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(VARIANTS, TOY.name, TOY)
+        run(data, output)
+    return output
+
+
+def test_a_run_leaves_what_it_promises(finished):
+    assert {path.name for path in finished.iterdir()} == {
+        *("recipe.json", "statistics.npz", "log.csv", "validation.csv", "progress.png", "maps.png"),
+        "checkpoint.safetensors",
+    }
+    assert [number for number, _ in losses(finished)] == list(range(8))
+
+
+@pytest.mark.parametrize(("kind", "members"), [("crps", 2), ("mse", 2)])
+def test_the_loss_falls(data, kind, members):
+    """40 updates on a world of one wave."""
+    made = trainer(
+        data, kind=kind, members=members, phases=[{"updates": 40, "batch": 2, "learning_rate": 1e-2, "warm_up": 5}]
+    )
+    found = [update.loss for update in made.updates()]
+    assert np.mean(found[-5:]) < 0.6 * np.mean(found[:5])
+
+
+def test_the_checkpoint_runs_as_it_is(finished, data):
+    from ai_models_mosaic.assets import Assets
+    from ai_models_mosaic.engines.torch import load_engine
+
+    engine = load_engine(
+        TOY, Assets(finished / "checkpoint.safetensors", None, None, finished), torch.device("cpu"), "float32"
+    )
+    assert not engine.untrained
+    archive = Archive(str(data / "train.zarr"), GRID)
+    times = (START, START + timedelta(days=1))
+    initial = InitialState(GRID, times, np.stack([archive.state(time) for time in times]))
+    (step,) = forecast(engine, initial, Ensemble(1, (1, 2), 2), 24, 1)
+    assert np.isfinite(step.values).all()
+
+
+def test_the_checkpoint_tells_how_it_was_made(finished, data):
+    metadata = read_checkpoint(finished / "checkpoint.safetensors").metadata
+    recorded = json.loads(metadata["recipe"])
+    assert recipe_of(recorded, "metadata") == recipe()
+    assert json.loads(metadata["training_data"]) == {"train.zarr": Archive(str(data / "train.zarr"), GRID).digest}
+    assert (metadata["variant"], metadata["updates"], metadata["licence"]) == ("toy", "8", "Apache-2.0")
+
+
+def test_the_statistics_in_the_checkpoint_are_those_of_the_training_data(finished):
+    found = read_checkpoint(finished / "checkpoint.safetensors").statistics
+    measured = archive_statistics.load(finished / "statistics.npz")
+    np.testing.assert_array_equal(found.mean, measured.state_mean)
+    np.testing.assert_array_equal(found.std, measured.state_std)
+
+
+def toy_process(data, output, changes=None, launcher=()):
+    path = output.parent / f"{output.name}.json"
+    path.write_text(json.dumps({**RECIPE, **(changes or {})}))
+    environment = {**os.environ, "PYTHONPATH": f"{TESTS.parent}:{TESTS}", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, *launcher, str(TESTS / "train_toy.py"), str(path), str(data), str(output)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(("number", "updates"), [(signal.SIGTERM, 2), (signal.SIGKILL, 5), (signal.SIGKILL, 6)])
+def test_a_run_that_was_killed_goes_on_as_if_nothing_had_happened(finished, data, tmp_path, number, updates):
+    output = tmp_path / "killed"
+    process = toy_process(data, output)
+    for line in process.stdout:
+        if line.strip() == str(updates):
+            process.send_signal(number)
+            break
+    process.communicate()
+    assert not (output / "checkpoint.safetensors").exists()
+    if number == signal.SIGTERM:
+        assert (output / "state.pt").exists()
+    run(data, output)
+    assert losses(output) == losses(finished)
+    assert (output / "validation.csv").read_text() == (finished / "validation.csv").read_text()
+    assert (output / "checkpoint.safetensors").read_bytes() == (finished / "checkpoint.safetensors").read_bytes()
+
+
+def test_a_state_in_the_middle_is_all_that_a_resumed_run_needs(finished, data):
+    """Every update from a state saved before it, in a trainer that has made none."""
+    whole = trainer(data)
+    states, expected = [], []
+    states.append(torch.utils._pytree.tree_map(lambda x: x.clone() if torch.is_tensor(x) else x, whole.state()))
+    for update in whole.updates():
+        expected.append(update)
+        states.append(torch.utils._pytree.tree_map(lambda x: x.clone() if torch.is_tensor(x) else x, whole.state()))
+    for index in (1, 5, 7):
+        again = trainer(data)
+        again.load_state(states[index])
+        assert list(again.updates()) == expected[index:]
+
+
+def test_two_processes_lose_what_one_loses(finished, data, tmp_path):
+    output = tmp_path / "two"
+    process = toy_process(
+        data, output, launcher=("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    )
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    np.testing.assert_allclose(losses(output), losses(finished), rtol=2e-5)
+    ours, theirs = (read_checkpoint(folder / "checkpoint.safetensors").state for folder in (output, finished))
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=2e-3)
+
+
+def test_a_batch_that_the_processes_do_not_divide_is_refused():
+    with pytest.raises(OptionError, match="expected a batch that 3 processes divide, got 4"):
+        Processes(0, 3, torch.device("cpu")).share(4)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_the_shares_of_all_processes_are_the_batch(count):
+    shares = [index for rank in range(count) for index in Processes(rank, count, torch.device("cpu")).share(8)]
+    assert shares == list(range(8))
+
+
+def test_another_recipe_in_the_same_folder_is_refused(finished, data):
+    message = "holds a run of another recipe: members 2 there, 3 now; choose another --output"
+    with pytest.raises(OptionError, match=re.escape(message)):
+        run(data, finished, members=3)
+
+
+def test_fine_tuning_starts_from_a_checkpoint(finished, data, tmp_path):
+    start = finished / "checkpoint.safetensors"
+    made = {"updates": 1, "batch": 2, "learning_rate": 1e-9}
+    path = train(recipe(start_from=str(start), phases=[made]), Place(data, tmp_path, 10**9))
+    before, after = read_checkpoint(start).state, read_checkpoint(path).state
+    for name in before:
+        torch.testing.assert_close(after[name], before[name], rtol=1e-5, atol=1e-7)
+
+
+# Samples and noise
+
+
+def test_every_epoch_has_every_sample_once_in_an_order_of_its_own():
+    samples = [Sample(0, START + timedelta(days=day)) for day in range(20)]
+    epochs = [[sample_at(samples, 5, 20 * epoch + index) for index in range(20)] for epoch in range(3)]
+    assert all(sorted(epoch, key=lambda sample: sample.time) == samples for epoch in epochs)
+    assert len({tuple(sample.time for sample in epoch) for epoch in epochs}) == 3
+
+
+def test_noise_is_that_of_the_forecasts_counter():
+    found = training_noise(3, 10, START, 2, 4, 6)
+    for member in (1, 2):
+        np.testing.assert_array_equal(found[member - 1], member_noise(13, START, member, 4, 6))
+
+
+def test_the_batches_of_two_processes_are_those_of_one(data):
+    alone = trainer(data)
+    halves = [trainer(data) for _ in range(2)]
+    for rank, half in enumerate(halves):
+        half.among = Processes(rank, 2, torch.device("cpu"))
+    for update in (0, 6):
+        whole, parts = alone.batch(update), [half.batch(update) for half in halves]
+        assert whole.samples == parts[0].samples + parts[1].samples
+        torch.testing.assert_close(whole.targets, torch.cat([part.targets for part in parts], dim=1))
+
+
+def test_a_batch_holds_normalised_history_and_targets(data):
+    made = trainer(data)
+    batch = made.batch(6)
+    (_, sample) = batch.samples[0]
+    archive, statistics = made.archives[0], made.statistics
+    for index, hours in enumerate((-24, 0)):
+        expected = (archive.state(sample.time + timedelta(hours=hours)) - statistics.state_mean) / statistics.state_std
+        np.testing.assert_allclose(batch.history[0, index].numpy(), expected, atol=1e-4)
+    for index, hours in enumerate((24, 48)):
+        expected = (archive.state(sample.time + timedelta(hours=hours)) - statistics.state_mean) / statistics.state_std
+        np.testing.assert_allclose(batch.targets[index, 0].numpy(), expected, atol=1e-4)
+
+
+# Parts of an update
+
+
+@pytest.mark.parametrize(("within", "rate"), [(0, 0.25), (3, 1.0), (4, 1.0), (4 + 48, 0.5), (4 + 95, 0.000268)])
+def test_the_learning_rate_warms_up_and_falls_as_a_cosine(within, rate):
+    assert learning_rate(Phase(100, 1, 1.0, warm_up=4), within) == pytest.approx(rate, abs=1e-6)
+
+
+def test_gradients_are_clipped_to_the_recipes_norm(data):
+    """The same gradient at any scale makes the same step once both are clipped."""
+    made = trainer(data, clip=1e-3)
+    update = next(made.updates())
+    assert update.gradient_norm > 1e-3
+    total = torch.sqrt(
+        sum(weight.grad.square().sum() for weight in made.network.parameters() if weight.grad is not None)
+    )
+    assert total.item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_the_averaged_weights_trail_behind(data):
+    made = trainer(data, ema=0.5)
+    before = {name: weight.clone() for name, weight in made.averaged.items()}
+    next(made.updates())
+    decay = min(0.5, 1 / 10)
+    for name, weight in made.network.named_parameters():
+        torch.testing.assert_close(made.averaged[name], decay * before[name] + (1 - decay) * weight.detach())
+    own = {name: weight.detach().clone() for name, weight in made.network.named_parameters()}
+    with made.averaged_network() as network:
+        for name, weight in network.named_parameters():
+            torch.testing.assert_close(weight.detach(), made.averaged[name])
+    for name, weight in made.network.named_parameters():
+        torch.testing.assert_close(weight.detach(), own[name])
+
+
+def test_a_roll_out_is_the_network_again_and_again_on_what_it_made(data):
+    made = trainer(data)
+    generator = torch.Generator().manual_seed(0)
+    states, noise = torch.randn(2, 2, *GRID.shape, 82, generator=generator), torch.randn(3, 2, 4, generator=generator)
+    progress = torch.rand(3, 2, 2, generator=generator)
+    found = RollOut(made.network, torch.float32)(states, progress, noise)
+    for step in range(3):
+        expected = made.network(states, progress[step], noise[step])
+        torch.testing.assert_close(found[step], expected, rtol=1e-5, atol=1e-5)
+        states = torch.cat([states[:, 1:], expected[:, None]], dim=1)
+
+
+def test_recomputed_activations_give_the_gradients_of_kept_ones(data):
+    made = trainer(data)
+    generator = torch.Generator().manual_seed(0)
+    states, noise = torch.randn(1, 2, *GRID.shape, 82, generator=generator), torch.randn(2, 1, 4, generator=generator)
+    progress = torch.rand(2, 1, 2, generator=generator)
+    weights = list(made.network.parameters())
+    again = torch.autograd.grad(RollOut(made.network, torch.float32)(states, progress, noise).square().sum(), weights)
+    first = made.network(states, progress[0], noise[0])
+    second = made.network(torch.cat([states[:, 1:], first[:, None]], dim=1), progress[1], noise[1])
+    kept = torch.autograd.grad(first.square().sum() + second.square().sum(), weights)
+    for one, other in zip(again, kept, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["reference", "sdpa"])
+def test_the_gradient_of_every_backend_is_that_of_the_reference(data, backend):
+    made = trainer(data)
+    generator = torch.Generator().manual_seed(0)
+    states, noise = torch.randn(2, 2, *GRID.shape, 82, generator=generator), torch.randn(2, 4, generator=generator)
+    weights = list(made.network.parameters())
+
+    def gradient(name):
+        made.network.use_backend(name)
+        return torch.autograd.grad(made.network(states, torch.rand(2), noise).square().mean(), weights)
+
+    torch.manual_seed(0)
+    expected = gradient("reference")
+    torch.manual_seed(0)
+    for found, wanted in zip(gradient(backend), expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_half_precision_loses_near_what_full_precision_does(data):
+    full, half = (next(trainer(data, precision=precision).updates()) for precision in ("float32", "bfloat16"))
+    assert half.loss == pytest.approx(full.loss, rel=0.02)
+    assert np.isfinite(half.gradient_norm)
+
+
+def test_the_twin_sees_no_noise(data):
+    made = trainer(data, kind="mse")
+    batch = made.batch(0)
+    assert made._noise(batch, 1).count_nonzero() == 0
+    assert made._noise(batch, 1).shape == (2, 4)
+
+
+def test_the_clock_of_every_sample_is_its_own():
+    network = make_network(recipe(), np.random.default_rng(0).uniform(size=(*GRID.shape, 3)), torch.device("cpu"))
+    generator = torch.Generator().manual_seed(0)
+    states, noise = torch.randn(2, 2, *GRID.shape, 82, generator=generator), torch.randn(2, 4, generator=generator)
+    progress = torch.tensor([[0.1, 0.2], [0.7, 0.9]])
+    together = network(states, progress, noise)
+    for index in range(2):
+        alone = network(states[index : index + 1], progress[index], noise[index : index + 1])
+        torch.testing.assert_close(together[index : index + 1], alone, rtol=1e-5, atol=1e-5)
+
+
+# Ablations
+
+
+def spread(made):
+    engine = TorchEngine(made.network, Statistics(np.zeros(82), np.ones(82)), torch.device("cpu"))
+    history = np.random.default_rng(0).normal(size=(1, 2, *GRID.shape, 82)).astype(np.float32).repeat(2, axis=0)
+    noise = np.random.default_rng(1).normal(size=(2, 4)).astype(np.float32)
+    one, other = engine.step(history, (0.0, 0.0), noise)
+    return float(np.abs(one - other).max())
+
+
+def test_quiet_blocks_stay_quiet_through_training(data):
+    made = trainer(data, quiet=["encoder_stages", "bottleneck", "decoder_stages"])
+    list(made.updates())
+    assert spread(made) == 0.0
+    loud = trainer(data, quiet=["encoder_stages", "bottleneck"])
+    list(loud.updates())
+    assert spread(loud) > 0.0
+    silent = [name for name, weight in loud.network.named_parameters() if "noise_bias" in name and not weight.any()]
+    assert len(silent) == 2
+
+
+def test_a_closed_branch_has_no_part_in_the_output(data):
+    made = trainer(data, without_selected=True)
+    block = made.network.encoder_stages[0].blocks[0].attention
+    gates = block.to_strategy_combine_mlp(torch.randn(1, 4, 16)).float().unflatten(-1, (-1, 3)).softmax(dim=-1)
+    assert gates[..., 2].max() == 0.0
+    torch.testing.assert_close(gates.sum(dim=-1), torch.ones_like(gates[..., 0]))
