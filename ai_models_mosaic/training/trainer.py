@@ -110,11 +110,18 @@ def make_network(recipe: Recipe, static_fields: FloatArray, device: torch.device
 
 
 def ablate(network: MosaicNetwork, recipe: Recipe) -> None:
-    """Silence the perturbation of the recipe's quiet blocks, and close the selected branch if it says so."""
+    """Silence what the recipe wants quiet, and close the selected branch if it says so.
+
+    The deterministic twin hears no noise at all, so that its forecasts are the same for every member.
+    """
+    quiet = [name for name, _ in network.named_modules() if name.endswith("noise_bias") and name.startswith(recipe.quiet)]
+    if recipe.kind == "mse":
+        quiet.append("noise_generator.to_noise")
+    for name in quiet:
+        weight = network.get_parameter(f"{name}.weight")
+        nn.init.zeros_(weight)
+        weight.requires_grad_(False)
     for name, module in network.named_modules():
-        if name.endswith("noise_bias") and isinstance(module, nn.Linear) and name.startswith(recipe.quiet or ("-",)):
-            nn.init.zeros_(module.weight)
-            module.weight.requires_grad_(False)
         if name.endswith("to_strategy_combine_mlp") and recipe.without_selected:
             module.register_forward_hook(_close_selected)
 
