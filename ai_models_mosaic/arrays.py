@@ -9,5 +9,6 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.floating[Any]]
 Float32Array = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 WordArray = npt.NDArray[np.uint64]

@@ -13,6 +13,7 @@ from . import __version__, options
 from .assets import LICENCE
 from .errors import MosaicError, OptionError
 from .variants import VARIANTS
+from .verification.options import add_options as _add_verify_options
 
 Command = Callable[[argparse.Namespace], None]
 
@@ -86,6 +87,10 @@ def _parser() -> argparse.ArgumentParser:
     random.add_argument("--output", type=Path, required=True, metavar="FILE.safetensors")
     random.add_argument("--seed", type=int, default=0)
     random.set_defaults(command=_random_checkpoint)
+
+    verify = commands.add_parser("verify", help="scores, spectra and pictures of forecasts against truth")
+    _add_verify_options(verify)
+    verify.set_defaults(command=_verify)
     return made
 
 
@@ -122,6 +127,13 @@ def _convert_checkpoint(known: argparse.Namespace) -> None:
     from .convert import convert_checkpoint
 
     convert_checkpoint(VARIANTS[known.variant], known.source, known.target, known.licence)
+
+
+def _verify(known: argparse.Namespace) -> None:
+    from .verification.command import run
+
+    for path in run(known):
+        print(path)
 
 
 def _random_checkpoint(known: argparse.Namespace) -> None:
