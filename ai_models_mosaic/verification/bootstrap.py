@@ -87,7 +87,7 @@ class Bootstrap:
         generator = np.random.Generator(np.random.Philox(key=np.array([self.seed, dates], dtype=np.uint64)))
         blocks = math.ceil(dates / block)
         starts = generator.integers(0, dates, size=(replicates, blocks, 1))
-        drawn = ((starts + np.arange(block)) % dates).reshape(replicates, -1)[:, :dates]
+        drawn = ((starts + np.arange(block)) % dates).reshape(replicates, blocks * block)[:, :dates]
         counts = np.ones((replicates + 1, dates))
         for row, chosen in zip(counts[1:], drawn, strict=True):
             row[:] = np.bincount(chosen, minlength=dates)

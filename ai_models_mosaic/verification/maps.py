@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,7 +13,7 @@ from matplotlib.figure import Figure
 from ..arrays import FloatArray
 from ..grid import LatLonGrid, latitude_bounds, longitude_bounds
 from .accumulate import Sums
-from .snapshots import Snapshot
+from .snapshots import Picture, Snapshot
 
 SHOWN_PLUMES = 6
 """Channels of the picture with plumes."""
@@ -28,39 +30,61 @@ def map_pages(sums: Sums, name: str) -> Iterator[tuple[str, Figure]]:
         Of the forecasts.
     """
     snapshot = sums.snapshot
-    for channel in sums.channels if snapshot else ():
-        assert_snapshot = _required(snapshot)
-        picture = assert_snapshot.pictures.get(channel.name)
+    if snapshot is None:
+        return
+    for channel in sums.channels:
+        picture = snapshot.pictures.get(channel.name)
         if picture is None:
             continue
-        single = sums.members == 1
-        figure = Figure(figsize=(11, 8.4 if not single else 6.0), layout="constrained")
-        axes = figure.subplots(2 if single else 3, 2).ravel()
-        fields = [picture.truth, picture.member] if single else [picture.truth, picture.mean, picture.member]
-        low, high = (float(end) for end in (np.min(fields), np.max(fields)))
-        error = picture.mean - picture.truth
-        largest = float(np.abs(error).max()) or 1.0
-        shown = [("truth", picture.truth, "viridis", low, high)]
-        if single:
-            shown.append(("forecast", picture.member, "viridis", low, high))
-        else:
-            spread = float(picture.spread.max()) or 1.0
-            shown += [
-                ("ensemble mean", picture.mean, "viridis", low, high),
-                (f"member {assert_snapshot.member}", picture.member, "viridis", low, high),
-                (f"spread of {sums.members} members", picture.spread, "magma_r", 0.0, spread),
-            ]
-        shown.append((f"{'forecast' if single else 'mean'} − truth", error, "RdBu_r", -largest, largest))
-        for axis, (title, field, colours, least, most) in zip(axes, shown, strict=False):
-            _map(axis, assert_snapshot.grid, field, title, (colours, least, most), channel.units)
+        shown = _shown(picture, sums.members, snapshot.member)
+        figure = Figure(figsize=(11, 2.9 * math.ceil(len(shown) / 2) + 0.4), layout="constrained")
+        axes = figure.subplots(math.ceil(len(shown) / 2), 2).ravel()
+        for axis, field in zip(axes, shown, strict=False):
+            _map(axis, snapshot.grid, field, pretty(channel.units))
         for axis in axes[len(shown) :]:
             axis.set_axis_off()
         figure.suptitle(
-            f"{name}: {channel.name.replace('_', ' ')}, from {assert_snapshot.initial_time:%Y-%m-%d %H} UTC, "
+            f"{name}: {channel.name.replace('_', ' ')}, from {snapshot.initial_time:%Y-%m-%d %H} UTC, "
             f"day {picture.lead_hours / 24:g}",
             fontsize=12,
         )
         yield channel.label, figure
+
+
+@dataclass(frozen=True)
+class _Field:
+    """What one map shows, and the ends of its colours."""
+
+    title: str
+    values: FloatArray
+    colours: str
+    low: float
+    high: float
+
+
+def _shown(picture: Picture, members: int, number: int) -> list[_Field]:
+    """The maps of one channel; fields of the same kind share their colours."""
+    plain = {"truth": picture.truth}
+    if members > 1:
+        plain["ensemble mean"] = picture.mean
+    plain[f"member {number}" if members > 1 else "forecast"] = picture.member
+    low = min(float(values.min()) for values in plain.values())
+    high = max(float(values.max()) for values in plain.values())
+    fields = [_Field(title, values, "viridis", low, high) for title, values in plain.items()]
+    if members > 1:
+        spread = picture.spread
+        fields.append(_Field(f"spread of {members} members", spread, "magma_r", 0.0, float(spread.max()) or 1.0))
+    error = picture.mean - picture.truth
+    largest = float(np.abs(error).max()) or 1.0
+    title = "mean − truth" if members > 1 else "forecast − truth"
+    return [*fields, _Field(title, error, "RdBu_r", -largest, largest)]
+
+
+def pretty(units: str) -> str:
+    """Units as they are printed: ``m² s⁻²``."""
+    for plain, raised in (("**-1", "⁻¹"), ("**-2", "⁻²"), ("**2", "²")):
+        units = units.replace(plain, raised)
+    return units
 
 
 def _required(snapshot: Snapshot | None) -> Snapshot:
@@ -69,20 +93,12 @@ def _required(snapshot: Snapshot | None) -> Snapshot:
     return snapshot
 
 
-def _map(
-    axis: Axes, grid: LatLonGrid, field: FloatArray, title: str, scale: tuple[str, float, float], units: str
-) -> None:
+def _map(axis: Axes, grid: LatLonGrid, field: _Field, units: str) -> None:
     """One field, cell by cell: no smoothing that the grid does not have."""
-    colours, low, high = scale
-    mesh = axis.pcolormesh(
-        longitude_bounds(np.array(grid.longitude_deg)),
-        latitude_bounds(grid),
-        field.T,
-        cmap=colours,
-        vmin=low,
-        vmax=high,
-    )
-    axis.set_title(title, fontsize=10)
+    bounds = longitude_bounds(np.array(grid.longitude_deg)), latitude_bounds(grid)
+    mesh = axis.pcolormesh(*bounds, field.values.T, cmap=field.colours, vmin=field.low, vmax=field.high)
+    axis.set_title(field.title, fontsize=10)
+    axis.set_xlim(float(bounds[0][0]), float(bounds[0][-1]))
     axis.set_xticks(range(0, 361, 60))
     axis.set_yticks(range(-90, 91, 30))
     axis.tick_params(labelsize=7)
@@ -121,7 +137,7 @@ def plume_page(sums: Sums, name: str, colour: str) -> Figure:
         label = "forecast" if single else f"mean of {sums.members} members (thin lines)"
         axis.plot(days, picture.plume.mean(axis=0), color=colour, linewidth=2, label=label)
         axis.plot(days, picture.plume_truth, color="#222222", linewidth=1.6, linestyle="--", label="truth")
-        axis.set_ylabel(f"{channel.label} ({channel.units})", fontsize=8)
+        axis.set_ylabel(f"{channel.label} ({pretty(channel.units)})", fontsize=8)
         axis.grid(alpha=0.25)
     axes[0].legend(fontsize=7, frameon=False)
     axes[-1].set_xlabel("lead time (days)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -13,7 +14,7 @@ from matplotlib.figure import Figure
 from ..arrays import BoolArray, FloatArray
 from ..channels import Channel
 from .evaluation import Evaluation, Score, scores_of
-from .maps import map_pages, plume_page
+from .maps import map_pages, plume_page, pretty
 
 COLOURS = ("#0b6fb8", "#d1495b", "#3a7d44", "#8f5fbf", "#c98b1b")
 """Of the forecast systems, in their order; safe for most colour-blind eyes."""
@@ -36,6 +37,12 @@ SHOWN_LEADS = 3
 
 AIM = (0.85, 1.15)
 """Band in which a spectral ratio is called kept."""
+
+LARGEST_RATIO = 4.0
+"""Upper end of the axis of spectral ratios, at most."""
+
+LEAST_POWER = 1e-7
+"""Lower end of the axis of power, of the truth's largest: below it is rounding of the fields."""
 
 Page = tuple[str, Figure]
 """Name of the file without its ending, and the drawing."""
@@ -88,8 +95,9 @@ def _caption(evaluations: Sequence[Evaluation]) -> str:
 
 
 def _title(figure: Figure, title: str, evaluations: Sequence[Evaluation]) -> None:
-    figure.suptitle(f"{title}\n", fontsize=13)
-    figure.text(0.5, 0.985 - 0.3 / figure.get_figheight(), _caption(evaluations), ha="center", va="top", fontsize=8)
+    # In one text, for which the layout makes room; 13 letters of this size fit into an inch.
+    lines = textwrap.wrap(_caption(evaluations), int(13 * figure.get_figwidth()))
+    figure.suptitle("\n".join([title, *lines]), fontsize=10)
 
 
 def _days(leads: Sequence[int]) -> FloatArray:
@@ -128,7 +136,7 @@ def _score_pages(evaluations: Sequence[Evaluation]) -> Iterator[Page]:
             for column, name, colour, label in REFERENCES:
                 _line(row[column], first, name, channel, colour=colour, label=label, style="--")
             for axis, what in zip(row, ("RMSE", "CRPS"), strict=True):
-                _finish(axis, f"{what} of {channel.label} ({_units(channel)})")
+                _finish(axis, f"{what} of {channel.label} ({pretty(channel.units)})")
         _title(figure, "Error by lead time", evaluations)
         yield f"scores{number}", figure
 
@@ -143,10 +151,6 @@ def _finish(axis: Axes, title: str, bottom: float | None = 0.0) -> None:
     axis.set_ylim(bottom=bottom)
     axis.grid(alpha=0.25)
     axis.legend(fontsize=7, frameon=False)
-
-
-def _units(channel: Channel) -> str:
-    return channel.units.replace("**-", "⁻").replace("⁻1", "⁻¹").replace("⁻2", "⁻²").replace("**2", "²")
 
 
 def _colours(evaluations: Sequence[Evaluation]) -> list[str]:
@@ -205,9 +209,10 @@ def _spread_pages(evaluations: Sequence[Evaluation]) -> Iterator[Page]:
                 _line(row[0], each, "rmse_mean", channel, colour=colour, label=f"{each.name}, RMSE of the mean")
                 _line(row[0], each, "spread", channel, colour=colour, label=f"{each.name}, spread", style=":")
                 _line(row[1], each, "spread_skill", channel, colour=colour, label=each.name)
-            _finish(row[0], f"Error and spread of {channel.label} ({_units(channel)})")
+            _finish(row[0], f"Error and spread of {channel.label} ({pretty(channel.units)})")
             row[1].axhspan(0.9, 1.1, color="#000000", alpha=0.06, linewidth=0)
             row[1].axhline(1, color=TRUTH, linewidth=0.8)
+            row[1].set_ylim(top=max(1.3, row[1].get_ylim()[1]))
             _finish(row[1], f"√((M+1)/M) spread / error of {channel.label}")
         _title(figure, "Spread and error", shown)
         yield f"spread{number}", figure
@@ -236,13 +241,16 @@ def _spectrum_pages(evaluations: Sequence[Evaluation]) -> Iterator[Page]:
                     _spectra(upper, lower, each, (row, index), colour)
             lower.axhspan(*AIM, color="#000000", alpha=0.06, linewidth=0)
             lower.axhline(1, color=TRUTH, linewidth=0.8)
-            lower.set_ylim(0, 2)
+            lower.set_ylim(0, min(max(2.0, lower.dataLim.ymax), LARGEST_RATIO))
             lower.set_xscale("log")
+            upper.set_ylim(bottom=truth[1:].max() * LEAST_POWER)
             upper.set_title(f"day {first.sums.lead_hours[lead] / 24:g}", fontsize=10)
-            upper.set_ylabel(f"power (({_units(channel)})²)" if not column else "")
+            upper.set_ylabel(f"power (({pretty(channel.units)})²)" if not column else "")
             lower.set_ylabel("power / truth's power" if not column else "")
             lower.set_xlabel("total wavenumber")
             for axis in (upper, lower):
+                ticks = [wavenumber for wavenumber in (1, 2, 5, 10, 20, 50, 100, 200) if wavenumber < truth.size]
+                axis.set_xticks(ticks, [str(wavenumber) for wavenumber in ticks])
                 axis.grid(alpha=0.25, which="both")
                 axis.legend(fontsize=7, frameon=False)
         _title(figure, f"Power spectra of {channel.label} (grey band: {AIM[0]:g} – {AIM[1]:g})", evaluations)

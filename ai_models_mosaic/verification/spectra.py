@@ -18,6 +18,9 @@ from ..arrays import FloatArray
 from ..errors import InputError
 from ..grid import LatLonGrid
 
+LARGEST_GROWTH = 12.0
+"""Of rounding, in the series through the latitudes: 3 to 7 on regular and Gaussian grids."""
+
 
 class PowerSpectrum:
     """Power by total wavenumber of fields on one grid.
@@ -92,7 +95,7 @@ def _interpolation(coarse: FloatArray, fine: FloatArray) -> FloatArray:
     """Values at the fine points of the series through those at the coarse ones."""
     inverse = np.linalg.pinv(coarse)
     growth = np.abs(fine @ inverse).sum(axis=1).max()
-    if growth > 1e3:
+    if growth > LARGEST_GROWTH:
         raise InputError(
             f"spectra need latitudes that are nearly evenly spaced; the series through {len(coarse)} of these "
             f"amplifies rounding {growth:.3g} times. Regrid to a regular or Gaussian grid"
