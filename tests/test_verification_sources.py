@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import eccodes
 import numpy as np
 import pytest
 import xarray
-from grib_files import Layout, message
+from grib_files import COARSE, Layout, message
 from miniature_cases import (
     GRID,
     LEADS,
@@ -94,8 +95,8 @@ def test_a_store_that_cannot_be_used_is_refused(tmp_path: Path):
     halves = dataset.assign_coords(prediction_timedelta=np.array([36, 72, 109], "timedelta64[m]").astype("m8[ns]"))
     with pytest.raises(InputError, match="expected lead times of whole hours"):
         ZarrForecasts(stored(halves, tmp_path / "c.zarr"), CHANNELS)
+    plain = dataset.assign_coords(prediction_timedelta=[0.5, 1.0, 1.5])
     with pytest.raises(InputError, match="expected lead times as durations or whole hours, got float64"):
-        plain = dataset.assign_coords(prediction_timedelta=[0.5, 1.0, 1.5])
         ZarrForecasts(stored(plain, tmp_path / "d.zarr"), CHANNELS)
     with pytest.raises(InputError, match="expected init_time to decode to dates, got int64"):
         ZarrForecasts(stored(dataset.assign_coords(time=[5]), tmp_path / "e.zarr"), CHANNELS)
@@ -138,9 +139,7 @@ def _points(values: np.ndarray, layout: Layout) -> Sequence[float]:
     return values[columns, np.rint((latitude + 90) / 30).astype(int)].tolist()
 
 
-def _forecast_messages(
-    date: datetime, members: int, layout: Layout = Layout(), edition: int = 2, kind: str | None = None
-) -> list[bytes]:
+def _forecast_messages(date: datetime, members: int, layout: Layout = COARSE, edition: int = 2) -> list[bytes]:
     made = []
     for channel in CHANNELS:
         values = forecast(channel, date, members)
@@ -284,3 +283,33 @@ def test_messages_on_different_grids_are_refused(tmp_path: Path):
     (case,) = GribForecasts(_written(tmp_path / "two.grib", made), [Z500]).cases()
     with pytest.raises(InputError, match="z from 2020-01-01 00:00:00 UTC is on another grid than the first message"):
         case.read(Z500)
+
+
+def _control(made: bytes) -> bytes:
+    handle = eccodes.codes_new_from_message(made)
+    eccodes.codes_set_key_vals(handle, {"setLocalDefinition": 1, "type": "cf", "number": 0})
+    changed = eccodes.codes_get_message(handle)
+    eccodes.codes_release(handle)
+    return changed
+
+
+@pytest.fixture
+def with_control(tmp_path: Path) -> str:
+    """Two perturbed members and a control, which is forecast of the first member."""
+    made = _forecast_messages(DATES[0], 2)
+    return _written(tmp_path / "ens.grib", [*made, *map(_control, made[: len(LEADS)])])
+
+
+def test_a_control_beside_members_is_left_out_unless_asked_for(with_control: str):
+    (case,) = GribForecasts(with_control, [Z500]).cases()
+    assert (case.members, case.ensemble) == ((1, 2), 2)
+    assert case.skipped == ("fields of the unperturbed control, left out",) * 3
+    (case,) = GribForecasts(with_control, [Z500], with_control=True).cases()
+    assert (case.members, case.ensemble, case.skipped) == ((0, 1, 2), 3, ())
+    _close(case.read(Z500)[0], forecast(Z500, DATES[0], 1)[0], "z500")
+
+
+def test_a_control_alone_is_a_single_forecast(tmp_path: Path):
+    made = [_control(made) for made in _forecast_messages(DATES[0], 1)[: len(LEADS)]]
+    (case,) = GribForecasts(_written(tmp_path / "cf.grib", made), [Z500]).cases()
+    assert (case.members, case.ensemble) == ((0,), 1)

@@ -174,7 +174,7 @@ class Evaluation:
         total = self._counts @ np.where(there, values, 0.0).reshape(len(values), -1)
         number = self._counts @ there.reshape(len(values), -1).astype(np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
-            return (total / number).reshape(-1, *shape)
+            return (total / number).reshape(len(total), *shape)
 
     def replicated(self, score: Score) -> FloatArray:
         """The score of the sample and of every replicate, ``(replicate + 1, channel, lead)``."""
