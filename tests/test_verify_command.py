@@ -63,7 +63,7 @@ def folder(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         data,
         output,
         *("--forecast", f"one={data / 'single.zarr'}", "--climatology", data / "training.zarr"),
-        *("--spectra", "z500", "--case", "2020-01-03T00", "--point", "-29,-61"),
+        *("--spectra", "z500", "--case", "2020-01-03T00", "--point", -29, -61),
     )
     assert status == 0
     return output
@@ -159,7 +159,7 @@ def test_options_that_cannot_be_honoured_are_refused(data: Path, tmp_path: Path,
     output = tmp_path / "out"
     for words, expected in {
         ("--channels", "z5"): "expected channels such as z500",
-        ("--point", "95,0"): "--point: expected a latitude and a longitude such as 50,10; got 95,0",
+        ("--point", 95, 0): "--point: expected a latitude and a longitude in degrees, got 95 0",
         ("--case", "tomorrow"): "--case: expected a date such as 2020-01-31T00; got tomorrow",
         ("--lead-times", "a"): "--lead-times: expected numbers with commas between them, got a",
         ("--forecast", "members=x.grib"): "--forecast: expected a name of its own and a path, NAME=PATH; got members=x",

@@ -42,7 +42,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--confidence", type=float, default=0.95, metavar="P", help="of the intervals (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of intervals and of equal ranks (%(default)s)")
     parser.add_argument("--case", metavar="DATE", help="initial date of maps and plumes, 2020-01-31T00 (the first)")
-    parser.add_argument("--point", default="50,10", metavar="LAT,LON", help="of the plumes (%(default)s)")
+    parser.add_argument(
+        "--point", nargs=2, type=float, default=(50.0, 10.0), metavar=("LAT", "LON"), help="of the plumes (50 10)"
+    )
     parser.add_argument("--no-pictures", action="store_true", help="tables and summary only")
 
 
@@ -57,9 +59,9 @@ def plan_of(known: argparse.Namespace) -> Plan:
     channels = find_channels(_words(known.channels))
     spectra = channels if known.spectra is None else find_channels(_words(known.spectra.replace("none", "")))
     leads = tuple(int(number) for number in _numbers("--lead-times", known.lead_times))
-    point = _numbers("--point", known.point)
-    if len(point) != 2 or not (-90 <= point[0] <= 90 and -180 <= point[1] <= 360):
-        raise OptionError(f"--point: expected a latitude and a longitude such as 50,10; got {known.point}")
+    latitude, longitude = known.point
+    if not (-90 <= latitude <= 90 and -180 <= longitude <= 360):
+        raise OptionError(f"--point: expected a latitude and a longitude in degrees, got {latitude:g} {longitude:g}")
     try:
         case = None if known.case is None else datetime.fromisoformat(known.case)
     except ValueError as error:
@@ -71,7 +73,7 @@ def plan_of(known: argparse.Namespace) -> Plan:
         events=tuple(Event(probability) for probability in _numbers("--events", known.events)),
         seed=known.seed,
         illustrated=case,
-        point_deg=(point[0], point[1]),
+        point_deg=(latitude, longitude),
     )
 
 
