@@ -14,6 +14,7 @@ from .assets import LICENCE
 from .errors import MosaicError, OptionError
 from .training import command as training_command
 from .variants import VARIANTS
+from .verification.options import add_options as _add_verify_options
 from .world import command as world_command
 
 Command = Callable[[argparse.Namespace], None]
@@ -91,6 +92,9 @@ def _parser() -> argparse.ArgumentParser:
 
     training_command.add(commands)
     world_command.add(commands)
+    verify = commands.add_parser("verify", help="scores, spectra and pictures of forecasts against truth")
+    _add_verify_options(verify)
+    verify.set_defaults(command=_verify)
     return made
 
 
@@ -127,6 +131,13 @@ def _convert_checkpoint(known: argparse.Namespace) -> None:
     from .convert import convert_checkpoint
 
     convert_checkpoint(VARIANTS[known.variant], known.source, known.target, known.licence)
+
+
+def _verify(known: argparse.Namespace) -> None:
+    from .verification.command import run
+
+    for path in run(known):
+        print(path)
 
 
 def _random_checkpoint(known: argparse.Namespace) -> None:

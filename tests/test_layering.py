@@ -13,6 +13,7 @@ PACKAGE = Path(ai_models_mosaic.__file__).parent
 # From the top floor to the ground: imports point down, or along the same floor.
 FLOORS = (
     ("plugin", "cli"),
+    ("verification",),
     (
         "inspection",
         "doctor",
@@ -135,6 +136,7 @@ assert heavy == {}, heavy
         ("import ai_models_mosaic.plugin", ["scipy"]),
         ("import ai_models_mosaic.cli", []),
         ("from ai_models_mosaic.cli import main; main(['options'])", []),
+        ("import ai_models_mosaic.verification.options", []),
         ("from ai_models_mosaic.cli import main; main(['inspect', sys.argv[1]])", []),
         ("from ai_models_mosaic.engines import Engine", []),
         ("import ai_models_mosaic.rollout, ai_models_mosaic.provenance", []),

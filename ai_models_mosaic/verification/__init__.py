@@ -1,0 +1,1 @@
+"""Forecasts against truth: scores, spectra, reliability, with intervals, tables and pictures."""

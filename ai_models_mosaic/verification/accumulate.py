@@ -1,0 +1,336 @@
+"""Goes through the dates once, and keeps of each a few numbers per channel and lead time."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from itertools import chain
+
+import numpy as np
+
+from ..arrays import BoolArray, FloatArray
+from ..channels import CHANNELS, Channel
+from ..errors import InputError
+from ..grid import LatLonGrid
+from .cases import Case, Truth
+from .climatology import Climate, Climatology
+from .plan import Event, Plan
+from .scores import (
+    anomaly_terms,
+    area_weights,
+    error_terms,
+    event_terms,
+    rank_counts,
+    reference_terms,
+    reliability_counts,
+)
+from .snapshots import Illustrator, Snapshot
+from .spectra import PowerSpectrum
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Sums:
+    """All that is kept of one forecast system: numbers per date, channel and lead time; NaN where there is none.
+
+    Parameters
+    ----------
+    channels, spectra : tuple of Channel
+    dates : tuple of datetime
+        Initial times, ascending.
+    lead_hours : tuple of int
+    members : int
+        Size of the ensemble.
+    events : tuple of Event
+        Empty without a climatology.
+    terms : dict of str to array (date, channel, lead)
+        Area means (`scores`).
+    ranks : array (date, channel, lead, member + 1)
+        Area shares.
+    reliability : array (date, channel, lead, event, bin, 3)
+        Area shares, and sums of forecast probability and of events.
+    spectra_power : array (date, spectrum, lead, 3, wavenumber)
+        Power of the members on average, of their mean, and of the truth.
+    snapshot : Snapshot or None
+        The fields that pictures show.
+    skipped : dict of str to int
+        What was not verified, and how often.
+    """
+
+    channels: tuple[Channel, ...]
+    spectra: tuple[Channel, ...]
+    dates: tuple[datetime, ...]
+    lead_hours: tuple[int, ...]
+    members: int
+    events: tuple[Event, ...]
+    terms: dict[str, FloatArray]
+    ranks: FloatArray
+    reliability: FloatArray
+    spectra_power: FloatArray
+    snapshot: Snapshot | None
+    skipped: dict[str, int]
+
+
+Key = tuple[int, int, int]
+"""Seconds of the date, index of the channel, lead time in hours."""
+
+
+class Verifier:
+    """Takes one case after another; `sums` is all that is left of them.
+
+    Parameters
+    ----------
+    truth : Truth
+        On the grid of the forecasts; also the source of persistence.
+    plan : Plan
+        What to verify.
+    climatology : Climatology or None
+        On the same grid. Without it there is no skill against climatology, and no reliability.
+
+    Raises
+    ------
+    InputError
+        If the climatology is on another grid, or spectra cannot be made on this one.
+    """
+
+    def __init__(self, truth: Truth, plan: Plan, climatology: Climatology | None = None) -> None:
+        require_grid("the climatology", climatology.grid if climatology else truth.grid, truth.grid)
+        self._truth, self._plan, self._climatology = truth, plan, climatology
+        self._weights = area_weights(truth.grid).ravel()
+        self._power = PowerSpectrum(truth.grid) if plan.spectra else None
+        self._terms: dict[str, dict[Key, float]] = defaultdict(dict)
+        self._arrays: dict[str, dict[Key, FloatArray]] = defaultdict(dict)
+        self._dates: set[datetime] = set()
+        self._members = 0
+        self._skipped: Counter[str] = Counter()
+        self._illustrator = Illustrator(truth.grid, plan.illustrated, plan.point_deg)
+        self._events: tuple[Event, ...] = plan.events if climatology else ()
+
+    def add(self, case: Case) -> None:
+        """Verify one date; what cannot be verified is counted.
+
+        Raises
+        ------
+        InputError
+            If the date came before, or a field has some values that are not finite, or is on another grid.
+        """
+        if case.initial_time in self._dates:
+            raise InputError(f"expected every initial date once, got {case.initial_time} UTC again")
+        self._skipped.update(case.skipped)
+        expected = self._members or case.ensemble or len(case.members)
+        if len(case.members) != expected:
+            self._skipped[f"dates with {len(case.members)} members in place of {expected}"] += 1
+            return
+        leads = [lead for lead in case.lead_hours if lead in (self._plan.lead_hours or case.lead_hours)]
+        valid = [case.initial_time + timedelta(hours=lead) for lead in leads]
+        used = False
+        for index, channel in enumerate(self._plan.channels):
+            truth = self._truth.read(channel, [*valid, case.initial_time]).astype(np.float64)
+            there = _present(truth, f"the truth's {channel.name}")
+            # Another channel may be there at a time at which this one is not.
+            kept = [position for position in range(len(leads)) if there[position]]
+            self._skipped["fields without truth at the valid time"] += len(leads) - len(kept)
+            if kept:
+                used |= self._add_channel(case, index, kept, leads, truth)
+        if used:
+            self._dates.add(case.initial_time)
+            self._members = len(case.members)
+            self._illustrator.close(case.initial_time)
+        else:
+            self._skipped["dates of which nothing could be verified"] += 1
+
+    def _add_channel(
+        self, case: Case, index: int, kept: Sequence[int], leads: Sequence[int], truth: FloatArray
+    ) -> bool:
+        """Verify one channel of one date; returns whether there was anything."""
+        channel = self._plan.channels[index]
+        fields = case.read(channel)
+        shape = (len(case.members), len(case.lead_hours), *self._truth.grid.shape)
+        if fields.shape != shape:
+            raise InputError(
+                f"expected {channel.name} as (member, lead, lon, lat) of shape {shape}, got {fields.shape} "
+                f"from {case.initial_time} UTC"
+            )
+        name = f"{channel.name} of the forecast from {case.initial_time} UTC"
+        positions = [case.lead_hours.index(leads[position]) for position in kept]
+        forecast = fields[:, positions].astype(np.float64)
+        there = _present(forecast, name).all(axis=0)
+        self._skipped["fields missing from the forecast"] += int((~there).sum())
+        if not there.any():
+            return False
+        kept = [position for position, present in zip(kept, there, strict=True) if present]
+        self._score(
+            _Part(case, index, [leads[position] for position in kept]), forecast[:, there], truth[kept], truth[-1]
+        )
+        return True
+
+    def _score(self, part: _Part, forecast: FloatArray, truth: FloatArray, initial: FloatArray) -> None:
+        """All numbers of one channel and date, from ``(member, lead, lon, lat)`` and ``(lead, lon, lat)``."""
+        leads, members = len(part.leads), len(forecast)
+        flat_truth = truth.reshape(leads, -1)
+        flat = forecast.reshape(members, leads, -1)
+        error = flat - flat_truth
+        terms = error_terms(error, self._weights)
+        terms |= reference_terms("persistence", initial.ravel() - flat_truth, self._weights)
+        if members > 1:
+            self._keep("ranks", part, rank_counts(error, self._weights, self._tie_breaker(part)))
+        channel = self._plan.channels[part.channel]
+        if self._climatology is not None:
+            terms |= self._against_climate(self._climatology.of(channel), part, flat, flat_truth)
+        for name, values in terms.items():
+            self._terms[name].update(zip(part.keys(), values.tolist(), strict=True))
+        if self._power is not None and channel in self._plan.spectra:
+            powers = (self._power(forecast).mean(axis=0), self._power(forecast.mean(axis=0)), self._power(truth))
+            self._keep("spectra", part, np.stack(powers, axis=1))
+        self._illustrator.look(part.case, channel, part.leads, forecast, truth)
+
+    def _against_climate(
+        self, climate: Climate, part: _Part, flat: FloatArray, truth: FloatArray
+    ) -> dict[str, FloatArray]:
+        times = [part.case.initial_time + timedelta(hours=lead) for lead in part.leads]
+        normal = climate.mean(times).reshape(truth.shape)
+        terms = reference_terms("climatology", normal - truth, self._weights)
+        terms |= anomaly_terms(flat.mean(axis=0) - normal, truth - normal, self._weights)
+        usual = climate.crps(truth.reshape(-1, *self._truth.grid.shape), times)
+        terms["climatology_crps"] = usual.reshape(truth.shape) @ self._weights
+        thresholds = climate.events(times).reshape(-1, *truth.shape)
+        counts = []
+        for event, threshold in zip(self._events, thresholds, strict=False):
+            probability = event.happens(flat, threshold).mean(axis=0)
+            happened = event.happens(truth, threshold)
+            terms |= event_terms(event.name, event.chance, probability, happened, len(flat), self._weights)
+            counts.append(reliability_counts(probability, happened, len(flat), self._weights))
+        if counts:
+            self._keep("reliability", part, np.stack(counts, axis=1))
+        return terms
+
+    def _keep(self, name: str, part: _Part, values: FloatArray) -> None:
+        self._arrays[name].update(zip(part.keys(), values, strict=True))
+
+    def _tie_breaker(self, part: _Part) -> np.random.Generator:
+        """The same for a date and channel, whatever else is verified."""
+        column = CHANNELS.index(self._plan.channels[part.channel])
+        key = np.array([self._plan.seed, part.second % 2**64], dtype=np.uint64)
+        return np.random.Generator(np.random.Philox(key=key, counter=np.array([0, 0, column, 0], dtype=np.uint64)))
+
+    def sums(self) -> Sums:
+        """What was kept.
+
+        Raises
+        ------
+        InputError
+            If nothing could be verified.
+        """
+        skipped = {reason: count for reason, count in self._skipped.items() if count}
+        if not self._dates:
+            reasons = "; ".join(f"{count} {reason}" for reason, count in skipped.items()) or "there were no forecasts"
+            raise InputError(
+                f"nothing could be verified: {reasons}. Expected forecasts with truth at their valid times"
+            )
+        dates = sorted(self._dates)
+        leads = sorted({lead for _, _, lead in chain.from_iterable(self._terms.values())})
+        table = _Table([_second_of(date) for date in dates], len(self._plan.channels), leads)
+        spectra = [self._plan.channels.index(channel) for channel in self._plan.spectra]
+        return Sums(
+            channels=self._plan.channels,
+            spectra=self._plan.spectra,
+            dates=tuple(dates),
+            lead_hours=tuple(leads),
+            members=self._members,
+            events=self._events if self._arrays["reliability"] else (),
+            terms={name: table.of(values) for name, values in self._terms.items()},
+            ranks=table.of(self._arrays["ranks"]),
+            reliability=table.of(self._arrays["reliability"]),
+            spectra_power=table.of(self._arrays["spectra"])[:, spectra],
+            snapshot=self._illustrator.snapshot,
+            skipped=skipped,
+        )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One channel of one case, at the leads that can be verified."""
+
+    case: Case
+    channel: int
+    leads: list[int]
+
+    @property
+    def second(self) -> int:
+        return _second_of(self.case.initial_time)
+
+    def keys(self) -> list[Key]:
+        return [(self.second, self.channel, lead) for lead in self.leads]
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Puts what is kept by key into one array."""
+
+    seconds: list[int]
+    channels: int
+    leads: list[int]
+
+    def of(self, values: dict[Key, float] | dict[Key, FloatArray]) -> FloatArray:
+        inner = np.asarray(next(iter(values.values()))).shape if values else (0,)
+        array = np.full((len(self.seconds), self.channels, len(self.leads), *inner), np.nan)
+        row = {second: index for index, second in enumerate(self.seconds)}
+        column = {lead: index for index, lead in enumerate(self.leads)}
+        for (second, channel, lead), value in values.items():
+            array[row[second], channel, column[lead]] = value
+        return array
+
+
+def verify(cases: Iterable[Case], truth: Truth, plan: Plan, climatology: Climatology | None = None) -> Sums:
+    """Verify many dates, one after another.
+
+    Parameters
+    ----------
+    cases : iterable of Case
+        One per initial date, made as they are asked for; none is kept.
+    truth, plan, climatology
+        As for `Verifier`.
+
+    Raises
+    ------
+    InputError
+        As `Verifier`.
+    """
+    verifier = Verifier(truth, plan, climatology)
+    for count, case in enumerate(cases, 1):
+        verifier.add(case)
+        LOG.info("Verified %s UTC (%d)", case.initial_time, count)
+    return verifier.sums()
+
+
+def require_grid(what: str, grid: LatLonGrid, expected: LatLonGrid) -> None:
+    """Refuse fields on another grid.
+
+    Raises
+    ------
+    InputError
+        Says how they differ.
+    """
+    if not grid.same_points(expected):
+        raise InputError(
+            f"{what} is on {grid}, where {expected} was expected"
+            + (" (the same number of points, but elsewhere)" if grid.shape == expected.shape else "")
+            + ". --regrid maps truth and climatology to the grid of the forecasts"
+        )
+
+
+def _present(fields: FloatArray, name: str) -> BoolArray:
+    """Which of the fields ``(…, lon, lat)`` are there: NaN everywhere is absent, NaN in places is an error."""
+    finite = np.isfinite(fields)
+    there = finite.all(axis=(-2, -1))
+    if (finite.any(axis=(-2, -1)) & ~there).any():
+        raise InputError(f"{name} has values that are not finite, in fields that are not wholly missing")
+    return there
+
+
+def _second_of(time: datetime) -> int:
+    return int(time.replace(tzinfo=timezone.utc).timestamp())

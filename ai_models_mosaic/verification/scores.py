@@ -1,0 +1,204 @@
+"""Area means of one forecast's errors: the terms that every score is made of.
+
+A score over many dates is a function of the means of these terms over dates, so they are all that needs to be
+kept: one number per date, channel, lead time and term. Everything works on errors (member − truth), in which
+large constants such as the geopotential's have cancelled.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..arrays import FloatArray, IntArray
+from ..grid import LatLonGrid
+
+RELIABILITY_BINS = 11
+"""Most bins of forecast probability; ensembles of fewer than 10 members have one per possible value."""
+
+
+def area_weights(grid: LatLonGrid) -> FloatArray:
+    """Share of the sphere's area of every point, ``(lon, lat)``, sum 1; rows at the poles have half a cell."""
+    columns, _ = grid.shape
+    return np.broadcast_to(grid.cell_weights() / columns, grid.shape).copy()
+
+
+def error_terms(error: FloatArray, weights: FloatArray) -> dict[str, FloatArray]:
+    """Area means of an ensemble's errors.
+
+    Source for the fair CRPS: Ferro, Q. J. R. Meteorol. Soc. 140 (2014); for the sum over sorted members:
+    Hersbach, Weather and Forecasting 15 (2000).
+
+    Parameters
+    ----------
+    error : float64 array (member, lead, point)
+        Member − truth.
+    weights : array (point,)
+        Sum 1.
+
+    Returns
+    -------
+    dict of str to array (lead,)
+        ``error`` and ``squared_error``, ``absolute_error`` of the mean; ``member_squared_error`` and
+        ``member_absolute_error``, averaged over members; ``half_difference``, the mean of ½|xᵢ − xⱼ| over pairs of
+        *different* members; ``variance``, over members with M − 1. The last two are absent for one member.
+    """
+    members = error.shape[0]
+    mean = error.mean(axis=0)
+    terms = {
+        "error": mean @ weights,
+        "squared_error": mean**2 @ weights,
+        "absolute_error": np.abs(mean) @ weights,
+        "member_squared_error": (error**2).mean(axis=0) @ weights,
+        "member_absolute_error": np.abs(error).mean(axis=0) @ weights,
+    }
+    if members > 1:
+        terms["half_difference"] = half_difference(error) @ weights
+        squares = terms["member_squared_error"] - terms["squared_error"]
+        # Rounding alone can make the variance of equal members negative.
+        terms["variance"] = np.maximum(squares, 0.0) * members / (members - 1)
+    return terms
+
+
+def half_difference(values: FloatArray) -> FloatArray:
+    """½ E|xᵢ − xⱼ| over pairs of different members, of the first axis, ``(…)``."""
+    members = values.shape[0]
+    # The sum of |xᵢ − xⱼ| over pairs counts the k-th smallest (2k − M − 1) times.
+    factors = (2.0 * np.arange(1, members + 1) - members - 1) / (members * (members - 1))
+    return np.tensordot(factors, np.sort(values, axis=0), axes=1)
+
+
+def fair_crps(forecast: FloatArray, truth: FloatArray) -> FloatArray:
+    """Fair CRPS at every point: mean |x − y| − ΣΣ|xᵢ − xⱼ| / (2 M (M − 1)); of one member, the absolute error.
+
+    Parameters
+    ----------
+    forecast : array (member, …)
+    truth : array (…)
+        In the same units.
+
+    Returns
+    -------
+    array (…)
+    """
+    error = np.asarray(forecast, dtype=np.float64) - truth
+    distance = np.abs(error).mean(axis=0)
+    return distance - half_difference(error) if len(error) > 1 else distance
+
+
+def plain_crps(forecast: FloatArray, truth: FloatArray) -> FloatArray:
+    """CRPS of the members' empirical distribution: as `fair_crps`, with M² in place of M (M − 1)."""
+    error = np.asarray(forecast, dtype=np.float64) - truth
+    members = len(error)
+    distance = np.abs(error).mean(axis=0)
+    return distance - half_difference(error) * (members - 1) / members if members > 1 else distance
+
+
+def reference_terms(name: str, error: FloatArray, weights: FloatArray) -> dict[str, FloatArray]:
+    """Area means of the errors of a single reference forecast, ``(lead,)``.
+
+    Parameters
+    ----------
+    name : str
+        What the terms begin with.
+    error : array (lead, point)
+        Reference − truth; NaN where there is no reference.
+    weights : array (point,)
+        Sum 1.
+    """
+    return {f"{name}_squared_error": error**2 @ weights, f"{name}_absolute_error": np.abs(error) @ weights}
+
+
+def anomaly_terms(forecast: FloatArray, truth: FloatArray, weights: FloatArray) -> dict[str, FloatArray]:
+    """Area means of products of anomalies, for the anomaly correlation, ``(lead,)``.
+
+    Parameters
+    ----------
+    forecast, truth : array (lead, point)
+        Ensemble mean and truth, less the climatology.
+    weights : array (point,)
+        Sum 1.
+    """
+    return {
+        "anomaly_product": (forecast * truth) @ weights,
+        "anomaly_forecast": forecast**2 @ weights,
+        "anomaly_truth": truth**2 @ weights,
+    }
+
+
+def rank_counts(error: FloatArray, weights: FloatArray, generator: np.random.Generator) -> FloatArray:
+    """Area share of every rank of the truth among the members, ``(lead, member + 1)``.
+
+    Equal values, frequent in packed fields and in humidity, are put in an order drawn at random: otherwise they
+    would pile up in a rank of their own making (Hamill, Mon. Weather Rev. 129, 2001).
+
+    Parameters
+    ----------
+    error : array (member, lead, point)
+        Member − truth.
+    weights : array (point,)
+        Sum 1.
+    generator : numpy.random.Generator
+        Used for ties only.
+    """
+    members, leads, _ = error.shape
+    rank = np.count_nonzero(error < 0, axis=0)
+    ties = np.count_nonzero(error == 0, axis=0)
+    tied = ties > 0
+    if tied.any():
+        rank[tied] += generator.integers(0, ties[tied] + 1)
+    return _histogram(rank, members + 1, np.broadcast_to(weights, (leads, weights.size)))
+
+
+def _histogram(index: IntArray, bins: int, weights: FloatArray) -> FloatArray:
+    """Sum of weights of every bin, ``(lead, bin)``."""
+    leads = len(index)
+    flat = index + bins * np.arange(leads)[:, None]
+    sums: FloatArray = np.bincount(flat.ravel(), weights.ravel(), minlength=leads * bins).astype(np.float64)
+    return sums.reshape(leads, bins)
+
+
+def event_terms(
+    name: str, chance: float, probability: FloatArray, happened: FloatArray, members: int, weights: FloatArray
+) -> dict[str, FloatArray]:
+    """Area means for the Brier score of an event, ``(lead,)``.
+
+    Source for the fair score: Ferro, Q. J. R. Meteorol. Soc. 140 (2014): less p (1 − p) / (M − 1).
+
+    Parameters
+    ----------
+    name : str
+        What the terms begin with.
+    chance : float
+        Climatological probability of the event.
+    probability : array (lead, point)
+        Share of members for which it happens.
+    happened : array (lead, point)
+        1 where it did, else 0.
+    members : int
+        Size of the ensemble.
+    weights : array (point,)
+        Sum 1.
+    """
+    terms = {
+        f"{name}_brier": (probability - happened) ** 2 @ weights,
+        f"{name}_climatology_brier": (chance - happened) ** 2 @ weights,
+    }
+    if members > 1:
+        terms[f"{name}_sampling"] = (probability * (1 - probability)) @ weights / (members - 1)
+    return terms
+
+
+def reliability_counts(probability: FloatArray, happened: FloatArray, members: int, weights: FloatArray) -> FloatArray:
+    """Area share, and sums of forecast probability and of events, by bin of probability, ``(lead, bin, 3)``.
+
+    Parameters
+    ----------
+    probability, happened, members, weights
+        As in `event_terms`.
+    """
+    bins = min(members + 1, RELIABILITY_BINS)
+    # The nudge keeps the halves, which are exact in tenths only by luck, on one side.
+    index = np.rint(probability * (bins - 1) - 1e-9).astype(np.int64)
+    area = np.broadcast_to(weights, probability.shape)
+    parts = (area, area * probability, area * happened)
+    return np.stack([_histogram(index, bins, part) for part in parts], axis=-1)

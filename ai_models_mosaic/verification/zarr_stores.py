@@ -1,0 +1,314 @@
+"""Forecasts and truth in Zarr stores in the layouts of WeatherBench 2.
+
+Dimensions may come in any order and direction, and under the names that are usual. A store is read one variable at a
+time, for the wanted levels and times only.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..arrays import FloatArray, IntArray
+from ..channels import Channel
+from ..errors import InputError
+from ..grid import LatLonGrid
+from ..zarr_input import DIMENSIONS
+from .cases import Case
+
+if TYPE_CHECKING:
+    import xarray
+
+SPACE = {name: DIMENSIONS[name] for name in ("level", "latitude", "longitude")}
+
+FORECAST_DIMENSIONS = {
+    "init_time": ("init_time", "initial_time", "forecast_reference_time", "time"),
+    "lead_time": ("prediction_timedelta", "lead_time", "step", "timedelta"),
+    "member": ("number", "realization", "sample", "member", "ensemble", "ensemble_member"),
+    **SPACE,
+}
+"""Names that each dimension of a forecast may have; the member may be absent."""
+
+TRUTH_DIMENSIONS = {"time": DIMENSIONS["time"], **SPACE}
+"""Names that each dimension of the truth may have."""
+
+KEPT_BYTES = 256 * 2**20
+"""Fields of the truth that are kept for the next initial date."""
+
+
+class Layout:
+    """A store with its dimensions under one name each, and its fields on a grid.
+
+    Parameters
+    ----------
+    path : str
+        Local path, or a URL that fsspec knows.
+    dimensions : dict of str to tuple of str
+        Names that each dimension may have.
+    optional : tuple of str
+        Dimensions that may be absent.
+
+    Raises
+    ------
+    InputError
+        If the store cannot be opened, lacks a dimension, or is not on a global grid.
+    """
+
+    def __init__(self, path: str, dimensions: dict[str, tuple[str, ...]], optional: tuple[str, ...] = ()) -> None:
+        self.path = path
+        self.dataset = _renamed(_opened(path), path, dimensions, ("level", *optional))
+        self.levels_hpa = [round(float(level)) for level in self.dataset["level"].values] if self.has_levels else []
+        try:
+            self.grid, self._columns, self._rows = _grid(self.dataset)
+        except ValueError as error:
+            raise InputError(f"{path} is not on a usable grid: {error}") from error
+
+    @property
+    def has_levels(self) -> bool:
+        """Whether there are fields on pressure levels."""
+        return "level" in self.dataset.dims
+
+    def require(self, channels: Sequence[Channel]) -> None:
+        """Refuse channels that are not there.
+
+        Raises
+        ------
+        InputError
+            Names all of them.
+        """
+        missing = [channel.name for channel in channels if not self.has(channel)]
+        if missing:
+            raise InputError(
+                f"{self.path} lacks {', '.join(missing)}: expected variables named as in WeatherBench 2, with levels "
+                f"in hPa; got {', '.join(sorted(str(name) for name in self.dataset.data_vars))}"
+                + (f" at {'/'.join(str(level) for level in self.levels_hpa)} hPa" if self.levels_hpa else "")
+            )
+
+    def has(self, channel: Channel) -> bool:
+        """Whether the channel's variable and level are there."""
+        return channel.variable in self.dataset and channel.level_hpa in (None, *self.levels_hpa)
+
+    def read(self, channel: Channel, order: Sequence[str], **indices: object) -> FloatArray:
+        """Values ``(*order, lon, lat)``, of one channel, at the given indices of other dimensions."""
+        level = {} if channel.level_hpa is None else {"level": self.levels_hpa.index(channel.level_hpa)}
+        chosen = self.dataset[channel.variable].isel(**level, **indices)  # type: ignore[arg-type]
+        values: FloatArray = chosen.transpose(*order, "longitude", "latitude").values
+        return values[..., self._columns, :][..., self._rows]
+
+
+def _opened(path: str) -> xarray.Dataset:
+    try:
+        import xarray
+        import zarr  # noqa: F401
+    except ImportError as error:
+        raise InputError(f"reading {path} needs xarray and zarr: pip install 'ai-models-mosaic[verify]'") from error
+    try:
+        return xarray.open_dataset(path, engine="zarr", chunks=None, decode_timedelta=True)
+    except ImportError as error:
+        raise InputError(f"reading {path} needs another package: {error}") from error
+    except Exception as error:
+        raise InputError(f"{path} cannot be opened as a Zarr store: {type(error).__name__}: {error}") from error
+
+
+def _renamed(
+    dataset: xarray.Dataset, path: str, dimensions: dict[str, tuple[str, ...]], optional: Sequence[str]
+) -> xarray.Dataset:
+    found = {
+        wanted: next((name for name in names if name in dataset.dims), None) for wanted, names in dimensions.items()
+    }
+    missing = [wanted for wanted, name in found.items() if name is None and wanted not in optional]
+    if missing:
+        expected = "; ".join(f"{wanted} ({' or '.join(dimensions[wanted])})" for wanted in missing)
+        raise InputError(
+            f"{path} lacks dimensions: expected {expected}; got {', '.join(str(name) for name in dataset.dims)}"
+        )
+    # Coordinates of valid time may have the very name that a dimension gets.
+    clashing = [wanted for wanted, name in found.items() if name not in (None, wanted) and wanted in dataset.variables]
+    return dataset.drop_vars(clashing).rename(
+        {name: wanted for wanted, name in found.items() if name is not None and name != wanted}
+    )
+
+
+def _grid(dataset: xarray.Dataset) -> tuple[LatLonGrid, IntArray, IntArray]:
+    """The grid, and the store's columns and rows in its order."""
+    axes = []
+    for name, turn in (("longitude", True), ("latitude", False)):
+        values = np.round(dataset[name].values.astype(np.float64), 6)
+        # A column given twice, at 0° and at 360°, is the same column.
+        axes.append(np.unique(values % 360 if turn else values, return_index=True))
+    (longitude, columns), (latitude, rows) = axes
+    return LatLonGrid(tuple(longitude.tolist()), tuple(latitude.tolist())), columns, rows
+
+
+def times_of(layout: Layout, name: str) -> list[datetime]:
+    """A store's times, UTC without zone.
+
+    Raises
+    ------
+    InputError
+        If they do not decode to dates.
+    """
+    values = layout.dataset[name].values
+    if not np.issubdtype(values.dtype, np.datetime64):
+        raise InputError(
+            f"{layout.path}: expected {name} to decode to dates, got {values.dtype} ({layout.dataset[name].attrs})"
+        )
+    return values.astype("datetime64[s]").astype(datetime).tolist()
+
+
+def _lead_hours(layout: Layout) -> list[int]:
+    """Lead times in hours; plain integers, which some stores have, are taken as hours."""
+    values = layout.dataset["lead_time"].values
+    if np.issubdtype(values.dtype, np.timedelta64):
+        values = values / np.timedelta64(1, "h")
+    elif not np.issubdtype(values.dtype, np.integer):
+        raise InputError(f"{layout.path}: expected lead times as durations or whole hours, got {values.dtype}")
+    whole = np.rint(values.astype(np.float64))
+    if not np.allclose(values.astype(np.float64), whole):
+        raise InputError(f"{layout.path}: expected lead times of whole hours, got {values.tolist()} h")
+    return whole.astype(int).tolist()
+
+
+class ZarrForecasts:
+    """Forecasts in the layout of WeatherBench 2: initial time, lead time, perhaps member, level, latitude, longitude.
+
+    Parameters
+    ----------
+    path : str
+        Local path, or a URL that fsspec knows.
+    channels : sequence of Channel
+        What will be read.
+    lead_hours : sequence of int
+        Lead times wanted; all if empty. Lead 0 is never verified.
+
+    Raises
+    ------
+    InputError
+        If the store cannot be used, or holds no wanted lead time.
+    """
+
+    def __init__(self, path: str, channels: Sequence[Channel], lead_hours: Sequence[int] = ()) -> None:
+        self._layout = Layout(path, FORECAST_DIMENSIONS, ("member",))
+        self._layout.require(channels)
+        self._times = times_of(self._layout, "init_time")
+        found = _lead_hours(self._layout)
+        self._leads = {lead: index for index, lead in enumerate(found) if lead > 0 and lead in (lead_hours or found)}
+        if not self._leads:
+            raise InputError(f"{path} has none of the lead times {list(lead_hours)} h: it has {found}")
+
+    @property
+    def grid(self) -> LatLonGrid:
+        """Grid of every field."""
+        return self._layout.grid
+
+    def cases(self) -> Iterator[Case]:
+        """One case per initial date, ascending."""
+        dataset = self._layout.dataset
+        members = tuple(_member_numbers(dataset)) if "member" in dataset.dims else (0,)
+        for time, index in sorted(zip(self._times, range(len(self._times)), strict=True)):
+            yield Case(time, members, tuple(sorted(self._leads)), self._reader(index))
+
+    def _reader(self, index: int) -> ReadChannel:
+        return ReadChannel(self._layout, index, [self._leads[lead] for lead in sorted(self._leads)])
+
+
+class ReadChannel:
+    """Reads a channel of one initial date, ``(member, lead, lon, lat)``.
+
+    Parameters
+    ----------
+    layout : Layout
+        The store.
+    time : int
+        Index of the initial date.
+    leads : sequence of int
+        Indices of the lead times.
+    """
+
+    def __init__(self, layout: Layout, time: int, leads: Sequence[int]) -> None:
+        self._layout, self._time, self._leads = layout, time, list(leads)
+
+    def __call__(self, channel: Channel) -> FloatArray:
+        """The values, as the store has them."""
+        has_members = "member" in self._layout.dataset[channel.variable].dims
+        order = ("member", "lead_time") if has_members else ("lead_time",)
+        values = self._layout.read(channel, order, init_time=self._time, lead_time=self._leads)
+        return values if has_members else values[None]
+
+
+def _member_numbers(dataset: xarray.Dataset) -> list[int]:
+    """Numbers of the members: the coordinate if it is of distinct integers, else counted from 1."""
+    count = dataset.sizes["member"]
+    values = dataset["member"].values if "member" in dataset.coords else np.arange(1, count + 1)
+    whole = np.issubdtype(values.dtype, np.integer) and len(set(values.tolist())) == count
+    return values.tolist() if whole else list(range(1, count + 1))
+
+
+class ZarrTruth:
+    """Fields by valid time, from one store or several.
+
+    Memory holds what neighbouring initial dates share, up to `KEPT_BYTES`, whatever the number of dates.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        Stores in the layout of WeatherBench 2, on one grid: time, level, latitude, longitude.
+    channels : sequence of Channel
+        What will be read.
+
+    Raises
+    ------
+    InputError
+        If a store cannot be used, or they differ in grid.
+    """
+
+    def __init__(self, paths: Sequence[str], channels: Sequence[Channel]) -> None:
+        self._layouts = [Layout(path, TRUTH_DIMENSIONS) for path in paths]
+        self._where: dict[datetime, tuple[int, int]] = {}
+        for store, layout in enumerate(self._layouts):
+            layout.require(channels)
+            if not layout.grid.same_points(self.grid):
+                raise InputError(f"{layout.path} is on {layout.grid}, but {paths[0]} on {self.grid}")
+            self._where |= {time: (store, index) for index, time in enumerate(times_of(layout, "time"))}
+        self._kept: OrderedDict[tuple[str, datetime], FloatArray] = OrderedDict()
+        self._bytes = 0
+
+    @property
+    def grid(self) -> LatLonGrid:
+        """Grid of every field."""
+        return self._layouts[0].grid
+
+    @property
+    def times(self) -> list[datetime]:
+        """All valid times, ascending."""
+        return sorted(self._where)
+
+    def read(self, channel: Channel, times: Sequence[datetime]) -> FloatArray:
+        """Values ``(time, lon, lat)``; NaN everywhere at a time that is not there."""
+        fields = np.full((len(times), *self.grid.shape), np.nan, dtype=np.float32)
+        self._fetch(channel, [time for time in times if (channel.name, time) not in self._kept])
+        for field, time in zip(fields, times, strict=True):
+            if (channel.name, time) in self._kept:
+                self._kept.move_to_end((channel.name, time))
+                field[:] = self._kept[channel.name, time]
+        self._forget()
+        return fields
+
+    def _fetch(self, channel: Channel, times: Sequence[datetime]) -> None:
+        """Read what is not kept yet, each store once: its chunks may hold many times."""
+        for store, layout in enumerate(self._layouts):
+            wanted = sorted({time for time in times if self._where.get(time, (-1, -1))[0] == store})
+            if not wanted:
+                continue
+            values = layout.read(channel, ("time",), time=[self._where[time][1] for time in wanted])
+            for time, field in zip(wanted, values, strict=True):
+                self._kept[channel.name, time] = np.array(field, dtype=np.float32)
+                self._bytes += self._kept[channel.name, time].nbytes
+
+    def _forget(self) -> None:
+        while self._bytes > KEPT_BYTES:
+            self._bytes -= self._kept.popitem(last=False)[1].nbytes
