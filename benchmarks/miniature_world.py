@@ -1,4 +1,6 @@
-"""Verify networks on the miniature world's test run: ``python benchmarks/miniature_world.py --world FOLDER --output FOLDER``.
+"""Verify networks on the test run of the miniature world.
+
+``python benchmarks/miniature_world.py --world FOLDER --output FOLDER``
 
 Every checkpoint makes forecasts from the same initial dates, which are scored against the run itself,
 persistence and the climatology of the training runs (docs/verification.md). A checkpoint whose recipe
@@ -55,14 +57,16 @@ def main() -> None:
     for name, path in (text.split("=", 1) for text in known.checkpoint):
         sums = verify(cases(Path(path), archive, dates, steps, known.members, plan), truth, plan, climatology)
         evaluations.append(Evaluation(name, sums, Bootstrap()))
-        print(f"{name}: {len(sums.dates)} dates, {sums.members} members, after {time.monotonic() - started:.0f} s", flush=True)
+        passed = time.monotonic() - started
+        print(f"{name}: {len(sums.dates)} dates, {sums.members} members, after {passed:.0f} s", flush=True)
     sources = {
         "forecasts": dict(text.split("=", 1) for text in known.checkpoint),
         "truth": ["test.zarr"],
         "climatology": sorted(path.name for path in known.world.glob("train*.zarr")),
     }
     Report(tuple(evaluations), sources).write(known.output)
-    (known.output / "run.json").write_text(json.dumps({"seconds": round(time.monotonic() - started), "threads": known.threads}))
+    about = {"seconds": round(time.monotonic() - started), "threads": known.threads}
+    (known.output / "run.json").write_text(json.dumps(about))
 
 
 def cases(

@@ -14,7 +14,6 @@ from ..variants import STATIC_FEATURES, Architecture
 from .attention import BACKENDS, DEFAULT_BACKEND
 from .layers import Attention, BlockStack, CrossGridAttention, Downsample, RMSNorm, Upsample, empty_buffer, linear
 
-
 LAST = "postprocess.3"
 """The layer that makes the output."""
 

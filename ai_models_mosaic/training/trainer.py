@@ -114,7 +114,8 @@ def ablate(network: MosaicNetwork, recipe: Recipe) -> None:
 
     The deterministic twin hears no noise at all, so that its forecasts are the same for every member.
     """
-    quiet = [name for name, _ in network.named_modules() if name.endswith("noise_bias") and name.startswith(recipe.quiet)]
+    names = [name for name, _ in network.named_modules()]
+    quiet = [name for name in names if name.endswith("noise_bias") and name.startswith(recipe.quiet)]
     if recipe.kind == "mse":
         quiet.append("noise_generator.to_noise")
     for name in quiet:
