@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from ai_models_mosaic.cli import main
 from ai_models_mosaic.verification.plan import find_channels
 
 CHANNELS = "z500,t850,2t"
+DOCUMENTATION = Path(__file__).parent.parent / "docs" / "verification.md"
 TABLES = {"scores.csv", "spectra.csv", "rank_histogram.csv", "reliability.csv", "comparison.csv", "summary.json"}
 PICTURES = {
     "scores.png",
@@ -193,3 +195,14 @@ def test_a_single_date_is_verified_without_intervals(data: Path, tmp_path: Path)
     assert status == 0
     rows = table(tmp_path / "out" / "scores.csv")
     assert {(row["low"], row["high"], row["dates"]) for row in rows} == {("", "", "1")}
+
+
+def test_the_example_of_the_documentation_runs(tmp_path: Path):
+    (program,) = re.findall(
+        r"^```python\n(.*?)^```$", DOCUMENTATION.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+    exec(program, {"folder": tmp_path})  # noqa: S102
+    rows = table(tmp_path / "scores.csv")
+    assert {row["dates"] for row in rows} == {"4"}
+    spread = [float(row["value"]) for row in rows if row["score"] == "spread_skill"]
+    assert spread == pytest.approx([1.0] * 4, abs=0.05)
