@@ -28,7 +28,7 @@ FLOORS = (
         "outputs",
         "options",
     ),
-    ("engines", "assets", "hub", "convert", "integrity", "random_checkpoint", "checkpoint"),
+    ("engines", "assets", "hub", "convert", "integrity", "random_checkpoint", "checkpoint", "onnx_export"),
     ("model",),
     ("variants", "channels", "regrid", "weights_cache", "grid", "state", "arrays", "errors", "__init__"),
 )
@@ -113,6 +113,7 @@ def test_torch_is_known_to_the_network_its_engine_and_the_plugin_alone():
         "doctor",
         "engines",
         "model",
+        "onnx_export",
         "plugin",
         "random_checkpoint",
     }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
 
 from ..arrays import Float32Array
 
@@ -17,6 +19,22 @@ class Engine(Protocol):
     @property
     def description(self) -> str:
         """Device, precision and attention backend, for people."""
+
+    @property
+    def precision(self) -> str:
+        """Precision of the matrix products."""
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The file of the weights."""
+
+    @property
+    def untrained(self) -> bool:
+        """The weights are random and say so."""
+
+    @property
+    def origin(self) -> Mapping[str, Any] | None:
+        """Licence and source of weights whose file says so to the engine alone; None: see `assets.origin`."""
 
     def step(self, history: Float32Array, progress: tuple[float, float], noise: Float32Array) -> Float32Array:
         """Advance a batch of members by one step.
