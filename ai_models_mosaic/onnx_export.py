@@ -216,15 +216,18 @@ def make_model(network: MosaicNetwork, statistics: Statistics, form: Form = DEFA
             optimize=False,
             verbose=False,
         )
-    if program is None:
-        raise RuntimeError("PyTorch's exporter returned nothing")
-    model: onnx_ir.Model = program.model
-    # PyTorch's own rewriting takes longer than the export, and finds nothing more.
-    common.InlinePass()(model)
-    optimizer.fold_constants(model)
-    for tidy in (common.RemoveUnusedNodesPass(), common.DeduplicateInitializersPass()):
-        tidy(model)
-    _name_batch(model, form.batch)
+        if program is None:
+            raise RuntimeError("PyTorch's exporter returned nothing")
+        model: onnx_ir.Model = program.model
+        _name_batch(model, form.batch)
+        # What PyTorch's own rewriting does beyond this takes longer than the export.
+        common.InlinePass()(model)
+        optimizer.fold_constants(model)
+        common.RemoveUnusedNodesPass()(model)
+        # All blocks of a stage have the same rotary tables.
+        common.DeduplicateHashedInitializersPass()(model)
+        # Every node carries the places in the source that it came from, on this machine.
+        common.ClearMetadataAndDocStringPass()(model)
     return model
 
 
@@ -285,8 +288,8 @@ def _name_batch(model: onnx_ir.Model, batch: int | None) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what PyTorch's exporter says to its own developers from the user."""
-    names = ("torch.onnx._internal.exporter._registration", "torch.export")
+    """Keep from the user what the exporter says to its own developers."""
+    names = ("torch.onnx._internal.exporter._registration", "torch.export", "onnx_ir", "onnxscript")
     before: list[tuple[Any, int]] = [(logging.getLogger(name), logging.getLogger(name).level) for name in names]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from . import attention
-from .attention import plain_attention, select_blocks
+from .attention import attention_of_slice, select_blocks
 from .layers import Attention, CrossGridAttention, RMSNorm
 from .network import MosaicNetwork
 
@@ -160,7 +160,7 @@ def local_branch(query: Tensor, key: Tensor, value: Tensor, size: int) -> Tensor
     queries = _grouped(query, key.shape[1], size)
     keys, values = (tensor.unflatten(2, (-1, size)).flatten(1, 2) for tensor in (key, value))
     at_once = _divisor(queries.shape[1], attention.SCORES_AT_ONCE // (queries.shape[2] * size))
-    out = _scan(plain_attention, tuple(_items(tensor, at_once) for tensor in (queries, keys, values)))
+    out = _scan(attention_of_slice, tuple(_items(tensor, at_once) for tensor in (queries, keys, values)))
     return _ungrouped(out, query, key.shape[1], size)
 
 
@@ -182,7 +182,7 @@ def _attend_to_rows(query: Tensor, rows: Tensor, key_blocks: Tensor, value_block
     """Attention of ``(n, query, d)`` to the blocks ``(block, pixel · d)`` that the rows ``(n, count)`` name."""
     shape = (*rows.shape[:1], -1, query.shape[-1])
     key, value = (table.index_select(0, rows.flatten()).view(shape) for table in (key_blocks, value_blocks))
-    return plain_attention(query, key, value)
+    return attention_of_slice(query, key, value)
 
 
 def _interpolate(points: Tensor, toward: Tensor, directions: Tensor, values: Tensor, head: Tensor) -> Tensor:
