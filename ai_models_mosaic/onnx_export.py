@@ -200,10 +200,11 @@ def make_model(network: MosaicNetwork, statistics: Statistics, form: Form = DEFA
 
     architecture = network.architecture
     step = Step(exportable(network, PRECISIONS[form.precision]), statistics).eval()
-    # Any batch but 1, which PyTorch takes for a fixed one.
-    history = torch.zeros(2, architecture.history, *architecture.grid.shape, architecture.channels)
-    noise = torch.zeros(2, architecture.noise_width)
-    members = {0: torch.export.Dim.DYNAMIC}
+    # An open batch is traced with two members: PyTorch takes one for a size that is fixed.
+    batch = form.batch or 2
+    history = torch.zeros(batch, architecture.history, *architecture.grid.shape, architecture.channels)
+    noise = torch.zeros(batch, architecture.noise_width)
+    members = None if form.batch else {0: torch.export.Dim.DYNAMIC}
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(
             step,
@@ -219,7 +220,8 @@ def make_model(network: MosaicNetwork, statistics: Statistics, form: Form = DEFA
         if program is None:
             raise RuntimeError("PyTorch's exporter returned nothing")
         model: onnx_ir.Model = program.model
-        _name_batch(model, form.batch)
+        if form.batch is None:
+            _name_batch(model)
         # What PyTorch's own rewriting does beyond this takes longer than the export.
         common.InlinePass()(model)
         optimizer.fold_constants(model)
@@ -279,11 +281,11 @@ def check_installed() -> None:
         raise OptionError(f"export-onnx needs {' and '.join(absent)}: pip install 'ai-models-mosaic[export]'")
 
 
-def _name_batch(model: onnx_ir.Model, batch: int | None) -> None:
-    """Give the first dimension of states and noise a name, or a size."""
+def _name_batch(model: onnx_ir.Model) -> None:
+    """Give the first dimension of states and noise a name for people."""
     for value in (*model.graph.inputs, *model.graph.outputs):
         if value.name != INPUTS[1] and value.shape is not None:
-            value.shape[0] = batch or "member"
+            value.shape[0] = "member"
 
 
 @contextlib.contextmanager
