@@ -56,7 +56,7 @@ from .state import ForecastStep, InitialState
 from .zarr_input import is_zarr, read_zarr
 
 if TYPE_CHECKING:
-    from .engines import Engine
+    from .engines import LoadedEngine
 
 LOG = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class MosaicModel(Model):  # type: ignore[misc]
             self._metadata = dict(kwargs["metadata"])
             self._writes = output != "none"
             self._initial: InitialState | None = None
-            self._engine: Engine | None = None
+            self._engine: LoadedEngine | None = None
             self._provenance: dict[str, Any] | None = None
             kwargs["date"] = f"{parse_date(str(kwargs['date'])):%Y%m%d}"
             kwargs["time"] = parse_hour(kwargs["time"])
@@ -222,7 +222,7 @@ class MosaicModel(Model):  # type: ignore[misc]
             return wanted_time(date if _given("--date", date) else None, time if _given("--time", time) else None)
         return wanted_time(date, time)
 
-    def _prepare(self) -> Callable[[], Engine]:
+    def _prepare(self) -> Callable[[], LoadedEngine]:
         """Everything that can fail before the first field is read; gives what is needed only after that."""
         load = self._prepare_onnx() if self.options.engine == "onnx" else self._prepare_torch()
         if self._writes:
@@ -232,7 +232,7 @@ class MosaicModel(Model):  # type: ignore[misc]
             self._service = self._check_service()
         return load
 
-    def _prepare_onnx(self) -> Callable[[], Engine]:
+    def _prepare_onnx(self) -> Callable[[], LoadedEngine]:
         """Open the graph at once: only its session tells what it is, and where it really runs."""
         from .engines.onnx import load_engine
 
@@ -247,7 +247,7 @@ class MosaicModel(Model):  # type: ignore[misc]
         )
         return lambda: engine
 
-    def _prepare_torch(self) -> Callable[[], Engine]:
+    def _prepare_torch(self) -> Callable[[], LoadedEngine]:
         """Check the weights and choose a device."""
         assets = locate(self.variant, Path(self.assets), self.options.checkpoint)
         check_assets(self.variant, assets, full=self.options.verify_assets)
@@ -281,7 +281,7 @@ class MosaicModel(Model):  # type: ignore[misc]
             raise InputError(f"--file {self._file}: expected GRIB messages, got {type(fields).__name__}")
         return read_initial_state(fields, grid, lags, self._wanted)
 
-    def _load_torch(self, assets: Assets, device: Any) -> Engine:
+    def _load_torch(self, assets: Assets, device: Any) -> LoadedEngine:
         from .engines.torch import load_engine
 
         precision = self.options.precision
@@ -290,7 +290,7 @@ class MosaicModel(Model):  # type: ignore[misc]
         LOG.info("Loading the weights of %s", assets.checkpoint)
         return load_engine(self.variant, assets, device, precision)
 
-    def _announce(self, engine: Engine, ensemble: Ensemble) -> None:
+    def _announce(self, engine: LoadedEngine, ensemble: Ensemble) -> None:
         if engine.untrained:
             LOG.warning(
                 "These weights are UNTRAINED, random numbers: the forecast shows that all works, and nothing else"

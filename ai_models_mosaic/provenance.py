@@ -17,7 +17,7 @@ from .options import Options
 from .state import InitialState
 
 if TYPE_CHECKING:
-    from .engines import Engine
+    from .engines import LoadedEngine
 
 SUFFIX = ".provenance.json"
 
@@ -40,7 +40,7 @@ def gather(
     options: Options,
     steps: int,
     initial: InitialState | None,
-    engine: Engine | None,
+    engine: LoadedEngine | None,
     metadata: Mapping[str, str],
 ) -> dict[str, Any]:
     """Provenance of a run, as JSON can hold it.
@@ -55,7 +55,7 @@ def gather(
         Steps made.
     initial : InitialState or None
         Where the forecast started.
-    engine : Engine or None
+    engine : LoadedEngine or None
         What ran it.
     metadata : mapping of str to str
         The user's GRIB keys.

@@ -20,22 +20,6 @@ class Engine(Protocol):
     def description(self) -> str:
         """Device, precision and attention backend, for people."""
 
-    @property
-    def precision(self) -> str:
-        """Precision of the matrix products."""
-
-    @property
-    def checkpoint(self) -> Path | None:
-        """The file of the weights."""
-
-    @property
-    def untrained(self) -> bool:
-        """The weights are random and say so."""
-
-    @property
-    def origin(self) -> Mapping[str, Any] | None:
-        """Licence and source of weights whose file says so to the engine alone; None: see `assets.origin`."""
-
     def step(self, history: Float32Array, progress: tuple[float, float], noise: Float32Array) -> Float32Array:
         """Advance a batch of members by one step.
 
@@ -56,3 +40,23 @@ class Engine(Protocol):
 
     def memory_bytes(self, members: int) -> int:
         """Estimated peak memory of one step of so many members, weights included."""
+
+
+class LoadedEngine(Engine, Protocol):
+    """An engine with weights of a file, as a run announces and records it."""
+
+    @property
+    def precision(self) -> str:
+        """Precision of the matrix products."""
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The file of the weights."""
+
+    @property
+    def untrained(self) -> bool:
+        """The weights are random and say so."""
+
+    @property
+    def origin(self) -> Mapping[str, Any] | None:
+        """Licence and source of weights whose file says so to the engine alone; None: see `assets.origin`."""

@@ -18,6 +18,7 @@ import numpy as np
 from ..arrays import Float32Array
 from ..channels import CHANNELS
 from ..errors import CheckpointError, OptionError
+from ..integrity import digest_of
 from ..variants import Variant
 
 LOG = logging.getLogger(__name__)
@@ -263,8 +264,6 @@ class OnnxEngine:
         If the file is damaged, or not an export of this package.
     """
 
-    origin: Mapping[str, Any]
-
     def __init__(
         self,
         path: Path,
@@ -284,11 +283,17 @@ class OnnxEngine:
         self._device = DEVICE_OF_PROVIDER.get(self.providers[0], "cpu")
         options = self._session.get_provider_options().get(self.providers[0], {})
         self._device_id = int(options.get("device_id", 0)) if self._device != "cpu" else 0
-        self.origin = {
+
+    @property
+    def origin(self) -> Mapping[str, Any]:
+        """What the graph says of its weights, the digest of those beside it, and the providers that there were."""
+        data = data_path(self.checkpoint)
+        return {
             "licence": self.card.licence,
             "source": self.card.source,
             "revision": self.card.revision,
             "exported_from_sha256": self.card.weights_sha256,
+            "data_sha256": digest_of(data) if data.is_file() else None,
             "opset": self.card.opset,
             "providers": list(self.providers),
         }
@@ -321,9 +326,6 @@ class OnnxEngine:
         """Advance a batch of members by one step; see `Engine.step`."""
         if self.card.batch in (None, len(history)):
             return self._step(history, progress, noise)
-        if self.card.batch == 1:
-            parts = zip(history, noise, strict=True)
-            return np.concatenate([self._step(one[None], progress, epsilon[None]) for one, epsilon in parts])
         return self._padded(history, progress, noise, self.card.batch or 1)
 
     def memory_bytes(self, members: int) -> int:
