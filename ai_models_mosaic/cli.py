@@ -75,6 +75,15 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("target", type=Path, metavar="OUT.safetensors")
     convert.set_defaults(command=_convert_checkpoint)
 
+    export = commands.add_parser("export-onnx", help="write a step of the network as an ONNX model, for --engine onnx")
+    export.add_argument("--variant", choices=sorted(VARIANTS), required=True)
+    export.add_argument("--assets", type=Path, default=Path(os.environ.get("AI_MODELS_ASSETS", ".")), metavar="FOLDER")
+    export.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights to use instead of the variant's")
+    export.add_argument("--output", type=Path, required=True, metavar="FILE.onnx")
+    export.add_argument("--precision", choices=["float32", "float16"], default="float32")
+    export.add_argument("--batch", type=int, metavar="N", help="members per call, if fixed (default: any number)")
+    export.set_defaults(command=_export_onnx)
+
     random = commands.add_parser(
         "random-checkpoint", help="write untrained weights, to try an installation or a machine's memory"
     )
@@ -138,6 +147,18 @@ def _verify(known: argparse.Namespace) -> None:
 
     for path in run(known):
         print(path)
+
+
+def _export_onnx(known: argparse.Namespace) -> None:
+    from .assets import locate
+    from .onnx_export import Form, export_onnx
+
+    variant = VARIANTS[known.variant]
+    assets = locate(variant, known.assets, known.checkpoint)
+    card = export_onnx(variant, assets, known.output, Form(known.precision, known.batch))
+    members = "any number of members" if card.batch is None else f"{card.batch} members"
+    untrained = ", UNTRAINED" if card.untrained else ""
+    print(f"{known.output}: variant {variant.name}, {card.precision}, {members}, opset {card.opset}{untrained}")
 
 
 def _random_checkpoint(known: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .engines.onnx import ANYWHERE, Provider
 from .errors import OptionError
 from .variants import VARIANTS
 
@@ -41,6 +42,12 @@ class Options:
         How long a service may be out of reach once requests are queued.
     verify_assets : bool
         Hash all assets, not only those that changed.
+    engine : str
+        ``torch`` or ``onnx``.
+    onnx_model : Path or None
+        The graph that the engine ``onnx`` runs.
+    onnx_provider : Provider
+        Where it runs.
     """
 
     variant: str
@@ -53,6 +60,9 @@ class Options:
     input_grid_deg: float | None
     patience_s: float = 600.0
     verify_assets: bool = False
+    engine: str = "torch"
+    onnx_model: Path | None = None
+    onnx_provider: Provider = ANYWHERE
 
 
 def parser() -> argparse.ArgumentParser:
@@ -127,6 +137,24 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="hash weights and other assets before the run, even where size and time are as they were when checked",
     )
+    made.add_argument(
+        "--engine",
+        choices=["torch", "onnx"],
+        default="torch",
+        help="what runs the network: PyTorch, or ONNX Runtime with the graph of --onnx-model (default: torch)",
+    )
+    made.add_argument(
+        "--onnx-model",
+        type=Path,
+        metavar="FILE",
+        help="graph for --engine onnx, with its weights inside, as ai-models-mosaic export-onnx writes it",
+    )
+    made.add_argument(
+        "--onnx-provider",
+        metavar="NAME[,KEY=VALUE...]",
+        help="where --engine onnx runs, and options handed on, such as CUDA,device_id=1; what cannot be had is "
+        "refused. Without it a GPU is taken where ONNX Runtime was built for one, else the CPU",
+    )
     return made
 
 
@@ -173,6 +201,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
         raise OptionError(f"--seed: expected 0 to 2**64 - 1, got {known.seed}")
     if not 0 <= known.patience < 1e6:
         raise OptionError(f"--patience: expected minutes from 0, got {known.patience:g}")
+    _check_engine(known)
     return Options(
         variant=known.variant,
         ensemble_size=size,
@@ -184,6 +213,9 @@ def parse_options(arguments: Sequence[str]) -> Options:
         input_grid_deg=known.input_grid,
         patience_s=60 * known.patience,
         verify_assets=known.verify_assets,
+        engine=known.engine,
+        onnx_model=known.onnx_model,
+        onnx_provider=parse_provider(known.onnx_provider),
     )
 
 
@@ -211,6 +243,49 @@ def parse_members(text: str) -> tuple[int, ...]:
     if repeated:
         raise OptionError(f"--member-number: expected each member once, got {repeated[0]} twice in {text!r}")
     return tuple(numbers)
+
+
+def parse_provider(text: str | None) -> Provider:
+    """A provider of ONNX Runtime and its options, from text such as ``CUDA,device_id=1``.
+
+    Parameters
+    ----------
+    text : str or None
+        A name, with or without its ending ``ExecutionProvider``, then options.
+
+    Raises
+    ------
+    OptionError
+        If it is of another form.
+    """
+    if text is None:
+        return ANYWHERE
+    name, *options = (part.strip() for part in text.split(","))
+    pairs = tuple((key, value) for key, found, value in (option.partition("=") for option in options) if key and found)
+    if not re.fullmatch(r"\w+", name) or len(pairs) != len(options):
+        raise OptionError(
+            f"--onnx-provider: expected a name and perhaps options, such as CPU or CUDA,device_id=1, got {text!r}"
+        )
+    return Provider(name.removesuffix("ExecutionProvider") + "ExecutionProvider", pairs)
+
+
+def _check_engine(known: argparse.Namespace) -> None:
+    """Refuse options of one engine that are given to the other."""
+    if known.engine == "onnx":
+        if known.onnx_model is None:
+            raise OptionError(
+                "--engine onnx: expected --onnx-model FILE as well, which ai-models-mosaic export-onnx makes of "
+                "a checkpoint"
+            )
+        if known.checkpoint is not None:
+            raise OptionError(
+                "--checkpoint: the engine onnx takes its weights from --onnx-model; export that checkpoint, or give "
+                "--engine torch"
+            )
+        return
+    for option in ("onnx_model", "onnx_provider"):
+        if getattr(known, option) is not None:
+            raise OptionError(f"--{option.replace('_', '-')} is for --engine onnx, and the engine is torch; give both")
 
 
 def _refuse(message: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -56,7 +56,7 @@ from .state import ForecastStep, InitialState
 from .zarr_input import is_zarr, read_zarr
 
 if TYPE_CHECKING:
-    from .engines.torch import TorchEngine
+    from .engines import LoadedEngine
 
 LOG = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class MosaicModel(Model):  # type: ignore[misc]
             self._metadata = dict(kwargs["metadata"])
             self._writes = output != "none"
             self._initial: InitialState | None = None
-            self._engine: TorchEngine | None = None
+            self._engine: LoadedEngine | None = None
             self._provenance: dict[str, Any] | None = None
             kwargs["date"] = f"{parse_date(str(kwargs['date'])):%Y%m%d}"
             kwargs["time"] = parse_hour(kwargs["time"])
@@ -175,9 +175,9 @@ class MosaicModel(Model):  # type: ignore[misc]
         """Read, forecast, write."""
         with _plain_errors(debug=self.debug):
             self._provenance = None
-            device, assets = self._prepare()
+            load = self._prepare()
             self._initial = initial = self._read_input()
-            self._engine = engine = self._load_engine(assets, device)
+            self._engine = engine = load()
             ensemble = Ensemble(self.options.seed, self.options.members, self.options.members_per_batch)
             self._announce(engine, ensemble)
             with self._output(initial, untrained=engine.untrained) as output:
@@ -222,15 +222,35 @@ class MosaicModel(Model):  # type: ignore[misc]
             return wanted_time(date if _given("--date", date) else None, time if _given("--time", time) else None)
         return wanted_time(date, time)
 
-    def _prepare(self) -> tuple[Any, Assets]:
-        """Everything that can fail before the first field is read."""
-        assets = locate(self.variant, Path(self.assets), self.options.checkpoint)
-        check_assets(self.variant, assets, full=self.options.verify_assets)
+    def _prepare(self) -> Callable[[], LoadedEngine]:
+        """Everything that can fail before the first field is read; gives what is needed only after that."""
+        load = self._prepare_onnx() if self.options.engine == "onnx" else self._prepare_torch()
         if self._writes:
             any_time = Labels(datetime(2000, 1, 1), self.options.ensemble_size, self._metadata)
             check_output(self.path, self.variant.architecture.grid, any_time)
         if self._source in SOURCES:
             self._service = self._check_service()
+        return load
+
+    def _prepare_onnx(self) -> Callable[[], LoadedEngine]:
+        """Open the graph at once: only its session tells what it is, and where it really runs."""
+        from .engines.onnx import load_engine
+
+        engine = load_engine(
+            self.variant,
+            self.options.onnx_model or Path(),
+            provider=self.options.onnx_provider,
+            only_gpu=self.only_gpu,
+            threads=self.num_threads if _given("--num-threads", self.num_threads) else None,
+            deterministic=self.deterministic,
+            precision=self.options.precision,
+        )
+        return lambda: engine
+
+    def _prepare_torch(self) -> Callable[[], LoadedEngine]:
+        """Check the weights and choose a device."""
+        assets = locate(self.variant, Path(self.assets), self.options.checkpoint)
+        check_assets(self.variant, assets, full=self.options.verify_assets)
         import torch
 
         from .engines.torch import choose_device
@@ -239,7 +259,8 @@ class MosaicModel(Model):  # type: ignore[misc]
             torch.set_num_threads(self.num_threads)
         if self.deterministic:
             self.torch_deterministic_mode()
-        return choose_device(only_gpu=self.only_gpu), assets
+        device = choose_device(only_gpu=self.only_gpu)
+        return lambda: self._load_torch(assets, device)
 
     def _check_service(self) -> Service:
         """The service to read from, found able to answer."""
@@ -260,7 +281,7 @@ class MosaicModel(Model):  # type: ignore[misc]
             raise InputError(f"--file {self._file}: expected GRIB messages, got {type(fields).__name__}")
         return read_initial_state(fields, grid, lags, self._wanted)
 
-    def _load_engine(self, assets: Assets, device: Any) -> TorchEngine:
+    def _load_torch(self, assets: Assets, device: Any) -> LoadedEngine:
         from .engines.torch import load_engine
 
         precision = self.options.precision
@@ -269,7 +290,7 @@ class MosaicModel(Model):  # type: ignore[misc]
         LOG.info("Loading the weights of %s", assets.checkpoint)
         return load_engine(self.variant, assets, device, precision)
 
-    def _announce(self, engine: TorchEngine, ensemble: Ensemble) -> None:
+    def _announce(self, engine: LoadedEngine, ensemble: Ensemble) -> None:
         if engine.untrained:
             LOG.warning(
                 "These weights are UNTRAINED, random numbers: the forecast shows that all works, and nothing else"

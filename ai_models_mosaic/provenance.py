@@ -17,11 +17,21 @@ from .options import Options
 from .state import InitialState
 
 if TYPE_CHECKING:
-    from .engines.torch import TorchEngine
+    from .engines import LoadedEngine
 
 SUFFIX = ".provenance.json"
 
-PACKAGES = ("ai-models", "earthkit-data", "eccodes", "healpix", "numpy", "safetensors", "scikit-learn", "torch")
+PACKAGES = (
+    "ai-models",
+    "earthkit-data",
+    "eccodes",
+    "healpix",
+    "numpy",
+    "onnxruntime",
+    "safetensors",
+    "scikit-learn",
+    "torch",
+)
 
 
 def gather(
@@ -30,7 +40,7 @@ def gather(
     options: Options,
     steps: int,
     initial: InitialState | None,
-    engine: TorchEngine | None,
+    engine: LoadedEngine | None,
     metadata: Mapping[str, str],
 ) -> dict[str, Any]:
     """Provenance of a run, as JSON can hold it.
@@ -45,7 +55,7 @@ def gather(
         Steps made.
     initial : InitialState or None
         Where the forecast started.
-    engine : TorchEngine or None
+    engine : LoadedEngine or None
         What ran it.
     metadata : mapping of str to str
         The user's GRIB keys.
@@ -82,9 +92,9 @@ def gather(
             "file": str(path),
             "sha256": digest_of(path) if path else None,
             "untrained": engine.untrained,
-            **(origin(path) if path else {}),
+            **(engine.origin if engine.origin is not None else origin(path) if path else {}),
         }
-        if options.checkpoint is None and not found["weights"].get("licence"):
+        if engine.origin is None and options.checkpoint is None and not found["weights"].get("licence"):
             found["weights"]["licence"] = LICENCE
     return found
 

@@ -31,7 +31,7 @@ FLOORS = (
         "training",
         "world",
     ),
-    ("engines", "assets", "hub", "convert", "integrity", "random_checkpoint", "checkpoint"),
+    ("engines", "assets", "hub", "convert", "integrity", "random_checkpoint", "checkpoint", "onnx_export"),
     ("model",),
     ("variants", "channels", "regrid", "weights_cache", "grid", "state", "arrays", "errors", "harmonics", "__init__"),
 )
@@ -116,6 +116,7 @@ def test_torch_is_known_to_the_network_its_engine_and_the_plugin_alone():
         "doctor",
         "engines",
         "model",
+        "onnx_export",
         "plugin",
         "random_checkpoint",
         "training",

@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from ai_models_mosaic.engines.onnx import Provider
 from ai_models_mosaic.errors import OptionError
-from ai_models_mosaic.options import Options, parse_members, parse_options, parser
+from ai_models_mosaic.options import Options, parse_members, parse_options, parse_provider, parser
 
 MEMBERS = "--member-number: expected numbers from 1 and ranges, such as 1,3,5-8, got "
 
@@ -19,6 +20,16 @@ EXAMPLES = {
     "--input-grid": ("0.5", {"input_grid_deg": 0.5}),
     "--patience": ("2.5", {"patience_s": 150.0}),
     "--verify-assets": (None, {"verify_assets": True}),
+    "--engine": ("onnx --onnx-model m.onnx", {"engine": "onnx", "onnx_model": Path("m.onnx")}),
+    "--onnx-model": ("m.onnx --engine onnx", {"engine": "onnx", "onnx_model": Path("m.onnx")}),
+    "--onnx-provider": (
+        "CUDA,device_id=1 --engine onnx --onnx-model m.onnx",
+        {
+            "engine": "onnx",
+            "onnx_model": Path("m.onnx"),
+            "onnx_provider": Provider("CUDAExecutionProvider", (("device_id", "1"),)),
+        },
+    ),
 }
 
 DEFAULTS = {
@@ -32,6 +43,9 @@ DEFAULTS = {
     "input_grid_deg": None,
     "patience_s": 600.0,
     "verify_assets": False,
+    "engine": "torch",
+    "onnx_model": None,
+    "onnx_provider": Provider(),
 }
 
 
@@ -71,7 +85,8 @@ def test_every_documented_option_is_accepted_and_changes_what_it_should_and_no_m
     [(option, choice) for option, action in documented().items() for choice in action.choices or ()],
 )
 def test_every_documented_choice_is_accepted(option, choice):
-    assert getattr(parse_options([option, choice]), option.removeprefix("--")) == choice
+    needed = ["--onnx-model", "m.onnx"] if choice == "onnx" else []
+    assert getattr(parse_options([option, choice, *needed]), option.removeprefix("--")) == choice
 
 
 def test_help_names_the_default_of_every_option_that_has_one():
@@ -167,6 +182,48 @@ def test_the_size_of_the_ensemble_is_what_was_said_and_else_unknown(arguments, s
 )
 def test_a_value_that_makes_no_sense_is_refused(arguments, message):
     assert refused(*arguments.split()) == message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            "--engine onnx",
+            "--engine onnx: expected --onnx-model FILE as well, which ai-models-mosaic export-onnx makes of a checkpoint",
+        ),
+        (
+            "--engine onnx --onnx-model a.onnx --checkpoint b.pt",
+            "--checkpoint: the engine onnx takes its weights from --onnx-model; export that checkpoint, or give "
+            "--engine torch",
+        ),
+        ("--onnx-model a.onnx", "--onnx-model is for --engine onnx, and the engine is torch; give both"),
+        ("--onnx-provider CPU", "--onnx-provider is for --engine onnx, and the engine is torch; give both"),
+    ],
+)
+def test_options_of_one_engine_are_refused_for_the_other(arguments, message):
+    assert refused(*arguments.split()) == message
+
+
+@pytest.mark.parametrize(
+    ("text", "provider"),
+    [
+        (None, Provider()),
+        ("CPU", Provider("CPUExecutionProvider")),
+        ("CPUExecutionProvider", Provider("CPUExecutionProvider")),
+        ("CUDA, device_id=1,x=", Provider("CUDAExecutionProvider", (("device_id", "1"), ("x", "")))),
+    ],
+)
+def test_a_provider_has_a_name_and_perhaps_options(text, provider):
+    assert parse_provider(text) == provider
+
+
+@pytest.mark.parametrize("text", ["", ",device_id=1", "CUDA,device_id", "CUDA,=1", "CUDA device_id=1", "CUDA,,"])
+def test_a_provider_of_another_form_is_refused(text):
+    with pytest.raises(OptionError) as caught:
+        parse_provider(text)
+    assert str(caught.value) == (
+        f"--onnx-provider: expected a name and perhaps options, such as CPU or CUDA,device_id=1, got {text!r}"
+    )
 
 
 @pytest.mark.parametrize("degrees", ["0", "-0.25", "nan", "inf"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
 
 from ..arrays import Float32Array
 
@@ -38,3 +40,23 @@ class Engine(Protocol):
 
     def memory_bytes(self, members: int) -> int:
         """Estimated peak memory of one step of so many members, weights included."""
+
+
+class LoadedEngine(Engine, Protocol):
+    """An engine with weights of a file, as a run announces and records it."""
+
+    @property
+    def precision(self) -> str:
+        """Precision of the matrix products."""
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The file of the weights."""
+
+    @property
+    def untrained(self) -> bool:
+        """The weights are random and say so."""
+
+    @property
+    def origin(self) -> Mapping[str, Any] | None:
+        """Licence and source of weights whose file says so to the engine alone; None: see `assets.origin`."""

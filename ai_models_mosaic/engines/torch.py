@@ -89,6 +89,8 @@ class TorchEngine:
         The weights are random and say so.
     """
 
+    origin = None
+
     def __init__(
         self,
         network: MosaicNetwork,

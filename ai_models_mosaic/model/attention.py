@@ -57,16 +57,16 @@ def plain_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     Tensor (n, query, d)
         In the dtype of `value`.
     """
-    scale = query.shape[-1] ** -0.5
     at_once = max(1, SCORES_AT_ONCE // (query.shape[1] * key.shape[1]))
-
-    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        # Scaled before the product, which half precision could not hold otherwise.
-        probability = torch.softmax(((q * scale) @ k.transpose(1, 2)).float(), dim=-1)
-        return probability.to(v.dtype) @ v
-
     slices = zip(query.split(at_once), key.split(at_once), value.split(at_once), strict=True)
-    return torch.cat([attend(q, k, v) for q, k, v in slices])
+    return torch.cat([attention_of_slice(q, k, v) for q, k, v in slices])
+
+
+def attention_of_slice(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """`plain_attention` with all scores at once."""
+    # Scaled before the product, which half precision could not hold otherwise.
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(1, 2)
+    return torch.softmax(scores.float(), dim=-1).to(value.dtype) @ value
 
 
 def sdpa_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -1,0 +1,433 @@
+"""The ONNX Runtime engine: a step by an exported graph, without PyTorch.
+
+The file says by itself what it is: `Card` is read from its metadata, which `onnx_export` wrote.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..arrays import Float32Array
+from ..channels import CHANNELS
+from ..errors import CheckpointError, OptionError
+from ..integrity import digest_of
+from ..variants import Variant
+
+LOG = logging.getLogger(__name__)
+
+METADATA_KEY = "mosaic"
+"""Metadata go under one key, as JSON, as in checkpoints."""
+
+FORMAT = 1
+"""Of the metadata and the graph's inputs; a file of another is refused."""
+
+INPUTS, OUTPUT = ("history", "progress", "noise"), "next_state"
+
+CPU = "CPUExecutionProvider"
+PREFERRED = ("CUDAExecutionProvider", "ROCMExecutionProvider", "MIGraphXExecutionProvider", "DmlExecutionProvider")
+"""Providers of a GPU, in the order in which they are chosen where ONNX Runtime was built with several."""
+
+DEVICE_OF_PROVIDER = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "cuda"}
+"""Where arrays are bound; all other providers take and give those of the CPU."""
+
+ACTIVATION_COPIES = 20
+"""Fields of the finest stage alive at the peak of a step, per member, as in the torch engine."""
+
+INSTALL = "pip install 'ai-models-mosaic[onnx]' (or onnxruntime-gpu in place of onnxruntime, for NVIDIA GPUs)"
+
+
+@dataclass(frozen=True)
+class Provider:
+    """Where a user wants the graph to run.
+
+    Parameters
+    ----------
+    name : str or None
+        Name of an execution provider of ONNX Runtime; None: a GPU where it has a provider for one, else the CPU.
+    options : tuple of (str, str)
+        Handed to the provider as they are, such as ``device_id``.
+    """
+
+    name: str | None = None
+    options: tuple[tuple[str, str], ...] = ()
+
+
+ANYWHERE = Provider()
+
+
+@dataclass(frozen=True)
+class Card:
+    """What an exported graph says of itself.
+
+    Parameters
+    ----------
+    variant : str
+        Name of the variant.
+    precision : str
+        Of the matrix products.
+    batch : int or None
+        Members that a call takes; None: any number.
+    opset : int
+        Version of the operators.
+    channels : tuple of str
+        Names, in order.
+    longitude_deg, latitude_deg : tuple of float
+        Grid of the state.
+    step_hours : int
+        Length of a step, h.
+    lags_hours : tuple of int
+        Hours of the input states relative to the initial time, oldest first.
+    noise_width : int
+        Width of ε.
+    member_bytes : int
+        One field of the finest stage, float32: what activations are made of.
+    weights_sha256 : str
+        Digest of the checkpoint that was exported.
+    untrained : bool
+        The weights are random and say so.
+    licence, source, revision : str or None
+        Of the weights.
+    format : int
+        `FORMAT` of the file.
+    """
+
+    variant: str
+    precision: str
+    batch: int | None
+    opset: int
+    channels: tuple[str, ...]
+    longitude_deg: tuple[float, ...]
+    latitude_deg: tuple[float, ...]
+    step_hours: int
+    lags_hours: tuple[int, ...]
+    noise_width: int
+    member_bytes: int
+    weights_sha256: str
+    untrained: bool
+    licence: str | None = None
+    source: str | None = None
+    revision: str | None = None
+    format: int = field(default=FORMAT)
+
+    @classmethod
+    def from_metadata(cls, path: Path, metadata: Mapping[str, str]) -> Card:
+        """Read the metadata of a graph.
+
+        Parameters
+        ----------
+        path : Path
+            The file, for messages.
+        metadata : mapping of str to str
+            As ONNX Runtime gives them.
+
+        Raises
+        ------
+        CheckpointError
+            If they were not written by this package, or by a version too different.
+        """
+        said = json.loads(metadata.get(METADATA_KEY, "null"))
+        if not isinstance(said, dict) or said.get("format") != FORMAT:
+            found = f"format {said.get('format')}" if isinstance(said, dict) else "none"
+            raise CheckpointError(
+                f"{path}: expected a model with metadata of format {FORMAT}, as ai-models-mosaic export-onnx writes "
+                f"them, got {found}; export it with this version"
+            )
+        fields: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in said.items()
+        }
+        return cls(**fields)
+
+    def check(self, path: Path, variant: Variant) -> None:
+        """Refuse a graph that does not make the steps of a variant.
+
+        Parameters
+        ----------
+        path : Path
+            The file, for messages.
+        variant : Variant
+            What is to run.
+
+        Raises
+        ------
+        OptionError
+            If it is of another variant.
+        CheckpointError
+            If grid, channels or times are not the variant's.
+        """
+        if self.variant != variant.name:
+            raise OptionError(
+                f"--onnx-model {path} is of variant {self.variant}, and the forecast of {variant.name}; give --variant "
+                f"{self.variant}, or the model of {variant.name}"
+            )
+        grid = variant.architecture.grid
+        pairs = (
+            ("channels", self.channels, tuple(channel.name for channel in CHANNELS)),
+            ("longitudes", self.longitude_deg, grid.longitude_deg),
+            ("latitudes", self.latitude_deg, grid.latitude_deg),
+            ("step_hours", self.step_hours, variant.step_hours),
+            ("lags_hours", self.lags_hours, variant.lags_hours),
+        )
+        wrong = [name for name, found, wanted in pairs if found != wanted]
+        if wrong:
+            raise CheckpointError(
+                f"{path}: expected the {', '.join(wrong)} of variant {variant.name}, got others; export it with this "
+                "version"
+            )
+
+
+def check_installed() -> None:
+    """Say what to install where ONNX Runtime is absent.
+
+    Raises
+    ------
+    OptionError
+        If it is.
+    """
+    if find_spec("onnxruntime") is None:
+        raise OptionError(f"--engine onnx needs ONNX Runtime, which is not installed: {INSTALL}, or leave it out")
+
+
+def load_engine(
+    variant: Variant,
+    path: Path,
+    *,
+    provider: Provider = ANYWHERE,
+    only_gpu: bool = False,
+    threads: int | None = None,
+    deterministic: bool = False,
+    precision: str = "auto",
+) -> OnnxEngine:
+    """The engine of an exported graph.
+
+    Parameters
+    ----------
+    variant : Variant
+        What to run.
+    path : Path
+        The ``.onnx`` file; its external data lie beside it.
+    provider : Provider
+        Where to run.
+    only_gpu : bool
+        Refuse the CPU, also as what a GPU's provider falls back to.
+    threads : int or None
+        Of the CPU; None leaves the choice to ONNX Runtime.
+    deterministic : bool
+        Ask for deterministic kernels.
+    precision : str
+        ``auto``, or what the file must be in.
+
+    Raises
+    ------
+    OptionError
+        If ONNX Runtime or the provider is absent, or the file of another variant or precision.
+    CheckpointError
+        If the file is absent, damaged, or not an export of this package.
+    """
+    check_installed()
+    if not path.is_file():
+        raise CheckpointError(f"--onnx-model {path}: there is no such file; ai-models-mosaic export-onnx makes one")
+    engine = OnnxEngine(path, provider, only_gpu=only_gpu, threads=threads, deterministic=deterministic)
+    engine.card.check(path, variant)
+    if precision not in ("auto", engine.card.precision):
+        raise OptionError(
+            f"--precision {precision}: {path} was exported in {engine.card.precision}; leave the option out, or export "
+            "again with it"
+        )
+    return engine
+
+
+class OnnxEngine:
+    """One step of physical states by ONNX Runtime.
+
+    Parameters
+    ----------
+    path : Path
+        The ``.onnx`` file.
+    provider : Provider
+        Where to run.
+    only_gpu, threads, deterministic
+        As in `load_engine`.
+
+    Raises
+    ------
+    OptionError
+        If the provider is absent, or is not what the session runs on.
+    CheckpointError
+        If the file is damaged, or not an export of this package.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        provider: Provider = ANYWHERE,
+        *,
+        only_gpu: bool = False,
+        threads: int | None = None,
+        deterministic: bool = False,
+    ) -> None:
+        wanted = choose_provider(provider, only_gpu=only_gpu)
+        self.checkpoint = path
+        self._threads = threads
+        self._session = _open(path, wanted, dict(provider.options), threads, deterministic=deterministic)
+        self.providers: tuple[str, ...] = tuple(self._session.get_providers())
+        _check_provider(wanted, self.providers, asked=provider.name is not None, only_gpu=only_gpu)
+        self.card = Card.from_metadata(path, self._session.get_modelmeta().custom_metadata_map)
+        self._device = DEVICE_OF_PROVIDER.get(self.providers[0], "cpu")
+        options = self._session.get_provider_options().get(self.providers[0], {})
+        self._device_id = int(options.get("device_id", 0)) if self._device != "cpu" else 0
+
+    @property
+    def origin(self) -> Mapping[str, Any]:
+        """What the graph says of its weights, the digest of those beside it, and the providers that there were."""
+        data = data_path(self.checkpoint)
+        return {
+            "licence": self.card.licence,
+            "source": self.card.source,
+            "revision": self.card.revision,
+            "exported_from_sha256": self.card.weights_sha256,
+            "data_sha256": digest_of(data) if data.is_file() else None,
+            "opset": self.card.opset,
+            "providers": list(self.providers),
+        }
+
+    @property
+    def noise_width(self) -> int:
+        """Width of ε."""
+        return self.card.noise_width
+
+    @property
+    def precision(self) -> str:
+        """Precision of the matrix products."""
+        return self.card.precision
+
+    @property
+    def untrained(self) -> bool:
+        """The weights are random and say so."""
+        return self.card.untrained
+
+    @property
+    def description(self) -> str:
+        """Provider that the session really has, precision and version, for people."""
+        import onnxruntime
+
+        threads = f" ({self._threads} threads)" if self._threads and self.providers[0] == CPU else ""
+        device = f" (device {self._device_id})" if self._device != "cpu" else threads
+        return f"{self.providers[0]}{device}, {self.precision}, ONNX Runtime {onnxruntime.__version__}"
+
+    def step(self, history: Float32Array, progress: tuple[float, float], noise: Float32Array) -> Float32Array:
+        """Advance a batch of members by one step; see `Engine.step`."""
+        if self.card.batch in (None, len(history)):
+            return self._step(history, progress, noise)
+        return self._padded(history, progress, noise, self.card.batch or 1)
+
+    def memory_bytes(self, members: int) -> int:
+        """Estimated peak memory of one step of so many members, weights included."""
+        files = (self.checkpoint, data_path(self.checkpoint))
+        weights = sum(file.stat().st_size for file in files if file.is_file())
+        return weights + (self.card.batch or members) * ACTIVATION_COPIES * self.card.member_bytes
+
+    def _padded(
+        self, history: Float32Array, progress: tuple[float, float], noise: Float32Array, batch: int
+    ) -> Float32Array:
+        """Members in batches of the fixed size, the last filled up with copies of its first member."""
+        parts = []
+        for first in range(0, len(history), batch):
+            some = np.arange(first, min(first + batch, len(history)))
+            filled = np.concatenate([some, np.full(batch - len(some), first)])
+            parts.append(self._step(history[filled], progress, noise[filled])[: len(some)])
+        return np.concatenate(parts)
+
+    def _step(self, history: Float32Array, progress: tuple[float, float], noise: Float32Array) -> Float32Array:
+        import onnxruntime
+
+        arrays = (history, np.array(progress, dtype=np.float32), noise)
+        binding = self._session.io_binding()
+        # Bound, so that each array is copied to the device once, and none back but the state.
+        for name, array in zip(INPUTS, arrays, strict=True):
+            value = onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self._device, self._device_id)
+            binding.bind_ortvalue_input(name, value)
+        binding.bind_output(OUTPUT, self._device, self._device_id)
+        self._session.run_with_iobinding(binding)
+        return np.array(binding.get_outputs()[0].numpy())
+
+
+def data_path(path: Path) -> Path:
+    """Where the external data of a graph are."""
+    return path.with_name(path.name + ".data")
+
+
+def choose_provider(asked: Provider, *, only_gpu: bool) -> str:
+    """The execution provider to ask ONNX Runtime for.
+
+    Parameters
+    ----------
+    asked : Provider
+        What the user wants.
+    only_gpu : bool
+        Refuse the CPU.
+
+    Raises
+    ------
+    OptionError
+        If this ONNX Runtime has none such.
+    """
+    import onnxruntime
+
+    available = onnxruntime.get_available_providers()
+    if asked.name is not None and asked.name not in available:
+        raise OptionError(
+            f"--onnx-provider: expected one of {', '.join(available)}, which this ONNX Runtime "
+            f"{onnxruntime.__version__} was built with, got {asked.name}"
+        )
+    name = asked.name or next((gpu for gpu in PREFERRED if gpu in available), CPU)
+    if only_gpu and name == CPU:
+        raise OptionError(
+            f"--only-gpu: expected a provider for a GPU, got {', '.join(available)} of ONNX Runtime "
+            f"{onnxruntime.__version__}; install onnxruntime-gpu in place of onnxruntime, or leave the option out to "
+            "run on the CPU"
+        )
+    return name
+
+
+def _check_provider(wanted: str, found: tuple[str, ...], *, asked: bool, only_gpu: bool) -> None:
+    """Refuse, or at least tell, that a session fell back: ONNX Runtime itself goes on without a word."""
+    if found[0] == wanted:
+        return
+    sentence = f"{wanted} could not be started on this machine, and ONNX Runtime fell back to {found[0]}"
+    if asked or only_gpu:
+        option = "--only-gpu" if only_gpu else "--onnx-provider"
+        raise OptionError(
+            f"{option}: {sentence}; its own messages say why, often a CUDA or cuDNN library that is missing or of "
+            "another version"
+        )
+    LOG.warning("%s", sentence)
+
+
+def _open(path: Path, provider: str, options: dict[str, str], threads: int | None, *, deterministic: bool) -> Any:
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.use_deterministic_compute = deterministic
+    # What a step needs at its peak is not kept until the next by an arena that doubles.
+    settings.enable_cpu_mem_arena = False
+    if threads is not None:
+        settings.intra_op_num_threads = threads
+    providers = [(provider, options)] if provider == CPU else [(provider, options), (CPU, {})]
+    try:
+        # Its own fall-back to another provider would be silent.
+        session = onnxruntime.InferenceSession(str(path), settings, providers=providers, enable_fallback=0)
+    except Exception as error:
+        raise CheckpointError(
+            f"{path} cannot be run by ONNX Runtime {onnxruntime.__version__} on {provider}: "
+            f"{(str(error).strip().splitlines() or [type(error).__name__])[0]}"
+        ) from error
+    session.disable_fallback()
+    return session

@@ -1,0 +1,246 @@
+"""The network in a form that can be exported as one graph: the same numbers, by a scan over blocks.
+
+What the released form does in slices, whose number hangs on the batch, becomes the body of a scan
+over items that each belong to one member. So the graph takes any batch, holds the scores of one
+item at a time, and its size grows with neither resolution nor batch.
+Source: specification of the network, sections 5 and 8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from . import attention
+from .attention import attention_of_slice, select_blocks
+from .layers import Attention, CrossGridAttention, RMSNorm
+from .network import MosaicNetwork
+
+GATHERED_AT_ONCE = 2**23
+"""Elements of neighbours' values that an interpolation copies at a time (32 MiB in float32)."""
+
+IN_FLOAT32 = ("preprocess.0", "postprocess.3")
+"""Linear maps from and to the normalised fields: too small to save time, and the last to round."""
+
+
+class Product(nn.Module):
+    """A linear map as a plain product with ``(input, output)`` weights, as graphs have it.
+
+    Parameters
+    ----------
+    weight : Tensor (output, input)
+        As `torch.nn.Linear` holds it.
+    dtype : torch.dtype
+        Precision of the product; inputs are rounded to it.
+    """
+
+    weight: Tensor
+
+    def __init__(self, weight: Tensor, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight.detach().to(dtype).t().contiguous())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(…, input)`` to ``(…, output)``, in the precision of the weights."""
+        return x.to(self.weight.dtype) @ self.weight
+
+
+class ScannedAttention(nn.Module):
+    """`layers.Attention`, with the local and selected branches each a scan over blocks.
+
+    Parameters
+    ----------
+    source : Attention
+        Whose maps and tables it takes over.
+    """
+
+    def __init__(self, source: Attention) -> None:
+        super().__init__()
+        self.maps = nn.ModuleList([source.to_q, source.to_k, source.to_v, source.to_strategy_combine_mlp, source.to_o])
+        self.q_rope, self.k_rope = source.q_rope, source.k_rope
+        self.head_width = source.head_width
+        self.layout = source.layout
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend within ``(batch, pixel, width)``, already normed."""
+        to_q, to_k, to_v, to_gates, to_o = self.maps
+        query, key, value = (self._heads(project(x)) for project in (to_q, to_k, to_v))
+        gates = to_gates(x).float().unflatten(-1, (-1, 3)).softmax(dim=-1).transpose(1, 2)
+        out = self._branches(self.q_rope(query), self.k_rope(key), value, gates)
+        return to_o(out.transpose(1, 2).flatten(2))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
+
+    def _branches(self, query: Tensor, key: Tensor, value: Tensor, gates: Tensor) -> Tensor:
+        """The gated sum; arguments as `attention.block_sparse_attention`."""
+        size = self.layout.sparse
+        means = [tensor.unflatten(2, (-1, size)).float().mean(dim=3) for tensor in (query, key, value)]
+        combined = gates[..., 0:1] * local_branch(query, key, value, self.layout.local)
+        compressed = _compressed(*means)
+        by_block = compressed.unsqueeze(3) * gates[..., 1:2].unflatten(2, (-1, size))
+        combined = combined + by_block.flatten(2, 3)
+        lists = select_blocks(means[0], means[1], self.layout.selected)
+        return combined + gates[..., 2:3] * selected_branch(query, key, value, lists, size)
+
+
+class ScannedInterpolation(nn.Module):
+    """`layers.CrossGridAttention`, with a scan over target points in place of PyTorch's bags of rows.
+
+    Parameters
+    ----------
+    source : CrossGridAttention
+        Whose weights and neighbours it takes over; queries and keys are folded once for all.
+    dtype : torch.dtype
+        Precision of the products with the values.
+    """
+
+    neighbors: Tensor
+    rel_pos: Tensor
+
+    def __init__(self, source: CrossGridAttention, dtype: torch.dtype) -> None:
+        super().__init__()
+        key_weight, value_weight = source.to_kv.weight.detach().chunk(2)
+        # Scores decide between neighbours, and are three numbers per head: always in float32.
+        self.to_directions = Product(source._folded(key_weight), torch.float32)
+        self.to_values = Product(value_weight, dtype)
+        self.to_o = Product(source.to_o.weight, dtype)
+        self.norm = RMSNorm()
+        self.heads, self.sources = source.heads, source.sources
+        targets, count = source.neighbors.shape
+        at_once = _divisor(targets, GATHERED_AT_ONCE // (count * value_weight.shape[0]))
+        self.register_buffer("neighbors", source.neighbors.unflatten(0, (-1, at_once)))
+        self.register_buffer("rel_pos", source.rel_pos.unflatten(0, (-1, at_once)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(batch, source, width)`` to ``(batch, target, width)``."""
+        batch, x = x.shape[0], self.norm(x)
+        directions = self.to_directions(x).flatten(0, 1)
+        # A head's slice of a source point is one row, so that rows need not be turned after gathering.
+        rows = self.to_values(x).float().reshape(batch * self.sources * self.heads, -1)
+        first = torch.arange(batch, device=x.device).view(-1, 1, 1, 1) * self.sources
+        points = (self.neighbors + first).flatten(0, 1)
+        rel_pos = self.rel_pos.expand(batch, -1, -1, -1, -1).flatten(0, 1)
+        head = torch.arange(self.heads, device=x.device)[:, None]
+        out = _scan(_interpolate, (points, rel_pos), (directions, rows, head))
+        return self.to_o(out.view(batch, -1, out.shape[-1])).float()
+
+
+def exportable(network: MosaicNetwork, dtype: torch.dtype = torch.float32) -> MosaicNetwork:
+    """A network of the same weights and numbers that can be exported with any batch.
+
+    Parameters
+    ----------
+    network : MosaicNetwork
+        With its weights; stays as it is.
+    dtype : torch.dtype
+        Precision of the matrix products and their weights. Norms, softmax, residual sums and the
+        choice of blocks stay in float32.
+    """
+    with torch.device("meta"):
+        made = MosaicNetwork(network.architecture)
+    made.load_state_dict(network.state_dict(), assign=True)
+    made.eval().requires_grad_(False)
+    for parent, name, module in list(_children(made)):
+        if isinstance(module, CrossGridAttention):
+            setattr(parent, name, ScannedInterpolation(module, dtype))
+        elif isinstance(module, Attention):
+            setattr(parent, name, ScannedAttention(module))
+    for parent, name, module in list(_children(made)):
+        if isinstance(module, nn.Linear):
+            kept = any(module is made.get_submodule(path) for path in IN_FLOAT32)
+            setattr(parent, name, Product(module.weight, torch.float32 if kept else dtype))
+    return made
+
+
+def local_branch(query: Tensor, key: Tensor, value: Tensor, size: int) -> Tensor:
+    """Attention inside every run of `size` pixels, shapes as `attention.block_sparse_attention`."""
+    queries = _grouped(query, key.shape[1], size)
+    keys, values = (tensor.unflatten(2, (-1, size)).flatten(1, 2) for tensor in (key, value))
+    at_once = _divisor(queries.shape[1], attention.SCORES_AT_ONCE // (queries.shape[2] * size))
+    out = _scan(attention_of_slice, tuple(_items(tensor, at_once) for tensor in (queries, keys, values)))
+    return _ungrouped(out, query, key.shape[1], size)
+
+
+def selected_branch(query: Tensor, key: Tensor, value: Tensor, lists: Tensor, size: int) -> Tensor:
+    """Attention of every query block to the pixels of its selected key blocks, `lists` as `select_blocks` has it."""
+    batch, heads, blocks, count = lists.shape
+    queries = _grouped(query, heads, size)
+    key_blocks, value_blocks = (tensor.reshape(batch * heads * blocks, -1) for tensor in (key, value))
+    first = torch.arange(batch * heads, device=lists.device).view(-1, heads, 1, 1) * blocks
+    rows = (lists + first).flatten(1, 2)
+    keys, width = count * size, query.shape[-1]
+    bound = min(attention.SCORES_AT_ONCE // (queries.shape[2] * keys), attention.GATHERED_AT_ONCE // (keys * width))
+    at_once = _divisor(queries.shape[1], bound)
+    out = _scan(_attend_to_rows, (_items(queries, at_once), _items(rows, at_once)), (key_blocks, value_blocks))
+    return _ungrouped(out, query, heads, size)
+
+
+def _attend_to_rows(query: Tensor, rows: Tensor, key_blocks: Tensor, value_blocks: Tensor) -> Tensor:
+    """Attention of ``(n, query, d)`` to the blocks ``(block, pixel · d)`` that the rows ``(n, count)`` name."""
+    shape = (*rows.shape[:1], -1, query.shape[-1])
+    key, value = (table.index_select(0, rows.flatten()).view(shape) for table in (key_blocks, value_blocks))
+    return attention_of_slice(query, key, value)
+
+
+def _interpolate(points: Tensor, toward: Tensor, directions: Tensor, values: Tensor, head: Tensor) -> Tensor:
+    """Targets ``(target, width)`` from their ``(target, neighbour)`` source points and the directions to them."""
+    count, heads = points.shape[1], head.shape[0]
+    around = directions.index_select(0, points.flatten()).view(-1, count, heads, 3)
+    probability = (around * toward[:, :, None]).sum(dim=-1).softmax(dim=1).transpose(1, 2)
+    chosen = (points[:, None] * heads + head).flatten()
+    gathered = values.index_select(0, chosen).view(-1, heads, count, values.shape[1])
+    return (probability[:, :, None] @ gathered).flatten(1)
+
+
+def _compressed(mean_query: Tensor, mean_key: Tensor, mean_value: Tensor) -> Tensor:
+    """Attention among block means, ``(batch, query head, block, d)``."""
+    batch, heads, blocks, width = mean_key.shape
+    grouped = mean_query.reshape(batch, heads, -1, width)
+    scores = (grouped * width**-0.5) @ mean_key.transpose(2, 3)
+    return (scores.softmax(dim=-1) @ mean_value).reshape(batch, -1, blocks, width)
+
+
+def _grouped(query: Tensor, heads: int, size: int) -> Tensor:
+    """Queries by what shares keys, ``(batch, key/value head · block, ratio · size, d)``."""
+    by_group = query.unflatten(1, (heads, -1)).unflatten(3, (-1, size)).transpose(2, 3)
+    return by_group.flatten(3, 4).flatten(1, 2)
+
+
+def _items(tensor: Tensor, at_once: int) -> Tensor:
+    """``(batch, n, …)`` as items of a scan, ``(batch · n / at_once, at_once, …)``; none has two members."""
+    return tensor.unflatten(1, (-1, at_once)).flatten(0, 1)
+
+
+def _ungrouped(out: Tensor, query: Tensor, heads: int, size: int) -> Tensor:
+    """Items of a scan, each ``(at_once, ratio · size, d)``, back to the layout of `query`."""
+    by_block = out.view(query.shape[0], heads, -1, query.shape[1] // heads, size, query.shape[-1])
+    return by_block.transpose(2, 3).reshape(query.shape)
+
+
+def _scan(body: Callable[..., Tensor], items: tuple[Tensor, ...], shared: tuple[Tensor, ...] = ()) -> Tensor:
+    """``body`` of every item, one after the other, and of what all items share: ``(item, …)``."""
+    if not torch.compiler.is_exporting():
+        return torch.stack([body(*item, *shared) for item in zip(*items, strict=True)])
+
+    def step(carried: Tensor, *arguments: Tensor) -> tuple[Tensor, Tensor]:
+        # Nothing is carried on, but PyTorch has no scan without.
+        return carried.clone(), body(*arguments)
+
+    # The operator itself: its public form would compile every body first.
+    carried = torch.zeros(1, device=items[0].device)
+    return torch.ops.higher_order.scan(step, [carried], list(items), shared)[1]
+
+
+def _divisor(number: int, bound: int) -> int:
+    """The largest divisor of a number that does not exceed a bound, at least 1."""
+    return max(part for part in range(1, max(1, min(number, bound)) + 1) if number % part == 0)
+
+
+def _children(network: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
+    """Every module with its parent and its name there."""
+    for parent in network.modules():
+        for name, module in parent.named_children():
+            yield parent, name, module
