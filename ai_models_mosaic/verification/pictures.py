@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from ..arrays import BoolArray, FloatArray
 from ..channels import Channel
@@ -150,7 +151,7 @@ def _finish(axis: Axes, title: str, bottom: float | None = 0.0) -> None:
     axis.set_xlabel("lead time (days)")
     axis.set_ylim(bottom=bottom)
     axis.grid(alpha=0.25)
-    axis.legend(fontsize=7, frameon=False)
+    axis.legend(fontsize=7, framealpha=0.7, edgecolor="none")
 
 
 def _colours(evaluations: Sequence[Evaluation]) -> list[str]:
@@ -243,7 +244,7 @@ def _spectrum_pages(evaluations: Sequence[Evaluation]) -> Iterator[Page]:
             lower.axhline(1, color=TRUTH, linewidth=0.8)
             lower.set_ylim(0, min(max(2.0, lower.dataLim.ymax), LARGEST_RATIO))
             lower.set_xscale("log")
-            upper.set_ylim(bottom=truth[1:].max() * LEAST_POWER)
+            upper.set_ylim(bottom=max(truth[1:].max() * LEAST_POWER, 0.5 * upper.dataLim.minposy))
             upper.set_title(f"day {first.sums.lead_hours[lead] / 24:g}", fontsize=10)
             upper.set_ylabel(f"power (({pretty(channel.units)})²)" if not column else "")
             lower.set_ylabel("power / truth's power" if not column else "")
@@ -251,8 +252,9 @@ def _spectrum_pages(evaluations: Sequence[Evaluation]) -> Iterator[Page]:
             for axis in (upper, lower):
                 ticks = [wavenumber for wavenumber in (1, 2, 5, 10, 20, 50, 100, 200) if wavenumber < truth.size]
                 axis.set_xticks(ticks, [str(wavenumber) for wavenumber in ticks])
-                axis.grid(alpha=0.25, which="both")
-                axis.legend(fontsize=7, frameon=False)
+                axis.xaxis.set_minor_formatter(NullFormatter())
+                axis.grid(alpha=0.25)
+                axis.legend(fontsize=7, framealpha=0.7, edgecolor="none")
         _title(figure, f"Power spectra of {channel.label} (grey band: {AIM[0]:g} – {AIM[1]:g})", evaluations)
         yield f"spectra_{channel.label}", figure
 

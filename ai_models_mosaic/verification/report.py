@@ -135,6 +135,8 @@ def _headlines(evaluation: Evaluation) -> dict[str, dict[str, dict[str, float | 
 def _spectral_ranges(evaluation: Evaluation) -> dict[str, dict[str, dict[str, list[float | None]]]]:
     """Least and largest ratio of power to the truth's over the meaningful wavenumbers, by kind, channel and lead."""
     sums = evaluation.sums
+    if not sums.spectra:
+        return {}
     first, last = MEANINGFUL_WAVENUMBERS
     mean = evaluation.mean(sums.spectra_power)[0, ..., first : last + 1]
     found = {}

@@ -39,6 +39,8 @@ def score_rows(evaluation: Evaluation) -> Iterator[Row]:
 def spectrum_rows(evaluation: Evaluation) -> Iterator[Row]:
     """Lines of ``spectra.csv``: power by wavenumber of members, mean and truth, and the former over the latter."""
     sums = evaluation.sums
+    if not sums.spectra:
+        return
     mean = evaluation.mean(sums.spectra_power)
     with np.errstate(invalid="ignore", divide="ignore"):
         ratios = [evaluation.bootstrap.interval(mean[:, :, :, kind] / mean[:, :, :, 2]) for kind in (0, 1)]
