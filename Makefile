@@ -8,6 +8,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 ENSEMBLE ?= mini-ensemble.grib
+VERIFICATION ?= mini-verification
 PROJECT = setup.cfg pyproject.toml constraints.txt
 
 .PHONY: forecast test lint types unit bench clean
@@ -16,6 +17,8 @@ forecast: $(VENV)/.installed
 	$(BIN)/ai-models mosaic --variant mini --file examples/mini-input.grib --lead-time 48 \
 		--num-ensemble-members 3 --path $(ENSEMBLE)
 	$(BIN)/ai-models-mosaic inspect $(ENSEMBLE)
+	$(BIN)/ai-models-mosaic verify --forecast mini=$(ENSEMBLE) --truth examples/mini-input.grib examples/mini-truth.grib \
+		--output $(VERIFICATION)
 
 test: lint types unit
 
@@ -36,7 +39,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/grib_encoding.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info *.grib *.grib.partial
+	rm -rf $(VENV) build dist *.egg-info *.grib *.grib.partial $(VERIFICATION)
 
 $(VENV)/.python:
 	@test -n "$(PYTHON)" || { echo "expected Python 3.10, 3.11 or 3.12 with venv and pip; found none. Try: make PYTHON=/path/to/python3.11"; exit 1; }
@@ -44,7 +47,7 @@ $(VENV)/.python:
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.python $(PROJECT)
-	$(INSTALL) --editable .
+	$(INSTALL) --editable '.[verify]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.python $(PROJECT)

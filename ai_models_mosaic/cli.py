@@ -144,9 +144,11 @@ def _convert_checkpoint(known: argparse.Namespace) -> None:
 
 def _verify(known: argparse.Namespace) -> None:
     from .verification.command import run
+    from .verification.report import OVERVIEW
 
-    for path in run(known):
-        print(path)
+    paths = run(known)
+    print((known.output / OVERVIEW).read_text(encoding="utf-8"))
+    print(f"{len(paths)} files in {known.output}")
 
 
 def _export_onnx(known: argparse.Namespace) -> None:

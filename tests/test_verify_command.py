@@ -16,7 +16,15 @@ from ai_models_mosaic.verification.plan import find_channels
 
 CHANNELS = "z500,t850,2t"
 DOCUMENTATION = Path(__file__).parent.parent / "docs" / "verification.md"
-TABLES = {"scores.csv", "spectra.csv", "rank_histogram.csv", "reliability.csv", "comparison.csv", "summary.json"}
+TABLES = {
+    "scores.csv",
+    "spectra.csv",
+    "rank_histogram.csv",
+    "reliability.csv",
+    "comparison.csv",
+    "summary.json",
+    "overview.txt",
+}
 PICTURES = {
     "scores.png",
     "scorecard.png",
@@ -119,11 +127,28 @@ def test_the_summary_says_what_was_verified_and_how(folder: Path, data: Path):
     assert 0 < low < high < 2
 
 
+def test_the_overview_has_the_numbers_of_the_tables(folder: Path):
+    lines = (folder / "overview.txt").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "members: 8 initial dates, 4 members"
+    assert lines[1].split() == ["lead", "RMSE", "persistence", "climatology", "CRPS", "spread/skill"]
+    rows = {
+        row["score"]: float(row["value"])
+        for row in table(folder / "scores.csv")
+        if (row["forecast"], row["channel"], row["lead_hours"]) == ("members", "temperature_850", "48")
+    }
+    (line,) = [
+        line for line in lines[: lines.index("one: 8 initial dates, 1 members")] if "t850" in line and " 48 h" in line
+    ]
+    names = ("rmse_mean", "rmse_persistence", "rmse_climatology", "crps_fair", "spread_skill")
+    assert line.split()[-5:] == [f"{rows[name]:.4g}" for name in names]
+    assert [line.split()[-1] for line in lines if line.startswith("t850")][-1] == "–"
+
+
 def test_the_same_command_writes_the_same_tables_again(data: Path, tmp_path: Path):
     for name in ("a", "b"):
         assert run(data, tmp_path / name, "--no-pictures", "--spectra", "none") == 0
     names = {path.name for path in (tmp_path / "a").iterdir()}
-    assert names == {"scores.csv", "rank_histogram.csv", "summary.json"}
+    assert names == {"scores.csv", "rank_histogram.csv", "summary.json", "overview.txt"}
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 

@@ -18,6 +18,7 @@ import numpy as np
 from .. import __version__
 from ..errors import InputError, OutputError
 from .evaluation import Evaluation, scores_of
+from .overview import overview
 from .tables import Row, comparison_rows, rank_rows, reliability_rows, score_rows, spectrum_rows
 
 LOG = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ TABLES: dict[str, Callable[[Evaluation], Iterator[Row]]] = {
 """Tables that are made of one forecast system at a time."""
 
 SUMMARY = "summary.json"
+OVERVIEW = "overview.txt"
 
 MEANINGFUL_WAVENUMBERS = (1, 15)
 """Wavenumbers over which the summary gives the range of spectral ratios."""
@@ -73,6 +75,8 @@ class Report:
                     written.append(_written(folder / name, text.encode()))
             summary = json.dumps(self.summary(), indent=2, ensure_ascii=False) + "\n"
             written.append(_written(folder / SUMMARY, summary.encode()))
+            lines = chain.from_iterable(map(overview, self.evaluations))
+            written.append(_written(folder / OVERVIEW, "".join(f"{line}\n" for line in lines).encode()))
             for name, picture in draw(self.evaluations) if draw else ():
                 written.append(_written(folder / name, picture))
         except OSError as error:
