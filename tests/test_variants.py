@@ -54,7 +54,7 @@ def test_the_released_variants_have_the_stages_of_the_specification(variant):
     [
         (ERA5, 24, (-24, 0), 24, 2 * 82 + 6 + 4, (240, 121)),
         (HRES, 6, (-18, -12, -6, 0), 20, 4 * 82 + 6 + 4, (240, 121)),
-        (MINI, 24, (-24, 0), 16, 2 * 82 + 6 + 4, (60, 31)),
+        (MINI, 24, (-24, 0), 4, 2 * 82 + 6 + 4, (60, 31)),
     ],
     ids=["era5", "hres", "mini"],
 )
