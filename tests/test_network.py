@@ -265,8 +265,8 @@ def assert_normal(weight, deviation, name):
 def test_initial_weights_have_the_deviations_of_the_specification(initial_weights):
     maps = r".*\.attention\.to_o|.*\.ffn\.(w2|noise_bias)|upsample_layers\.\d\.proj_(x|pos)|noise_generator\.to_noise"
     small = [name for name in initial_weights if re.fullmatch(rf"({maps})\.weight", name)]
-    # Three of each of 8 blocks, two of each of 2 up-samplings, and the noise.
-    assert len(small) == 3 * 8 + 2 * 2 + 1
+    # Three of each of 7 blocks, two of each of 2 up-samplings, and the noise.
+    assert len(small) == 3 * 7 + 2 * 2 + 1
     for name, weight in initial_weights.items():
         outputs, inputs = weight.shape
         if name == "postprocess.3.weight":
