@@ -22,7 +22,7 @@ def test_a_good_installation_has_no_failure(tmp_path: Path):
     assert {level for level, _ in found.values()} == {OK, WARNING}
     assert found["attention backend reference"] == (OK, "differs from the reference by 0e+00 on cpu")
     assert found["attention backend sdpa"][0] == OK
-    assert found["weights"] == (WARNING, "untrained: forecasts made with them mean nothing")
+    assert "weights" not in found, "only those that are untrained are spoken of"
     assert found["numpy"][0] == OK
 
 
@@ -41,6 +41,14 @@ def test_absent_weights_are_a_failure_that_says_where_they_come_from(tmp_path: P
     level, detail = findings(ERA5, assets=tmp_path)["weights"]
     assert level == FAILURE
     assert "variant era5 needs checkpoints/era5_best.pt" in detail
+
+
+def test_untrained_weights_are_a_warning(tmp_path: Path):
+    sample = str(ROOT / "examples" / "mini-input.grib")
+    made = str(tmp_path / "mini.safetensors")
+    assert main(["random-checkpoint", "--variant", "mini", "--sample", sample, "--output", made]) == 0
+    found = findings(replace(MINI, bundled=False), assets=tmp_path)
+    assert found["weights"] == (WARNING, "untrained: forecasts made with them mean nothing")
 
 
 def test_an_absent_output_folder_is_a_failure(tmp_path: Path):

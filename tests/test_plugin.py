@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from running import MINI, ROOT, SAMPLE, Runner, changed, keys, messages, values
 
+from ai_models_mosaic.cli import main
+
 SHORT = (*MINI, "--lead-time", 24)
 
 
@@ -49,7 +51,9 @@ def test_labels_of_the_user_win(run: Runner):
 
 
 def test_untrained_weights_label_their_output_so(run: Runner, caplog: pytest.LogCaptureFixture):
-    run(*SHORT)
+    words = ("random-checkpoint", "--variant", "mini", "--sample", str(SAMPLE), "--output")
+    assert main([*words, str(run.path("random.safetensors"))]) == 0
+    run(*SHORT, "--checkpoint", "random.safetensors")
     assert {keys(message, "expver") for message in messages(run.path("mosaic.grib"))} == {("untr",)}
     assert "These weights are UNTRAINED" in caplog.text
 
@@ -66,7 +70,8 @@ def test_provenance_names_input_weights_and_members(run: Runner):
     found = json.loads(run.path("provenance.json").read_text())
     weights = ROOT / "weights" / "mini.safetensors"
     assert found["weights"]["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
-    assert found["weights"]["untrained"] is True
+    assert found["weights"]["untrained"] is False
+    assert found["weights"]["licence"] == "Apache-2.0"
     assert (found["variant"], found["seed"], found["members"], found["steps"]) == ("mini", 7, [5, 3], 1)
     assert found["input"]["initial_time"] == "2008-04-26T06:00:00"
     assert found["packages"]["torch"]
