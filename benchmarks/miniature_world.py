@@ -64,7 +64,7 @@ def main() -> None:
         "truth": ["test.zarr"],
         "climatology": sorted(path.name for path in known.world.glob("train*.zarr")),
     }
-    Report(tuple(evaluations), sources).write(known.output)
+    Report(tuple(evaluations), sources, pictures=not known.no_pictures).write(known.output)
     about = {"seconds": round(time.monotonic() - started), "threads": known.threads}
     (known.output / "run.json").write_text(json.dumps(about))
 
@@ -93,6 +93,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--dates", type=int, default=70)
     parser.add_argument("--days", type=int, default=10)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--no-pictures", action="store_true")
     known = parser.parse_args()
     known.checkpoint = known.checkpoint or [f"mini={BUNDLED}"]
     return known
