@@ -125,12 +125,13 @@ def runs_beside(path: str) -> set[str]:
     path : str
         Of the output; may hold GRIB keys in braces, which stand for anything.
     """
-    pattern = "*".join(glob.escape(part) for part in re.split(r"\{.*?\}", path))
+    pattern = "*".join(glob.escape(part) for part in re.split(r"\{.*?\}", path + SUFFIX))
+    anchor = Path(path).anchor
     found = set()
-    for name in glob.glob(pattern + SUFFIX):
-        if Path(name.removesuffix(SUFFIX)).is_file():
+    for card in Path(anchor).glob(pattern.removeprefix(anchor)):
+        if card.with_name(card.name.removesuffix(SUFFIX)).is_file():
             try:
-                found.add(str(json.loads(Path(name).read_bytes()).get("run")))
+                found.add(str(json.loads(card.read_bytes()).get("run")))
             except (OSError, ValueError, AttributeError):
                 continue
     return found

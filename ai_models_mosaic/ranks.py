@@ -87,8 +87,8 @@ def find_launch(environment: Mapping[str, str] = os.environ) -> Launch:
         raise OptionError(f"expected numbers from the launcher of several processes, got {given}") from None
     if not 0 <= rank < size or not address:
         raise OptionError(
-            f"expected a rank below the number of processes, and the host of rank 0, from the launcher; got rank {rank} "
-            f"of {size} at {address or 'no host'} (MASTER_ADDR names it)"
+            f"expected a rank below the number of processes, and the host of rank 0, from the launcher; "
+            f"got rank {rank} of {size} at {address or 'no host'} (MASTER_ADDR names it)"
         )
     return Launch(rank, size, local_rank, address, port)
 
@@ -110,7 +110,7 @@ class Ranks(Protocol):
 
     @property
     def rank(self) -> int:
-        """This process, from 0."""
+        """Which of them: from 0."""
 
     @property
     def size(self) -> int:
@@ -272,7 +272,8 @@ def connected(launch: Launch) -> Iterator[Ranks]:
         )
     except RuntimeError as error:
         raise LostRankError(
-            f"rank {launch.rank} of {launch.size} did not find the others by way of {launch.address}:{launch.port}: {error}"
+            f"rank {launch.rank} of {launch.size} did not find the others by way of "
+            f"{launch.address}:{launch.port}: {error}"
         ) from error
     try:
         yield Several(launch)
