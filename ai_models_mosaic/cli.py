@@ -11,14 +11,14 @@ from pathlib import Path
 
 from . import __version__, options
 from .assets import LICENCE
-from .errors import MosaicError, OptionError
+from .errors import MosaicError, OptionError, ReplayError
 from .variants import VARIANTS
 
 Command = Callable[[argparse.Namespace], None]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns its exit status: 0, or 1 after an error that was shown."""
+    """Run a command; returns its exit status: 0, or that of the kind of error that was shown."""
     made = _parser()
     known = made.parse_args(arguments)
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(message)s")
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command(known)
     except MosaicError as error:
         print(f"ai-models-mosaic {__version__}: {error}", file=sys.stderr)
-        return 1
+        return error.exit_status
     return 0
 
 
@@ -86,7 +86,20 @@ def _parser() -> argparse.ArgumentParser:
     random.add_argument("--output", type=Path, required=True, metavar="FILE.safetensors")
     random.add_argument("--seed", type=int, default=0)
     random.set_defaults(command=_random_checkpoint)
+    _add_replay(commands)
     return made
+
+
+def _add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    replay = commands.add_parser("replay", help="make some fields of a forecast again, from the card beside its output")
+    replay.add_argument("card", type=Path, metavar="NAME.grib.provenance.json")
+    replay.add_argument("--member", type=int, required=True, metavar="N")
+    replay.add_argument("--steps", required=True, metavar="HOURS", help="such as 24 or 96-120")
+    replay.add_argument("--params", metavar="LIST", help="such as 2t,z500,u (default: all)")
+    replay.add_argument("--output", type=Path, required=True, metavar="FILE")
+    replay.add_argument("--file", help="the input, if it is elsewhere than it was")
+    replay.add_argument("--assets", type=Path, metavar="FOLDER", help="of the weights, if they are elsewhere")
+    replay.set_defaults(command=_replay)
 
 
 def _options(_: argparse.Namespace) -> None:
@@ -122,6 +135,17 @@ def _convert_checkpoint(known: argparse.Namespace) -> None:
     from .convert import convert_checkpoint
 
     convert_checkpoint(VARIANTS[known.variant], known.source, known.target, known.licence)
+
+
+def _replay(known: argparse.Namespace) -> None:
+    from .replay import choose_channels, choose_hours, read_card, replay
+
+    card = read_card(known.card)
+    hours, channels = choose_hours(known.steps, card), choose_channels(known.params)
+    found = replay(card, known.member, hours, channels, known.output, file=known.file, assets=known.assets)
+    print(f"{known.output}: {found}")
+    if found.differing:
+        raise ReplayError(f"{len(found.differing)} fields are not those of the original")
 
 
 def _random_checkpoint(known: argparse.Namespace) -> None:

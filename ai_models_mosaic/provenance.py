@@ -56,7 +56,7 @@ def gather(
         "ai-models-mosaic": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": packages(),
         "written": now(),
         "variant": variant,
         "seed": options.seed,
@@ -135,6 +135,11 @@ def runs_beside(path: str) -> set[str]:
             except (OSError, ValueError, AttributeError):
                 continue
     return found
+
+
+def packages() -> dict[str, str | None]:
+    """Versions of what a forecast depends on; None for what is not installed."""
+    return {name: _version(name) for name in PACKAGES}
 
 
 def now() -> str:

@@ -19,6 +19,13 @@ EXAMPLES = {
     "--input-grid": ("0.5", {"input_grid_deg": 0.5}),
     "--patience": ("2.5", {"patience_s": 150.0}),
     "--verify-assets": (None, {"verify_assets": True}),
+    "--perturbations": ("off", {"perturbations": "off"}),
+    "--noise-factor": ("0.5", {"noise_factor": 0.5}),
+    "--antithetic": (None, {"antithetic": True}),
+    "--dates": ("20200101/to/20200108/by/7", {"dates": "20200101/to/20200108/by/7"}),
+    "--resume": (None, {"resume": True}),
+    "--progress-file": ("a/b.jsonl", {"progress_file": Path("a/b.jsonl")}),
+    "--quiet": (None, {"quiet": True}),
 }
 
 DEFAULTS = {
@@ -32,6 +39,13 @@ DEFAULTS = {
     "input_grid_deg": None,
     "patience_s": 600.0,
     "verify_assets": False,
+    "perturbations": "on",
+    "noise_factor": 1.0,
+    "antithetic": False,
+    "dates": None,
+    "resume": False,
+    "progress_file": None,
+    "quiet": False,
 }
 
 
