@@ -152,7 +152,8 @@ def choose_hours(text: str, card: Card) -> tuple[int, ...]:
         steps = {hour for hour in hours if hour % stride == 0}
         if not steps:
             raise OptionError(
-                f"--steps: expected hours, multiples of {stride}, such as {stride},{2 * stride}-{4 * stride}, got {part!r}"
+                f"--steps: expected hours, multiples of {stride}, such as {stride},{2 * stride}-{4 * stride}, "
+                f"got {part!r}"
             )
         chosen |= steps
     return tuple(sorted(chosen))

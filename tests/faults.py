@@ -23,7 +23,7 @@ def run_with_fault(path: str, *, resume: bool, at: int | None, counts: Path | No
     def what() -> None:
         fault = Fault(at)
         fault.install()
-        toy_run(path, job(2, 2), resume=resume)
+        toy_run(path, job(2, 3), resume=resume)
         if counts is not None:
             counts.write_text(str(fault.count))
 

@@ -9,6 +9,7 @@ import argparse
 import io
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -18,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from ai_models_mosaic.channels import CHANNELS
 from ai_models_mosaic.errors import ForecastError, MosaicError
 from ai_models_mosaic.grid import LatLonGrid
 from ai_models_mosaic.journal import Record, open_journal, state_folder
@@ -28,6 +28,9 @@ from ai_models_mosaic.ranks import Alone, connected, find_launch
 from ai_models_mosaic.rollout import Ensemble
 from ai_models_mosaic.run import Job, Nowhere, Run
 from ai_models_mosaic.state import InitialState
+
+FIELDS = 6
+"""Of a state, so that a run takes a moment: the first of the channels."""
 
 GRID = LatLonGrid.regular(30.0)
 START = datetime(2020, 2, 29, 18)
@@ -40,7 +43,7 @@ class ToyEngine:
     description = "toy"
 
     def step(self, history, progress, noise):
-        drift = np.tile(noise, (1, len(CHANNELS) // self.noise_width + 1))[:, : len(CHANNELS)]
+        drift = np.tile(noise, (1, 2))[:, :FIELDS]
         # The points differ, so that no field is ever constant.
         places = np.sin(np.arange(GRID.size, dtype=np.float32)).reshape(*GRID.shape, 1)
         return (0.7 * history[:, -1] + 0.3 * history[:, 0] + drift[:, None, None, :] * places).astype(np.float32)
@@ -69,7 +72,7 @@ class DyingEngine(ToyEngine):
 
 
 def initial_state(number: int = 0) -> InitialState:
-    values = np.random.default_rng(number).normal(size=(2, *GRID.shape, len(CHANNELS))).astype(np.float32)
+    values = np.random.default_rng(number).normal(size=(2, *GRID.shape, FIELDS)).astype(np.float32)
     return InitialState(GRID, (START - timedelta(hours=24), START), values, f"digest {number}", number)
 
 
@@ -163,7 +166,7 @@ def fork(what: Callable[[], None]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def main() -> int:
+def main(words: list[str] | None = None) -> int:
     """One rank, as torchrun or SLURM started it."""
     made = argparse.ArgumentParser()
     made.add_argument("path")
@@ -174,7 +177,7 @@ def main() -> int:
     made.add_argument("--rank", type=int, default=-1, help="that meets its fate")
     made.add_argument("--calls", type=int, default=0)
     made.add_argument("--how", default="")
-    known = made.parse_args()
+    known = made.parse_args(words)
     launch = find_launch()
     engine = DyingEngine(known.calls, known.how) if known.rank == launch.rank else ToyEngine()
     watch = Watch()
@@ -188,5 +191,33 @@ def main() -> int:
     return 0
 
 
+def several(size: int, words: list[str]) -> list[int]:
+    """So many ranks as children of this process; returns their exit statuses."""
+    import torch.distributed  # noqa: F401 - once, and not in every child
+
+    children = []
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+    for rank in range(size):
+        child = os.fork()
+        if child == 0:
+            os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)}
+            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            status = 1
+            try:
+                status = main(words)
+            except BaseException:
+                sys.excepthook(*sys.exc_info())
+            finally:
+                sys.stderr.flush()
+                os._exit(status)
+        children.append(child)
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    if sys.argv[1] == "--several":
+        print(several(int(sys.argv[2]), sys.argv[3:]))
+    else:
+        sys.exit(main())
