@@ -286,7 +286,7 @@ def check_same(folder: Path, found: Record, wanted: Record) -> None:
         )
     for name, began, now in differences(found.backend, wanted.backend):
         LOG.warning(
-            "The run began with %s %s, and goes on with %s: fields may differ in the last bits", name, began, now
+            "The run began with %s %s and goes on with %s: fields may differ in the last bits", name, began, now
         )
 
 
