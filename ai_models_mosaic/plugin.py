@@ -27,7 +27,7 @@ from .inputs import initial_states_of
 from .options import parse_options
 from .outputs.grib import EXPVER, UNTRAINED_EXPVER, GribEncoder, GribOutput, Labels, Message, check_apart, check_output
 from .progress import Watch
-from .ranks import Launch, connected, find_launch
+from .ranks import Launch, connected, everywhere, find_launch
 from .services import (
     SOURCES,
     Service,
@@ -176,28 +176,23 @@ class MosaicModel(Model):  # type: ignore[misc]
         """Read, forecast, write."""
         with _plain_errors(debug=self.debug):
             launch = find_launch()
-        with _loudness(self, launch), _plain_errors(debug=self.debug, launch=launch):
-            assets = self._prepare(launch)
-            source = str(Path(self._file).resolve()) if self._file and Path(self._file).exists() else self._file
-            settings = Settings(
-                self.variant,
-                self.options,
-                self._steps,
-                self._metadata,
-                self.path if self._writes else None,
-                source or self._source,
-            )
+        with (
+            _loudness(self, launch),
+            _plain_errors(debug=self.debug, launch=launch),
+            connected(launch) as ranks,
+        ):
+            ranks.share(self._check_ends)
             watch = Watch(self.options.progress_file if launch.rank == 0 else None)
-            with connected(launch) as ranks, watch.listening():
-                self._session = Session(
-                    settings,
-                    ranks,
-                    watch,
-                    read=self._read_input,
-                    load=lambda: self._load_engine(assets, launch),
-                    output=self._output,
-                )
-                self._session.run(self._dates)
+            assets = everywhere(ranks, self._find_assets)
+            self._session = Session(
+                self._settings(),
+                ranks,
+                watch,
+                read=self._read_input,
+                load=lambda: self._load_engine(assets, launch),
+                output=self._output,
+            )
+            self._session.run(self._dates)
         if launch.rank > 0:
             # The runner goes on to write archive requests and provenance, which is for rank 0.
             raise SystemExit(0)
@@ -235,18 +230,33 @@ class MosaicModel(Model):  # type: ignore[misc]
             return wanted_time(date if _given("--date", date) else None, time if _given("--time", time) else None)
         return wanted_time(date, time)
 
-    def _prepare(self, launch: Launch) -> Assets:
-        """Everything that can fail before the first field is read."""
+    def _settings(self) -> Settings:
+        found = self._file and Path(self._file).exists()
+        source = str(Path(str(self._file)).resolve()) if found else self._file or self._source
+        path = self.path if self._writes else None
+        return Settings(self.variant, self.options, self._steps, self._metadata, path, source)
+
+    def _check_ends(self) -> None:
+        """All that can fail at the input's and the output's end before the first field is read."""
+        if self._writes:
+            grid = self.variant.architecture.grid
+            any_time = Labels(datetime(2000, 1, 1), self.options.ensemble_size, self._metadata)
+            check_output(self.path, grid, any_time)
+            check_apart(self.path, grid, any_time, [_time_of(wanted) for wanted in self._dates])
+        if self._source in SOURCES:
+            self._service = self._check_service()
+        if self.options.progress_file is not None:
+            Watch(self.options.progress_file)
+
+    def _find_assets(self) -> Assets:
+        """The weights, checked, and what else may fail before they are loaded."""
         assets = locate(self.variant, Path(self.assets), self.options.checkpoint)
         check_assets(self.variant, assets, full=self.options.verify_assets)
-        if self._writes and launch.rank == 0:
-            any_time = Labels(datetime(2000, 1, 1), self.options.ensemble_size, self._metadata)
-            check_output(self.path, self.variant.architecture.grid, any_time)
-            check_apart(self.path, self.variant.architecture.grid, any_time, [_time_of(day) for day in self._dates])
-        if self._source in SOURCES and launch.rank == 0:
-            self._service = self._check_service()
         import torch
 
+        from .engines.torch import choose_device
+
+        choose_device(only_gpu=self.only_gpu)
         if _given("--num-threads", self.num_threads):
             torch.set_num_threads(self.num_threads)
         if self.deterministic:

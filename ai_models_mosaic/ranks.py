@@ -243,6 +243,24 @@ class Several:
             ) from error
 
 
+def everywhere(ranks: Ranks, make: Callable[[], T]) -> T:
+    """What every rank makes for itself, once all of them have.
+
+    Raises
+    ------
+    MosaicError
+        That of the first rank that fails, on all of them.
+    """
+    made: list[T] = []
+    failure = None
+    try:
+        made.append(make())
+    except MosaicError as error:
+        failure = error
+    ranks.agree(failure)
+    return made[0]
+
+
 @contextmanager
 def connected(launch: Launch) -> Iterator[Ranks]:
     """The processes of this run, once all of them are there.

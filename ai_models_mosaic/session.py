@@ -23,7 +23,7 @@ from .journal import Journal, Record, open_journal, state_folder
 from .options import Options
 from .progress import Watch
 from .provenance import gather, now, runs_beside, write_beside
-from .ranks import Ranks
+from .ranks import Ranks, everywhere
 from .rollout import Ensemble
 from .run import Job, Nowhere, Run, Sink
 from .state import InitialState
@@ -157,14 +157,7 @@ class Session:
 
     @cached_property
     def _engine(self) -> TorchEngine:
-        error, engine = None, None
-        try:
-            engine = self._load()
-        except MosaicError as failure:
-            error = failure
-        self._ranks.agree(error)
-        if engine is None:
-            raise ValueError("expected an engine or an error")
+        engine = everywhere(self._ranks, self._load)
         if engine.untrained:
             LOG.warning(
                 "These weights are UNTRAINED, random numbers: the forecast shows that all works, and nothing else"
@@ -181,7 +174,9 @@ class Session:
             if not self._ranks.share(lambda: self._open(stack, job, found, place)):
                 return
             self._announce(job)
-            Run(job, engine, self._ranks, place.sink or Nowhere(), place.journal, self._watch)()
+            # Before and after there is nothing to bring into good order: a signal ends the process as ever.
+            with self._watch.listening():
+                Run(job, engine, self._ranks, place.sink or Nowhere(), place.journal, self._watch)()
             found["written"] = now()
             for path in place.sink.paths if place.sink is not None else ():
                 write_beside(path, found)
