@@ -94,9 +94,10 @@ class MosaicModel(Model):  # type: ignore[misc]
             self._file = check_file(kwargs["file"]) if input == "file" else None
             self.variant = choose_variant(self.options.variant, input, self._file)
             self._steps = _steps(kwargs["lead_time"], self.variant.step_hours)
+            several = self._several_times(kwargs)
             kwargs["date"] = self._start_date(kwargs)
             self._wanted = self._wanted_time(kwargs)
-            self._dates = self._initial_times(kwargs)
+            self._dates = several or (self._wanted,)
             self._extra = parse_extra(kwargs["requests_extra"])
             if input in SOURCES:
                 check_grid(input, self.grid[0])
@@ -154,7 +155,10 @@ class MosaicModel(Model):  # type: ignore[misc]
         """MARS requests, each complete: the runner's own lack grid and area from the second on."""
         if self.retrieve_fields_type == "constants":
             return []
-        times = self.datetimes()[-1 if self.retrieve_only_one_date else 0 :]
+        starts = [] if self._dates[0] is self._wanted else [_time_of(wanted) for wanted in self._dates]
+        staged = [start + timedelta(hours=lag) for start in starts for lag in self.lagged]
+        times = [(int(f"{time:%Y%m%d}"), time.hour) for time in dict.fromkeys(staged)] or self.datetimes()
+        times = times[-1 if self.retrieve_only_one_date else 0 :]
         return mars_requests(self.variant, times, {"grid": self.grid, "area": self.area}, self._extra)
 
     def download_assets(self, **kwargs: Any) -> None:
@@ -202,11 +206,11 @@ class MosaicModel(Model):  # type: ignore[misc]
         found = self._session.provenance if self._session is not None else []
         return found[0] if len(found) == 1 else {"initial_times": found}
 
-    def _initial_times(self, kwargs: dict[str, Any]) -> tuple[Wanted, ...]:
-        """The one of ``--date`` and ``--time``, or the several of ``--dates`` or ``--staging-dates``."""
+    def _several_times(self, kwargs: dict[str, Any]) -> tuple[Wanted, ...]:
+        """The initial times of ``--dates`` or ``--staging-dates``; none if ``--date`` and ``--time`` say it."""
         several, staged = self.options.dates, kwargs["staging_dates"]
         if several is None and staged is None:
-            return (self._wanted,)
+            return ()
         if _given("--date", str(kwargs["date"])) or (several is not None and staged is not None):
             raise OptionError("expected one of --date, --dates and --staging-dates, got two of them")
         if several is None:
@@ -286,7 +290,7 @@ class MosaicModel(Model):  # type: ignore[misc]
             return zarr_holdings(self._file, self.variant.lags_hours, wanted)
         if self._stock is not None and self._service is None:
             return self._stock
-        if self._service is not None and len(self._dates) > 1:
+        if self._service is not None and self._dates[0] is not self._wanted:
             self._turn_to(self._service, wanted)
         with talking_to(self._service, self.options.patience_s) if self._service else nullcontext():
             fields = self.all_fields

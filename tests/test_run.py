@@ -217,12 +217,12 @@ def test_a_disk_that_fills_up_is_an_error_and_the_run_goes_on_when_there_is_room
 
 
 def test_a_run_killed_anywhere_even_inside_a_write_goes_on_and_its_files_are_the_same_to_the_byte(tmp_path: Path):
-    command = [sys.executable, ROOT / "tests" / "faults.py", tmp_path, "12"]
+    command = [sys.executable, ROOT / "tests" / "faults.py", tmp_path, "10"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     first, second = done.stdout.splitlines()
-    assert first.startswith("all.grib: 12 runs killed in ")
-    assert second.startswith("{number}-{step}.grib: 12 runs killed in ")
+    assert first.startswith("all.grib: 10 runs killed in ")
+    assert second.startswith("{number}-{step}.grib: 10 runs killed in ")
 
 
 def test_output_to_a_file_per_member_goes_on_too(tmp_path: Path):

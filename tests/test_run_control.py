@@ -297,3 +297,10 @@ def test_without_noise_members_are_all_the_same_and_antithetic_ones_lie_about_th
     assert (temperature("off", 1) == temperature("off", 2)).all()
     assert (temperature("pair", 1) == temperature("usual", 1)).all()
     assert not (temperature("pair", 2) == temperature("usual", 2)).all()
+
+
+def test_the_requests_of_several_dates_are_those_of_all_their_histories_once(run: Runner):
+    words = ("mosaic", "--variant", "era5", "--input", "cds", "--time", 0, "--dates", "20200101/to/20200102")
+    requests = json.loads(run(*words, "--retrieve-requests", "--json"))
+    found = [(request["date"], request["time"]) for request in requests if request["levtype"] == "pl"]
+    assert found == [(20191231, 0), (20200101, 0), (20200102, 0)]
