@@ -19,11 +19,11 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def run_with_fault(path: str, *, resume: bool, at: int | None, counts: Path | None = None) -> int:
+def run_with_fault(path: str, encoder: GribEncoder, *, resume: bool, at: int | None, counts: Path | None = None) -> int:
     def what() -> None:
         fault = Fault(at)
         fault.install()
-        toy_run(path, job(2, 3), resume=resume)
+        toy_run(path, job(2, 3), resume=resume, encoder=encoder)
         if counts is not None:
             counts.write_text(str(fault.count))
 
@@ -31,14 +31,14 @@ def run_with_fault(path: str, *, resume: bool, at: int | None, counts: Path | No
 
 
 def main(folder: Path, count: int, seed: int) -> None:
-    # What ecCodes reads once, children need not read again.
-    with GribEncoder(GRID, Labels(START, 2, {})) as encoder:
-        encoder.first_message(1)
+    # Made once, and not in every child: it takes longer than the run.
+    encoder = GribEncoder(GRID, Labels(START, 2, {}))
+    encoder.first_message(1)
     random = np.random.default_rng(seed)
     for name in PATHS:
         whole = folder / "whole"
         whole.mkdir(parents=True)
-        if run_with_fault(str(whole / name), resume=False, at=None, counts=folder / "count") != 0:
+        if run_with_fault(str(whole / name), encoder, resume=False, at=None, counts=folder / "count") != 0:
             raise SystemExit("the undisturbed run failed")
         expected, operations = contents(whole), int((folder / "count").read_text())
         shutil.rmtree(whole)
@@ -49,7 +49,7 @@ def main(folder: Path, count: int, seed: int) -> None:
             corners = [1, 2, operations - 1, operations, operations - int(random.integers(12))]
             at = corners[trial] if trial < len(corners) else int(random.integers(operations)) + 1
             deaths = 0
-            while (status := run_with_fault(str(place / name), resume=deaths > 0, at=at)) != 0:
+            while (status := run_with_fault(str(place / name), encoder, resume=deaths > 0, at=at)) != 0:
                 deaths += 1
                 if status != -signal.SIGKILL:
                     raise SystemExit(f"{name}, trial {trial}, death {deaths} at {at}: ended with {status}")

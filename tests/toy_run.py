@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,7 @@ def toy_run(
     watch: Watch | None = None,
     identity: dict[str, Any] | None = None,
     share: float = 1.0,
+    encoder: GribEncoder | None = None,
 ) -> None:
     """As `session` does it: output, journal, run, and nothing left of the journal."""
     made, ranks, watch, engine = made or job(), ranks or Alone(), watch or Watch(), engine or ToyEngine()
@@ -99,10 +101,12 @@ def toy_run(
         return
     fresh = Record({"seed": 5} if identity is None else identity, {"engine": "toy"})
     with (
-        GribEncoder(GRID, Labels(START, len(made.ensemble.members), {})) as encoder,
+        nullcontext(encoder)
+        if encoder
+        else GribEncoder(GRID, Labels(START, len(made.ensemble.members), {})) as made_of,
         open_journal(state_folder(path, START), fresh, 2, len(made.batches), resume=resume, share=share) as journal,
     ):
-        output = GribOutput(path, encoder)
+        output = GribOutput(path, made_of)
         output.resume(journal.record.positions or {}, finished=journal.record.finished)
         Run(made, engine, ranks, output, journal, watch)()
         journal.remove()
