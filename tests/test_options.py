@@ -30,6 +30,13 @@ EXAMPLES = {
             "onnx_provider": Provider("CUDAExecutionProvider", (("device_id", "1"),)),
         },
     ),
+    "--perturbations": ("off", {"perturbations": "off"}),
+    "--noise-factor": ("0.5", {"noise_factor": 0.5}),
+    "--antithetic": (None, {"antithetic": True}),
+    "--dates": ("20200101/to/20200108/by/7", {"dates": "20200101/to/20200108/by/7"}),
+    "--resume": (None, {"resume": True}),
+    "--progress-file": ("a/b.jsonl", {"progress_file": Path("a/b.jsonl")}),
+    "--quiet": (None, {"quiet": True}),
 }
 
 DEFAULTS = {
@@ -46,6 +53,13 @@ DEFAULTS = {
     "engine": "torch",
     "onnx_model": None,
     "onnx_provider": Provider(),
+    "perturbations": "on",
+    "noise_factor": 1.0,
+    "antithetic": False,
+    "dates": None,
+    "resume": False,
+    "progress_file": None,
+    "quiet": False,
 }
 
 

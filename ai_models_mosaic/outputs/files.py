@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -27,6 +27,8 @@ class MessageFiles:
     def __init__(self) -> None:
         self._open: OrderedDict[Path, BinaryIO] = OrderedDict()
         self._written: dict[Path, int] = {}
+        self._unsynced: set[Path] = set()
+        self._named: set[Path] = set()
 
     @property
     def paths(self) -> list[Path]:
@@ -53,13 +55,73 @@ class MessageFiles:
                     file.seek(self._written[path])
                 raise
             self._written[path] += len(message)
+            if _partial(path) != path:
+                self._unsynced.add(path)
+
+    def flush(self) -> None:
+        """Bring all messages to disk.
+
+        Raises
+        ------
+        OutputError
+            If the system cannot.
+        """
+        for path in self._unsynced:
+            with _named_errors(path):
+                _sync(_partial(path))
+        for folder in {path.parent for path in self._unsynced}:
+            with _named_errors(folder):
+                _sync(folder)
+        self._unsynced.clear()
+
+    def positions(self) -> dict[str, int]:
+        """Bytes written to every file, by the name that it will have; pipes and devices have none."""
+        return {str(path): written for path, written in self._written.items() if _partial(path) != path}
+
+    def resume(self, positions: Mapping[str, int], *, finished: bool = False) -> list[Path]:
+        """Go on with the files of an unfinished run, cutting off what came after these positions.
+
+        Parameters
+        ----------
+        positions : mapping of str to int
+            As `positions` gave them.
+        finished : bool
+            The run had written everything, so that some files may have their final names.
+
+        Returns
+        -------
+        list of Path
+            Where the messages are now, in the order of `positions`.
+
+        Raises
+        ------
+        OutputError
+            If a file is gone, or shorter than it was.
+        """
+        found = []
+        for name, length in positions.items():
+            path = Path(name)
+            partial = _partial(path)
+            # A death while files were being named has left some with their final name.
+            place = path if finished and not partial.exists() else partial
+            with _named_errors(path):
+                size = place.stat().st_size if place.exists() else 0
+                if size < length:
+                    raise OSError(0, f"expected {length} bytes of an unfinished run in {place}, got {size}")
+                if place == partial:
+                    os.truncate(place, length)
+                else:
+                    self._named.add(path)
+            self._written[path] = length
+            found.append(place)
+        return found
 
     def finish(self) -> list[Path]:
         """Give every file its name; returns the files."""
         self.abandon()
         for path in self.paths:
             partial = _partial(path)
-            if partial != path:
+            if partial != path and path not in self._named:
                 with _named_errors(path):
                     partial.replace(path)
         return self.paths
@@ -100,6 +162,15 @@ def check_writable(path: Path) -> None:
         raise OutputError(f"cannot write {path}: there is no folder {folder}; create it first")
     if not os.access(folder, os.W_OK):
         raise OutputError(f"cannot write {path}: the folder {folder} is not writable")
+
+
+def _sync(path: Path) -> None:
+    # Whichever descriptor wrote, and even when it is closed by now.
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _partial(path: Path) -> Path:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -251,14 +251,45 @@ class GribOutput:
         for member in members:
             check_writable(self.path_of(self._encoder.first_message(member)))
 
+    def flush(self) -> None:
+        """Bring to disk all that was written."""
+        self._files.flush()
+
+    def positions(self) -> dict[str, int]:
+        """Length in bytes of every file, by the name that it will have."""
+        return self._files.positions()
+
+    def resume(self, positions: Mapping[str, int], *, finished: bool = False) -> None:
+        """Go on with the files of an unfinished run; see `MessageFiles.resume`.
+
+        Raises
+        ------
+        OutputError
+            If a file is gone, or shorter than it was.
+        """
+        places = self._files.resume(positions, finished=finished)
+        if self._on_message is not None:
+            for name, place in zip(positions, places, strict=True):
+                for message in _messages(place):
+                    self._on_message(message, Path(name))
+
+    def close(self) -> None:
+        """Give the files their names."""
+        LOG.info("Wrote %s", _summary(self._files.finish()))
+
+    def abort(self) -> None:
+        """Leave the files as they are, under the names of partial ones."""
+        if self._files.paths:
+            LOG.error("The run did not finish; what it wrote is in %s", _summary(self._files.abandon()))
+
     def __enter__(self) -> GribOutput:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
-            LOG.info("Wrote %s", _summary(self._files.finish()))
-        elif self._files.paths:
-            LOG.error("The run did not finish; what it wrote is in %s", _summary(self._files.abandon()))
+            self.close()
+        else:
+            self.abort()
 
     def path_of(self, message: Message) -> Path:
         """The file that a message goes to.
@@ -302,6 +333,41 @@ def check_output(path: str, grid: LatLonGrid, labels: Labels) -> None:
             output.path_of(encoder.first_message(1))
         else:
             output.check_writable([1])
+
+
+def check_apart(path: str, grid: LatLonGrid, labels: Labels, times: Sequence[datetime]) -> None:
+    """Raise if two of several initial times would be written to the same file.
+
+    Parameters
+    ----------
+    path, grid, labels
+        As of `check_output`.
+    times : sequence of datetime
+        The initial times, UTC.
+
+    Raises
+    ------
+    OutputError
+        If the placeholders do not tell them apart.
+    """
+    seen: dict[Path, datetime] = {}
+    for time in times if len(times) > 1 else ():
+        with GribEncoder(grid, replace(labels, initial_time=time)) as encoder:
+            place = GribOutput(path, encoder).path_of(encoder.first_message(1))
+        if place in seen:
+            raise OutputError(
+                f"--path {path}: expected a file for every initial time, got {place} for {seen[place]} and for {time}; "
+                "name it by them, such as {dataDate}-{dataTime:04d}-{number}.grib"
+            )
+        seen[place] = time
+
+
+def _messages(path: Path) -> Iterator[Message]:
+    """The messages of a file, each until the next."""
+    with path.open("rb") as file:
+        while (handle := eccodes.codes_grib_new_from_file(file)) is not None:
+            yield Message(handle)
+            eccodes.codes_release(handle)
 
 
 def _summary(paths: Sequence[Path]) -> str:
