@@ -9,7 +9,7 @@ from pathlib import Path
 import eccodes
 
 from .errors import InputError
-from .outputs.grib import UNKNOWN_SIZE, UNKNOWN_SIZE_LARGE, UNTRAINED_EXPVER
+from .outputs.templates import UNKNOWN_SIZE, UNKNOWN_SIZE_LARGE, UNTRAINED_EXPVER
 
 
 def inspect_ensemble(paths: Sequence[Path]) -> str:

@@ -6,10 +6,11 @@ import argparse
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .errors import OptionError
+from .outputs.options import OutputOptions, add_arguments, output_options
 from .variants import VARIANTS
 
 AUTO = "auto"
@@ -41,6 +42,8 @@ class Options:
         How long a service may be out of reach once requests are queued.
     verify_assets : bool
         Hash all assets, not only those that changed.
+    output : OutputOptions
+        What is written, in which form, and where.
     """
 
     variant: str
@@ -53,6 +56,7 @@ class Options:
     input_grid_deg: float | None
     patience_s: float = 600.0
     verify_assets: bool = False
+    output: OutputOptions = field(default_factory=OutputOptions)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -127,6 +131,7 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="hash weights and other assets before the run, even where size and time are as they were when checked",
     )
+    add_arguments(made)
     return made
 
 
@@ -184,6 +189,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
         input_grid_deg=known.input_grid,
         patience_s=60 * known.patience,
         verify_assets=known.verify_assets,
+        output=output_options(known),
     )
 
 

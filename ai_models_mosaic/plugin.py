@@ -24,7 +24,9 @@ from .errors import InputError, MosaicError, OptionError
 from .holdings import Wanted
 from .inputs import read_initial_state
 from .options import parse_options
-from .outputs.grib import EXPVER, UNTRAINED_EXPVER, GribEncoder, GribOutput, Labels, Message, check_output
+from .outputs.plan import OutputPlan
+from .outputs.sink import Outputs
+from .outputs.templates import EXPVER, UNTRAINED_EXPVER, Labels
 from .progress import Progress
 from .provenance import gather, write_beside
 from .rollout import Ensemble, forecast
@@ -180,16 +182,16 @@ class MosaicModel(Model):  # type: ignore[misc]
             self._engine = engine = self._load_engine(assets, device)
             ensemble = Ensemble(self.options.seed, self.options.members, self.options.members_per_batch)
             self._announce(engine, ensemble)
-            with self._output(initial, untrained=engine.untrained) as output:
+            with self._outputs(initial, untrained=engine.untrained) as outputs:
                 for member in ensemble.members:
-                    _write(output, ForecastStep(0, 0, (member,), initial.values[-1:]))
+                    outputs.write(ForecastStep(0, 0, (member,), initial.values[-1:]))
                 progress = Progress(len(ensemble.members), self._steps)
                 for step in forecast(engine, initial, ensemble, self.variant.step_hours, self._steps):
-                    _write(output, step)
+                    outputs.write(step)
                     progress.advance(step)
-            if output is not None:
+            if outputs.paths:
                 found = self.provenance()
-                for path in output.paths:
+                for path in outputs.paths:
                     write_beside(path, found)
 
     def provenance(self) -> dict[str, Any]:
@@ -226,9 +228,7 @@ class MosaicModel(Model):  # type: ignore[misc]
         """Everything that can fail before the first field is read."""
         assets = locate(self.variant, Path(self.assets), self.options.checkpoint)
         check_assets(self.variant, assets, full=self.options.verify_assets)
-        if self._writes:
-            any_time = Labels(datetime(2000, 1, 1), self.options.ensemble_size, self._metadata)
-            check_output(self.path, self.variant.architecture.grid, any_time)
+        self._plan().check(self._labels(datetime(2000, 1, 1), EXPVER))
         if self._source in SOURCES:
             self._service = self._check_service()
         import torch
@@ -287,32 +287,27 @@ class MosaicModel(Model):  # type: ignore[misc]
             (engine.memory_bytes(min(ensemble.per_batch, len(ensemble.members))) + states) / 1e9,
         )
 
-    @contextmanager
-    def _output(self, initial: InitialState, *, untrained: bool) -> Iterator[GribOutput | None]:
-        if not self._writes:
-            yield None
-            return
-        expver = UNTRAINED_EXPVER if untrained else EXPVER
-        labels = Labels(initial.initial_time, self.options.ensemble_size, self._metadata, expver)
-        with (
-            GribEncoder(initial.grid, labels) as encoder,
-            GribOutput(self.path, encoder, self._archive) as output,
-        ):
-            output.check_writable(self.options.members)
-            yield output
+    def _plan(self) -> OutputPlan:
+        """What is written where."""
+        output = self.options.output
+        path = self.path if self._writes and output.grib else None
+        grid, hours = self.variant.architecture.grid, self.variant.step_hours
+        return OutputPlan(path, output, grid, hours, self._steps, self.options.members)
 
-    def _archive(self, message: Message, path: Path) -> None:
-        if self.archive_requests:
-            self.archiving[str(path)].add(message.mars())
+    def _labels(self, initial_time: datetime, expver: str) -> Labels:
+        output = self.options.output
+        return Labels(initial_time, self.options.ensemble_size, self._metadata, expver, output.packing)
+
+    def _outputs(self, initial: InitialState, *, untrained: bool) -> Outputs:
+        labels = self._labels(initial.initial_time, UNTRAINED_EXPVER if untrained else EXPVER)
+        return Outputs(self._plan(), labels, self._archive if self.archive_requests else None)
+
+    def _archive(self, keys: dict[str, str], path: Path) -> None:
+        self.archiving[str(path)].add(keys)
 
 
 def _now() -> datetime:
     return datetime.now(timezone.utc).replace(tzinfo=None)
-
-
-def _write(output: GribOutput | None, step: ForecastStep) -> None:
-    if output is not None:
-        output.write(step)
 
 
 def _steps(lead_time_hours: int, step_hours: int) -> int:

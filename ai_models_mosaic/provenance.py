@@ -95,7 +95,7 @@ def write_beside(output: Path, found: Mapping[str, Any]) -> None:
     Parameters
     ----------
     output : Path
-        A file; nothing is put beside pipes and devices.
+        A file or store; nothing is put beside pipes and devices.
     found : mapping of str to object
         As `gather` returns it.
 
@@ -104,7 +104,7 @@ def write_beside(output: Path, found: Mapping[str, Any]) -> None:
     OutputError
         If it cannot be written.
     """
-    if not output.is_file():
+    if not (output.is_file() or output.is_dir()):
         return
     path = output.with_name(output.name + SUFFIX)
     partial = path.with_name(path.name + ".partial")
@@ -117,8 +117,10 @@ def write_beside(output: Path, found: Mapping[str, Any]) -> None:
 
 def _plain(value: object) -> object:
     """A value as JSON gives it back."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, tuple):
-        return list(value)
+        return [_plain(inner) for inner in value]
     return str(value) if isinstance(value, Path) else value
 
 

@@ -426,7 +426,7 @@ def test_a_run_that_fails_before_it_writes_leaves_nothing_and_says_nothing(encod
 def test_whoever_listens_gets_the_mars_keys_of_every_message_and_its_file(encoder, tmp_path):
     heard = []
     path = f"{tmp_path}/{{number}}.grib"
-    with GribOutput(path, encoder, lambda message, path: heard.append((message.mars(), path.name))) as output:
+    with GribOutput(path, encoder, lambda keys, path: heard.append((keys, path.name))) as output:
         output.write(ForecastStep(1, 24, (4, 2), state(members=2)))
     assert [name for _, name in heard] == ["4.grib"] * 82 + ["2.grib"] * 82
     common = {"class": "ml", "type": "pf", "stream": "enfo", "expver": "mosa", "domain": "g"}
