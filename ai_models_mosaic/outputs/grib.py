@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from .templates import (
     UNKNOWN_SIZE,
     UNKNOWN_SIZE_LARGE,
     UNTRAINED_EXPVER,
+    Base,
     Labels,
     Message,
     Template,
@@ -79,25 +81,28 @@ class GribEncoder:
         refuse_reserved(labels.metadata)
         self.region = grid if isinstance(grid, Region) else Region.whole(grid)
         self.channels = tuple(range(len(CHANNEL_FIELDS)) if channels is None else channels)
-        self._labels, self._arguments = labels, (labels, self.channels, tuple(products), product_members)
+        self._labels = labels
+        self._members: dict[tuple[int, bool], Template] = {}
+        self._products: dict[tuple[Product, Field], Template] = {}
         size = labels.ensemble_size
-        self._members = {
-            (channel, large): Template(CHANNEL_FIELDS[channel], self.region, labels, _member_keys(size, large=large))
-            for channel in self.channels
-            for large in ((False, True) if size is None else (size > LARGEST_NUMBER,))
-        }
+        for large in (False, True) if size is None else (size > LARGEST_NUMBER,):
+            with Base(self.region, labels, _member_keys(size, large=large)) as base:
+                for channel in self.channels:
+                    self._members[channel, large] = Template(CHANNEL_FIELDS[channel], base, labels)
         # A type of the user's is that of members.
         metadata = {key: value for key, value in labels.metadata.items() if key not in ("type", "dataType")}
-        self._products = {
-            (product, field): Template(
-                field, self.region, replace(labels, metadata=metadata), product_keys(product, product_members)
-            )
-            for product, field in products
-        }
+        labels = replace(labels, metadata=metadata)
+        for product in dict.fromkeys(product for product, _ in products):
+            with Base(self.region, labels, product_keys(product, product_members)) as base:
+                for field in (field for other, field in products if other == product):
+                    self._products[product, field] = Template(field, base, labels)
 
     def twin(self) -> GribEncoder:
-        """Another that encodes the same, for another thread."""
-        return GribEncoder(self.region, *self._arguments)
+        """Another that encodes the same, for another thread; to be made before either is used."""
+        made = copy(self)
+        made._members = {key: template.twin() for key, template in self._members.items()}
+        made._products = {key: template.twin() for key, template in self._products.items()}
+        return made
 
     def encode(self, channel: int, member: int, lead_time_hours: int, values: FloatArray) -> Message:
         """One field of one member.
@@ -185,14 +190,16 @@ class GribOutput:
         Makes the messages.
     on_message : callable or None
         Called with every message's MARS keys and the path that it went to, in the order of messages.
+    workers : int
+        Threads that may run its jobs at the same time.
     """
 
-    def __init__(self, path: str, encoder: GribEncoder, on_message: OnMessage | None = None) -> None:
+    def __init__(self, path: str, encoder: GribEncoder, on_message: OnMessage | None = None, workers: int = 1) -> None:
         self._path = path
         self._keys = tuple(dict.fromkeys(name.split(":")[0] for name in re.findall(r"\{(.*?)\}", path)))
         self._encoder = encoder
-        self._idle = [encoder]
-        self._twins: list[GribEncoder] = []
+        self._twins = [encoder.twin() for _ in range(workers - 1)]
+        self._idle = [encoder, *self._twins]
         self._on_message = on_message
         self._files = MessageFiles()
 
@@ -232,7 +239,8 @@ class GribOutput:
         lead_time_hours : int
             Hours since the initial time.
         """
-        encoder = self._borrow()
+        # Popping from a list cannot be interrupted by another thread.
+        encoder = self._idle.pop()
         try:
             encoded = [
                 self._encoded(encoder.encode_product(product, field, lead_time_hours, to_grib_order(values)))
@@ -318,7 +326,7 @@ class GribOutput:
             ) from error
 
     def _encode_member(self, lead_time_hours: int, member: int, fields: FloatArray) -> Commit:
-        encoder = self._borrow()
+        encoder = self._idle.pop()
         try:
             chosen = encoder.region.take(np.moveaxis(fields, -1, 0)[list(encoder.channels)])
             encoded = [
@@ -338,14 +346,6 @@ class GribOutput:
             self._files.append(message.path, message.content)
             if self._on_message is not None and message.mars is not None:
                 self._on_message(message.mars, message.path)
-
-    def _borrow(self) -> GribEncoder:
-        """An encoder that no other thread uses; popping from a list cannot be interrupted."""
-        try:
-            return self._idle.pop()
-        except IndexError:
-            self._twins.append(self._encoder.twin())
-            return self._twins[-1]
 
     def _release(self) -> None:
         """Give back what was made for other threads; the encoder itself belongs to whoever made it."""

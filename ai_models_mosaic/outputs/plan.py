@@ -200,7 +200,9 @@ class OutputPlan:
         """
         if self.path is not None:
             if self.options.members:
-                with self.encoder(labels) as encoder:
+                # What ecCodes says of the user's keys can differ by field.
+                channels = [field.channels[0] for field in self.fields][: None if labels.metadata else 1]
+                with GribEncoder(self.region, labels, channels) as encoder:
                     check_output(self.path, encoder)
             if self.products_path is not None:
                 with self.product_encoder(labels) as encoder:

@@ -90,20 +90,20 @@ class Outputs:
         self._plan, self._labels = plan, labels
         self._lead_times = frozenset(plan.lead_times_hours)
         self._collector = StepCollector(plan)
+        workers = usual_workers() if plan.options.workers is None else plan.options.workers
         self._members = self._products = None
         self._encoders = ExitStack()
         if plan.path is not None and plan.options.members:
             encoder = self._encoders.enter_context(plan.encoder(labels))
-            self._members = GribOutput(plan.path, encoder, on_message)
+            self._members = GribOutput(plan.path, encoder, on_message, max(1, workers))
             self._members.check_writable(plan.members)
         if plan.products_path is not None:
             encoder = self._encoders.enter_context(plan.product_encoder(labels))
-            self._products = GribOutput(plan.products_path, encoder, on_message)
+            self._products = GribOutput(plan.products_path, encoder, on_message, max(1, workers))
         store = plan.store_path(labels)
         self._store = None if store is None else ZarrOutput(store, plan.layout(labels), resume=resume)
         self._files: list[Path] = []
-        workers = plan.options.workers
-        self._queue = OrderedQueue(usual_workers() if workers is None else workers)
+        self._queue = OrderedQueue(workers)
 
     @property
     def paths(self) -> list[Path]:

@@ -84,12 +84,10 @@ class Template:
     ----------
     field : Field
         Which field.
-    region : Region
-        Geometry; evenly spaced.
+    base : Base
+        What it has in common with other fields.
     labels : Labels
         What all messages have in common.
-    keys : mapping
-        What the message is of the field: a member, a product.
 
     Raises
     ------
@@ -97,9 +95,15 @@ class Template:
         If ecCodes refuses one of the user's keys, or cannot pack as asked.
     """
 
-    def __init__(self, field: Field, region: Region, labels: Labels, keys: Mapping[str, Any]) -> None:
-        self.handle = _new(field, region, labels, keys)
+    def __init__(self, field: Field, base: Base, labels: Labels) -> None:
+        self.handle = _finished(field, base, labels)
         self._bits = eccodes.codes_get_long(self.handle, "bitsPerValue")
+
+    def twin(self) -> Template:
+        """Another, for another thread."""
+        made = object.__new__(Template)
+        made.handle, made._bits = eccodes.codes_clone(self.handle), self._bits
+        return made
 
     def fill(self, values: FloatArray, **keys: int) -> Message:
         """The message with its values.
@@ -164,12 +168,42 @@ class Message:
         return keys
 
 
-def _new(field: Field, region: Region, labels: Labels, keys: Mapping[str, Any]) -> int:
-    """A handle with every key but those that `Template.fill` sets."""
-    kind = "sfc" if field.level_hpa is None else "pl"
+class Base:
+    """What messages of all fields have in common, kept by kind of level: setting keys takes most of the time.
+
+    Parameters
+    ----------
+    region : Region
+        Geometry; evenly spaced.
+    labels : Labels
+        What all messages have in common.
+    keys : mapping
+        What the messages are of: a member, a product.
+    """
+
+    def __init__(self, region: Region, labels: Labels, keys: Mapping[str, Any]) -> None:
+        self._arguments = region, labels, keys
+        self._handles: dict[str, int] = {}
+
+    def handle(self, field: Field) -> int:
+        """A new handle with every key but those of the field."""
+        kind = "sfc" if field.level_hpa is None else "pl"
+        if kind not in self._handles:
+            self._handles[kind] = _based(kind, *self._arguments)
+        return eccodes.codes_clone(self._handles[kind])
+
+    def __enter__(self) -> Base:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles.values():
+            eccodes.codes_release(handle)
+        self._handles.clear()
+
+
+def _based(kind: str, region: Region, labels: Labels, keys: Mapping[str, Any]) -> int:
     handle: int = eccodes.codes_grib_new_from_samples(f"regular_ll_{kind}_grib2")
     columns, rows = region.shape
-    # The template decides which keys there are, so it comes first; a parameter changes others, so it comes late.
     common: dict[str, Any] = {
         "tablesVersion": TABLES_VERSION,
         "Ni": columns,
@@ -180,6 +214,7 @@ def _new(field: Field, region: Region, labels: Labels, keys: Mapping[str, Any]) 
         "longitudeOfLastGridPointInDegrees": region.longitude_deg[-1] % 360,
         "iDirectionIncrementInDegrees": region.grid.spacing_deg,
         "jDirectionIncrementInDegrees": 180 / (region.grid.shape[1] - 1),
+        # It decides which keys there are, so it comes before them.
         "productDefinitionTemplateNumber": keys["productDefinitionTemplateNumber"],
         "setLocalDefinition": 1,
         "class": "ml",
@@ -189,8 +224,6 @@ def _new(field: Field, region: Region, labels: Labels, keys: Mapping[str, Any]) 
         "generatingProcessIdentifier": 1,
         "dataDate": int(f"{labels.initial_time:%Y%m%d}"),
         "dataTime": int(f"{labels.initial_time:%H%M}"),
-        "shortName": field.param,
-        **({} if field.level_hpa is None else {"level": field.level_hpa}),
     }
     for key, value in common.items():
         eccodes.codes_set(handle, key, value)
@@ -199,8 +232,18 @@ def _new(field: Field, region: Region, labels: Labels, keys: Mapping[str, Any]) 
             eccodes.codes_set_missing(handle, key)
         elif key not in common:
             eccodes.codes_set(handle, key, value)
+    return handle
+
+
+def _finished(field: Field, base: Base, labels: Labels) -> int:
+    """A handle with every key but those that `Template.fill` sets."""
+    handle = base.handle(field)
+    eccodes.codes_set(handle, "shortName", field.param)
+    if field.level_hpa is not None:
+        eccodes.codes_set(handle, "level", field.level_hpa)
     _pack(labels.packing, field, handle)
-    _apply(labels.metadata, handle)
+    if labels.metadata:
+        _apply(labels.metadata, handle)
     return handle
 
 
