@@ -43,6 +43,9 @@ class MessageFiles:
         """
         with _named_errors(path):
             file = self._file(path)
+            # What is written to a file without a name is lost, and no system call says so.
+            if os.fstat(file.fileno()).st_nlink == 0:
+                raise OSError(0, "its partial file was removed while it was being written")
             try:
                 written = file.write(message)
                 if written != len(message):
