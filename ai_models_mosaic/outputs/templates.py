@@ -153,7 +153,12 @@ class Message:
             If GRIB has no such key.
         """
         try:
-            return eccodes.codes_get(self._handle, key)
+            # For some types ecCodes makes a text of the step, which no format such as 03d suits.
+            return (
+                eccodes.codes_get_long(self._handle, "endStep")
+                if key == "step"
+                else eccodes.codes_get(self._handle, key)
+            )
         except eccodes.CodesInternalError as error:
             raise OutputError(f"GRIB messages have no key {key!r} ({error})") from error
 
