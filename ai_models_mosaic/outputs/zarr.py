@@ -223,6 +223,7 @@ class ZarrOutput:
             If the store cannot be written to.
         """
         where = (0, self._steps[lead_time_hours], self._numbers[member])
+        self._refuse_removed()
         with _named_errors(self.path):
             for variable in self._variables:
                 if variable.product is None:
@@ -249,6 +250,7 @@ class ZarrOutput:
         """
         variable, level = self._product_of[product, field]
         where = (0, self._steps[lead_time_hours], *((level,) if "level" in variable.dimensions else ()))
+        self._refuse_removed()
         with _named_errors(self.path):
             self._arrays[variable.name][where] = values
 
@@ -261,10 +263,16 @@ class ZarrOutput:
             If it cannot be renamed.
         """
         zarr = require_zarr(f"writing {self.path}")
+        self._refuse_removed()
         with _named_errors(self.path):
             zarr.consolidate_metadata(str(self.partial))
             replace_folder(self.partial, self.path)
         return self.path
+
+    def _refuse_removed(self) -> None:
+        # zarr would make the folders again and leave out what is lost.
+        if not (self.partial / ".zgroup").exists():
+            raise OutputError(f"cannot write {self.path}: its partial store was removed while it was being written")
 
     def _create(self) -> None:
         layout = self._layout
@@ -380,8 +388,8 @@ def _named_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    except (KeyError, ValueError) as error:
-        # What zarr makes of a store whose files are gone.
-        if type(error).__module__.startswith("zarr"):
-            raise OutputError(f"cannot write {path}: {error}") from error
+    except KeyError as error:
+        # zarr's own word for a folder that it cannot make.
+        if isinstance(error.__cause__, OSError):
+            raise OutputError(f"cannot write {path}: {error.__cause__.strerror}") from error
         raise
