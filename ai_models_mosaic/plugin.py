@@ -228,7 +228,7 @@ class MosaicModel(Model):  # type: ignore[misc]
         """Everything that can fail before the first field is read."""
         assets = locate(self.variant, Path(self.assets), self.options.checkpoint)
         check_assets(self.variant, assets, full=self.options.verify_assets)
-        self._plan().check(self._labels(datetime(2000, 1, 1), EXPVER))
+        self._plan().check(self._labels(datetime(2000, 1, 1), EXPVER), archived=bool(self.archive_requests))
         if self._source in SOURCES:
             self._service = self._check_service()
         import torch

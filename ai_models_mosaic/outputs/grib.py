@@ -277,6 +277,24 @@ class GribOutput:
         for path in {self.path_of(message) for message in self._encoder.product_messages()}:
             check_writable(path)
 
+    def check_one_type(self) -> None:
+        """Raise if a file would hold products of several MARS types.
+
+        Raises
+        ------
+        OutputError
+            Says which file, and how to name others.
+        """
+        types: dict[Path, set[str]] = {}
+        for message in self._encoder.product_messages():
+            types.setdefault(self.path_of(message), set()).add(message.get("type"))
+        for path, found in types.items():
+            if len(found) > 1:
+                raise OutputError(
+                    f"--archive-requests: {path} would hold the types {', '.join(sorted(found))}, and a request is of "
+                    "one: name the files by type, as in --products-path '{type}.grib'"
+                )
+
     def finish(self) -> list[Path]:
         """Give every file its name; returns the files.
 

@@ -184,19 +184,22 @@ class OutputPlan:
         """
         return GribEncoder(self.region, labels, (), self.products, len(self.members))
 
-    def check(self, labels: Labels) -> None:
+    def check(self, labels: Labels, *, archived: bool = False) -> None:
         """Raise before a long run if its output could not be made, or not be written.
 
         Parameters
         ----------
         labels : Labels
             Of the run; any initial time will do.
+        archived : bool
+            Whether requests are made that archive a file each, which can be of one type only.
 
         Raises
         ------
         OutputError
-            If ecCodes refuses one of the user's keys, a placeholder is no GRIB key, a package is
-            not there, or a folder is absent or not writable.
+            If a file to be archived would hold several types, ecCodes refuses one of the user's
+            keys, a placeholder is no GRIB key, a package is not there, or a folder is absent or
+            not writable.
         """
         if self.path is not None:
             if self.options.members:
@@ -206,7 +209,10 @@ class OutputPlan:
                     check_output(self.path, encoder)
             if self.products_path is not None:
                 with self.product_encoder(labels) as encoder:
-                    GribOutput(self.products_path, encoder).check_products_writable()
+                    products = GribOutput(self.products_path, encoder)
+                    products.check_products_writable()
+                    if archived:
+                        products.check_one_type()
         if (zarr := self.zarr_path(labels)) is not None:
             require_zarr(f"--zarr {zarr}")
             check_store(zarr, "--zarr")
