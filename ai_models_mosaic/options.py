@@ -6,11 +6,12 @@ import argparse
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .engines.onnx import ANYWHERE, Provider
 from .errors import OptionError
+from .outputs.options import OutputOptions, add_arguments, output_options
 from .variants import VARIANTS
 
 AUTO = "auto"
@@ -62,6 +63,8 @@ class Options:
         Where to note progress for scripts.
     quiet : bool
         Log warnings only.
+    output : OutputOptions
+        What is written, in which form, and where.
     """
 
     variant: str
@@ -84,6 +87,7 @@ class Options:
     resume: bool = False
     progress_file: Path | None = None
     quiet: bool = False
+    output: OutputOptions = field(default_factory=OutputOptions)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -178,6 +182,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_noise(made)
     _add_run_control(made)
+    add_arguments(made)
     return made
 
 
@@ -290,6 +295,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
         resume=known.resume,
         progress_file=known.progress_file,
         quiet=known.quiet,
+        output=output_options(known),
     )
 
 

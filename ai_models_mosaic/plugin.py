@@ -25,7 +25,9 @@ from .errors import InputError, LostRankError, MosaicError, OptionError
 from .holdings import Holdings, Wanted, take_stock
 from .inputs import initial_states_of
 from .options import parse_options
-from .outputs.grib import EXPVER, UNTRAINED_EXPVER, GribEncoder, GribOutput, Labels, Message, check_apart, check_output
+from .outputs.plan import OutputPlan
+from .outputs.sink import Outputs
+from .outputs.templates import EXPVER, UNTRAINED_EXPVER, Labels
 from .progress import Watch
 from .ranks import Launch, connected, everywhere, find_launch
 from .services import (
@@ -237,16 +239,13 @@ class MosaicModel(Model):  # type: ignore[misc]
     def _settings(self) -> Settings:
         found = self._file and Path(self._file).exists()
         source = str(Path(str(self._file)).resolve()) if found else self._file or self._source
-        path = self.path if self._writes else None
-        return Settings(self.variant, self.options, self._steps, self._metadata, path, source)
+        return Settings(self.variant, self.options, self._steps, self._metadata, self._plan().anchor, source)
 
     def _check_ends(self) -> None:
         """All that can fail at the input's and the output's end before the first field is read."""
-        if self._writes:
-            grid = self.variant.architecture.grid
-            any_time = Labels(datetime(2000, 1, 1), self.options.ensemble_size, self._metadata)
-            check_output(self.path, grid, any_time)
-            check_apart(self.path, grid, any_time, [_time_of(wanted) for wanted in self._dates])
+        plan, any_time = self._plan(), self._labels(datetime(2000, 1, 1), EXPVER)
+        plan.check(any_time, archived=bool(self.archive_requests))
+        plan.check_apart(any_time, [_time_of(wanted) for wanted in self._dates])
         if self._source in SOURCES:
             self._service = self._check_service()
         if self.options.progress_file is not None:
@@ -336,20 +335,24 @@ class MosaicModel(Model):  # type: ignore[misc]
         LOG.info("Loading the weights of %s", assets.checkpoint)
         return load_engine(self.variant, assets, device, precision)
 
-    @contextmanager
-    def _output(self, initial: InitialState, untrained: bool) -> Iterator[GribOutput | None]:
-        if not self._writes:
-            yield None
-            return
-        expver = UNTRAINED_EXPVER if untrained else EXPVER
-        labels = Labels(initial.initial_time, self.options.ensemble_size, self._metadata, expver)
-        with GribEncoder(initial.grid, labels) as encoder:
-            output = GribOutput(self.path, encoder, self._archive if self.archive_requests else None)
-            output.check_writable(self.options.members)
-            yield output
+    def _plan(self) -> OutputPlan:
+        """What is written where."""
+        output = self.options.output
+        path = self.path if self._writes and output.grib else None
+        grid, hours = self.variant.architecture.grid, self.variant.step_hours
+        return OutputPlan(path, output, grid, hours, self._steps, self.options.members)
 
-    def _archive(self, message: Message, path: Path) -> None:
-        self.archiving[str(path)].add(message.mars())
+    def _labels(self, initial_time: datetime, expver: str) -> Labels:
+        output = self.options.output
+        return Labels(initial_time, self.options.ensemble_size, self._metadata, expver, output.packing)
+
+    def _output(self, initial: InitialState, untrained: bool, going_on: bool) -> Outputs:
+        labels = self._labels(initial.initial_time, UNTRAINED_EXPVER if untrained else EXPVER)
+        archive = self._archive if self.archive_requests else None
+        return Outputs(self._plan(), labels, archive, going_on=going_on)
+
+    def _archive(self, keys: dict[str, str], path: Path) -> None:
+        self.archiving[str(path)].add(keys)
 
 
 def _now() -> datetime:

@@ -107,7 +107,7 @@ def write_beside(output: Path, found: Mapping[str, Any]) -> None:
     Parameters
     ----------
     output : Path
-        A file; nothing is put beside pipes and devices.
+        A file or store; nothing is put beside pipes and devices.
     found : mapping of str to object
         As `gather` returns it.
 
@@ -116,7 +116,7 @@ def write_beside(output: Path, found: Mapping[str, Any]) -> None:
     OutputError
         If it cannot be written.
     """
-    if not output.is_file():
+    if not (output.is_file() or output.is_dir()):
         return
     path = output.with_name(output.name + SUFFIX)
     partial = path.with_name(path.name + ".partial")
@@ -139,7 +139,7 @@ def runs_beside(path: str) -> set[str]:
     anchor = Path(path).anchor
     found = set()
     for card in Path(anchor).glob(pattern.removeprefix(anchor)):
-        if card.with_name(card.name.removesuffix(SUFFIX)).is_file():
+        if card.with_name(card.name.removesuffix(SUFFIX)).exists():
             try:
                 found.add(str(json.loads(card.read_bytes()).get("run")))
             except (OSError, ValueError, AttributeError):
@@ -159,8 +159,10 @@ def now() -> str:
 
 def _plain(value: object) -> object:
     """A value as JSON gives it back."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, tuple):
-        return list(value)
+        return [_plain(inner) for inner in value]
     return str(value) if isinstance(value, Path) else value
 
 

@@ -16,12 +16,14 @@ import numpy as np
 from .assets import Assets, check_assets, locate
 from .channels import CHANNELS
 from .errors import CheckpointError, InputError, OptionError
-from .grid import to_grib_order
+from .grid import Region, to_grib_order
 from .holdings import Wanted, take_stock
 from .inputs import initial_states_of, input_digest
 from .integrity import digest_of
 from .outputs.files import MessageFiles, check_writable
 from .outputs.grib import EXPVER, UNTRAINED_EXPVER, GribEncoder, Labels
+from .outputs.packing import Packing
+from .outputs.selection import Selection
 from .provenance import SUFFIX, packages
 from .rollout import Ensemble, Rollout
 from .sources import check_file
@@ -63,6 +65,22 @@ class Card:
         factor = options["noise_factor"] if options["perturbations"] == "on" else 0.0
         members, per_batch = tuple(self.found["members"]), self.found["members_per_batch"]
         return Ensemble(self.found["seed"], members, per_batch, factor, options["antithetic"])
+
+    @property
+    def packing(self) -> Packing:
+        """How its values are packed."""
+        found = self.found["options"].get("output", {}).get("packing")
+        return (
+            Packing()
+            if found is None
+            else Packing(found["method"], found["bits"], tuple((name, bits) for name, bits in found["bits_of"]))
+        )
+
+    @property
+    def region(self) -> Region:
+        """What is written of the grid."""
+        area = self.found["options"].get("output", {}).get("selection", {}).get("area")
+        return Selection(area=None if area is None else tuple(area)).region(self.variant.architecture.grid)
 
     def batch_of(self, member: int) -> tuple[int, ...]:
         """The members that went through the network together with one: its last bits depend on them.
@@ -227,13 +245,14 @@ def replay(
     files = MessageFiles()
     options, initial = card.found["options"], starts[member]
     expver = UNTRAINED_EXPVER if engine.untrained else EXPVER
-    labels = Labels(initial.initial_time, options["ensemble_size"], card.found["metadata"], expver)
-    with GribEncoder(initial.grid, labels) as encoder:
+    labels = Labels(initial.initial_time, options["ensemble_size"], card.found["metadata"], expver, card.packing)
+    with GribEncoder(card.region, labels) as encoder:
         for step in range(max(hours) // card.variant.step_hours + 1):
             forecast = rollout.advance(batch, step) if step else _initial(starts, batch)
             if forecast.lead_time_hours not in hours:
                 continue
-            fields = to_grib_order(np.moveaxis(forecast.values[batch.index(member)], -1, 0)).astype(np.float64)
+            whole = np.moveaxis(forecast.values[batch.index(member)], -1, 0)
+            fields = to_grib_order(card.region.take(whole)).astype(np.float64)
             for channel in channels:
                 message = encoder.encode(channel, member, forecast.lead_time_hours, fields[channel]).to_bytes()
                 files.append(output, message)
@@ -338,8 +357,16 @@ def _originals(card: Card) -> Iterator[Path]:
             run = json.loads(beside.read_bytes()).get("run")
         except (ValueError, AttributeError):
             continue
-        if original.is_file() and (beside == card.path or (run is not None and run == card.found.get("run"))):
+        if _is_grib(original) and (beside == card.path or (run is not None and run == card.found.get("run"))):
             yield original
+
+
+def _is_grib(path: Path) -> bool:
+    """Whether a file is there that is no NetCDF."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(4) == b"GRIB"
 
 
 def _messages(path: Path) -> Iterator[bytes]:

@@ -32,6 +32,9 @@ class Sink(Protocol):
     def write(self, forecast: ForecastStep) -> None:
         """Take a step of a batch of members; it may be brought to disk later."""
 
+    def recall(self, forecast: ForecastStep) -> None:
+        """Take a step of a batch that was written before the run was interrupted, within that step."""
+
     def flush(self) -> None:
         """Bring to disk all that was taken."""
 
@@ -49,6 +52,9 @@ class Nowhere:
     """A sink that keeps nothing."""
 
     def write(self, forecast: ForecastStep) -> None:
+        """Forget it."""
+
+    def recall(self, forecast: ForecastStep) -> None:
         """Forget it."""
 
     def flush(self) -> None:
@@ -173,6 +179,18 @@ class Run:
                 values = self._ranks.receive(0, shape)
             if owner == self._ranks.rank and values is not None and self._rollout is not None:
                 self._rollout.restore(ForecastStep(step, step * self._job.step_hours, members, values))
+        if journal is not None:
+            self._recall(journal)
+
+    def _recall(self, journal: Journal) -> None:
+        """Show the sink what it wrote of a step that is not complete."""
+        step, done = divmod(self._units, len(self._job.batches))
+        for batch, members in enumerate(self._job.batches[:done]):
+            if step == 0:
+                self._sink.recall(self._initial(members))
+            else:
+                values = journal.load(batch, step)
+                self._sink.recall(ForecastStep(step, step * self._job.step_hours, members, values))
         self._watch.begin(self._job.starts, self._job.ensemble, self._job.steps, self._units)
 
     def _round(self, step: int, batches: range) -> bool:

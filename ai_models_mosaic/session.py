@@ -39,9 +39,12 @@ FATAL = (CheckpointError, OptionError, LostRankError, TerminatedError)
 
 FREE_OPTIONS = (
     *("variant", "checkpoint", "precision", "ensemble_size", "members", "members_per_batch", "seed"),
-    *("resume", "progress_file", "quiet", "patience_s", "verify_assets", "dates", "input_grid_deg"),
+    *("resume", "progress_file", "quiet", "patience_s", "verify_assets", "dates", "input_grid_deg", "output"),
 )
 """Options that may change when a run is gone on with, or that are compared under another name."""
+
+FREE_OUTPUT_OPTIONS = ("workers",)
+"""Of the options of the output, those that change no byte of it."""
 
 Starts = dict[int, InitialState]
 
@@ -72,7 +75,8 @@ class Settings:
     metadata : mapping of str to str
         The user's GRIB keys.
     path : str or None
-        Where to; may hold GRIB keys in braces. None: nowhere.
+        The output, beside which state is kept; may hold keys in braces. None: there is nothing to go on with, as
+        for pipes, devices and nowhere.
     source : str
         Where the input comes from, for people and for `replay`: a file, or the name of a service.
     """
@@ -91,11 +95,6 @@ class Settings:
         factor = options.noise_factor if options.perturbations == "on" else 0.0
         return Ensemble(options.seed, options.members, options.members_per_batch, factor, options.antithetic)
 
-    @property
-    def keeps_state(self) -> bool:
-        """Whether there are files to go on with: not for pipes, devices and nowhere."""
-        return self.path is not None and (not Path(self.path).exists() or Path(self.path).is_file())
-
 
 class Session:
     """Runs an ensemble from each of some initial times.
@@ -113,7 +112,8 @@ class Session:
     load : callable
         Gives the engine; called once, on every rank.
     output : callable
-        Gives a context with the sink for a state and whether the weights are untrained; called on rank 0 only.
+        Gives a context with the sink for a state, whether the weights are untrained, and whether an unfinished run is
+        gone on with; called on rank 0 only.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Session:
         *,
         read: Callable[[Wanted], Starts],
         load: Callable[[], LoadedEngine],
-        output: Callable[[InitialState, bool], AbstractContextManager[FileSink | None]],
+        output: Callable[[InitialState, bool, bool], AbstractContextManager[FileSink | None]],
     ) -> None:
         self._settings, self._ranks, self._watch = settings, ranks, watch
         self._read, self._load, self._output = read, load, output
@@ -205,10 +205,10 @@ class Session:
         """The output, and the journal beside it; False if all is done already."""
         initial = next(iter(job.starts.values()))
         path, resume = self._settings.path, self._settings.options.resume
-        if path is None or not self._settings.keeps_state:
+        if path is None:
             if resume:
                 raise ResumeError("--resume: expected output in files to go on with; leave it out, or give --path FILE")
-            place.sink = stack.enter_context(self._output(initial, found["weights"]["untrained"]))
+            place.sink = stack.enter_context(self._output(initial, found["weights"]["untrained"], False))
             return True
         fresh = self._identity(found)
         found["run"] = hashlib.sha256(json.dumps(fresh.identity, sort_keys=True).encode()).hexdigest()
@@ -216,10 +216,13 @@ class Session:
         if resume and not folder.exists() and found["run"] in runs_beside(path):
             LOG.info("%s is complete already: nothing to do", path)
             return False
-        place.sink = stack.enter_context(self._output(initial, found["weights"]["untrained"]))
+        # Before the output, which would overwrite what another run is writing.
         journal = stack.enter_context(open_journal(folder, fresh, job.history, len(job.batches), resume=resume))
-        if place.sink is not None:
-            place.sink.resume(journal.record.positions or {}, finished=journal.record.finished)
+        positions = journal.record.positions
+        going_on = positions is not None
+        place.sink = stack.enter_context(self._output(initial, found["weights"]["untrained"], going_on))
+        if place.sink is not None and positions is not None:
+            place.sink.resume(positions, finished=journal.record.finished)
         place.journal = journal
         return True
 
@@ -230,6 +233,7 @@ class Session:
             **{name: found[name] for name in ("variant", "steps", "members", "ensemble_size", "members_per_batch")},
             **{name: found[name] for name in ("seed", "precision", "metadata")},
             **free,
+            **{name: value for name, value in found["options"]["output"].items() if name not in FREE_OUTPUT_OPTIONS},
             "path": self._settings.path,
             "initial time": found["input"]["initial_time"],
             "input": found["input"]["sha256"],

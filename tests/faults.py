@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from toy_run import GRID, START, Fault, fork, job, toy_run
+from toy_run import FIELDS, GRID, START, Fault, fork, job, toy_run
 
 from ai_models_mosaic.outputs.grib import GribEncoder, Labels
 
@@ -32,7 +32,7 @@ def run_with_fault(path: str, encoder: GribEncoder, *, resume: bool, at: int | N
 
 def main(folder: Path, count: int, seed: int) -> None:
     # Made once, and not in every child: it takes longer than the run.
-    encoder = GribEncoder(GRID, Labels(START, 2, {}))
+    encoder = GribEncoder(GRID, Labels(START, 2, {}), range(FIELDS))
     encoder.first_message(1)
     random = np.random.default_rng(seed)
     for name in PATHS:

@@ -103,7 +103,7 @@ def toy_run(
     with (
         nullcontext(encoder)
         if encoder
-        else GribEncoder(GRID, Labels(START, len(made.ensemble.members), {})) as made_of,
+        else GribEncoder(GRID, Labels(START, len(made.ensemble.members), {}), range(FIELDS)) as made_of,
         open_journal(state_folder(path, START), fresh, 2, len(made.batches), resume=resume, share=share) as journal,
     ):
         output = GribOutput(path, made_of)

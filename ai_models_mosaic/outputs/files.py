@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import OutputError
 
+LOG = logging.getLogger(__name__)
+
 PARTIAL_SUFFIX = ".partial"
 
 OPEN_AT_ONCE = 64
 """Files held open; a path with placeholders may name thousands."""
+
+FILES_SHOWN = 4
+"""Files that a log line names."""
 
 
 class MessageFiles:
@@ -45,6 +51,9 @@ class MessageFiles:
         """
         with _named_errors(path):
             file = self._file(path)
+            # What is written to a file without a name is lost, and no system call says so.
+            if os.fstat(file.fileno()).st_nlink == 0:
+                raise OSError(0, "its partial file was removed while it was being written")
             try:
                 written = file.write(message)
                 if written != len(message):
@@ -68,10 +77,10 @@ class MessageFiles:
         """
         for path in self._unsynced:
             with _named_errors(path):
-                _sync(_partial(path))
+                sync(_partial(path))
         for folder in {path.parent for path in self._unsynced}:
             with _named_errors(folder):
-                _sync(folder)
+                sync(folder)
         self._unsynced.clear()
 
     def positions(self) -> dict[str, int]:
@@ -124,6 +133,7 @@ class MessageFiles:
             if partial != path and path not in self._named:
                 with _named_errors(path):
                     partial.replace(path)
+                self._named.add(path)
         return self.paths
 
     def abandon(self) -> list[Path]:
@@ -145,6 +155,26 @@ class MessageFiles:
         return self._open[path]
 
 
+def close_files(files: MessageFiles) -> None:
+    """Give every file its name, and say so.
+
+    Raises
+    ------
+    OutputError
+        If one cannot be renamed.
+    """
+    paths = files.finish()
+    if paths:
+        LOG.info("Wrote %s", _summary(paths))
+
+
+def abandon_files(files: MessageFiles) -> None:
+    """Close all files as they are, and say so."""
+    paths = files.abandon()
+    if paths:
+        LOG.error("The run did not finish; what it wrote is in %s", _summary(paths))
+
+
 def check_writable(path: Path) -> None:
     """Raise before a long run if its output could not be written.
 
@@ -164,7 +194,8 @@ def check_writable(path: Path) -> None:
         raise OutputError(f"cannot write {path}: the folder {folder} is not writable")
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to disk."""
     # Whichever descriptor wrote, and even when it is closed by now.
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -185,3 +216,8 @@ def _named_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _summary(paths: Sequence[Path]) -> str:
+    shown = ", ".join(str(path) for path in paths[:FILES_SHOWN])
+    return shown if len(paths) <= FILES_SHOWN else f"{len(paths)} files: {shown}, …"
