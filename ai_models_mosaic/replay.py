@@ -269,9 +269,7 @@ def _read_input(card: Card, file: str | None, batch: Sequence[int]) -> dict[int,
     said = card.found["input"]
     source = file or said["source"]
     if file is None and not is_zarr(source) and not Path(source).is_file():
-        raise InputError(
-            f"the input of {card.path} was {source}, which is not a file that is there: give it with --file"
-        )
+        raise InputError(f"the input of {card.path} was {source}, which is no file that is there: give it with --file")
     variant, wanted = card.variant, Wanted(time=datetime.fromisoformat(said["initial_time"]))
     if is_zarr(source):
         holdings = zarr_holdings(source, variant.lags_hours, wanted)
