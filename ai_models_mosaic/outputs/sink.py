@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -21,6 +22,8 @@ from .products import Product, compute
 from .queue import Commit, OrderedQueue, usual_workers
 from .templates import Labels
 from .zarr import ZarrOutput
+
+LOG = logging.getLogger(__name__)
 
 
 class StepCollector:
@@ -100,6 +103,7 @@ class Outputs:
         if plan.products_path is not None:
             encoder = self._encoders.enter_context(plan.product_encoder(labels))
             self._products = GribOutput(plan.products_path, encoder, on_message, max(1, workers))
+        self._unfinished = [output for output in (self._members, self._products) if output is not None]
         store = plan.store_path(labels)
         self._store = None if store is None else ZarrOutput(store, plan.layout(labels), resume=resume)
         self._files: list[Path] = []
@@ -130,8 +134,8 @@ class Outputs:
             return
         if self._plan.options.members:
             self._write_members(forecast)
-        if self._plan.products:
-            values = self._collector.add(forecast)
+        if self._products is not None or self._store is not None:
+            values = self._collector.add(forecast) if self._plan.products else None
             if values is not None:
                 self.write_products(forecast.lead_time_hours, values)
 
@@ -177,9 +181,9 @@ class Outputs:
             If something could not be written.
         """
         self._queue.close()
-        for output in (self._members, self._products):
-            if output is not None:
-                output.finish()
+        while self._unfinished:
+            self._unfinished[0].finish()
+            del self._unfinished[0]
         if self._store is not None:
             self._finish_store(self._store)
         self._encoders.close()
@@ -187,9 +191,10 @@ class Outputs:
     def abort(self) -> None:
         """End without giving files their names; what is in them is whole."""
         self._queue.abort()
-        for output in (self._members, self._products):
-            if output is not None:
-                output.abandon()
+        while self._unfinished:
+            self._unfinished.pop().abandon()
+        if self._store is not None and self._store.partial.exists():
+            LOG.error("The run did not finish; what it wrote is in %s", self._store.partial)
         self._encoders.close()
 
     def __enter__(self) -> Outputs:
@@ -236,7 +241,9 @@ class Outputs:
         netcdf = self._plan.netcdf_path(self._labels)
         if netcdf is not None:
             self._files.append(convert(complete, netcdf))
+            LOG.info("Wrote %s", netcdf)
         if self._plan.options.zarr is None:
             shutil.rmtree(complete, ignore_errors=True)
         else:
             self._files.append(complete)
+            LOG.info("Wrote %s", complete)
