@@ -71,7 +71,7 @@ def test_cfgrib_reads_each_product_by_its_type(folder):
     assert dict(mean.sizes) == {"step": 2, "latitude": 31, "longitude": 60}
     found = mean.z.sel(step=np.timedelta64(24, "h")).values.ravel()
     np.testing.assert_allclose(found, members_of(folder, "z").mean(axis=0), rtol=1e-5)
-    strong = cfgrib(path, dataType="ep", typeOfLevel="heightAboveGround", scaledValueOfLowerLimit=10)
+    strong = cfgrib(path, dataType="ep", typeOfLevel="heightAboveGround", scaledValueOfLowerLimit=5)
     assert set(strong.data_vars) == {"si10"}
     assert set(cfgrib(path, dataType="pb").data_vars) == {"t2m"}
 

@@ -140,7 +140,7 @@ class MessageFiles:
         """Close all files as they are; returns the partial ones."""
         while self._open:
             self._open.popitem()[1].close()
-        return [_partial(path) for path in self.paths]
+        return [_partial(path) for path in self.paths if path not in self._named]
 
     def _file(self, path: Path) -> BinaryIO:
         if path in self._open:

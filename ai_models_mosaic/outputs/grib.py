@@ -375,7 +375,10 @@ class GribOutput:
     def _encode_member(self, lead_time_hours: int, member: int, fields: FloatArray) -> Commit:
         encoder = self._idle.pop()
         try:
-            chosen = encoder.region.take(np.moveaxis(fields, -1, 0)[list(encoder.channels)])
+            by_channel = np.moveaxis(fields, -1, 0)
+            # A list of all would copy them once more.
+            everything = len(encoder.channels) == len(by_channel) == len(CHANNEL_FIELDS)
+            chosen = encoder.region.take(by_channel if everything else by_channel[list(encoder.channels)])
             encoded = [
                 self._encoded(encoder.encode(channel, member, lead_time_hours, values))
                 for channel, values in zip(encoder.channels, to_grib_order(chosen).astype(np.float64), strict=True)

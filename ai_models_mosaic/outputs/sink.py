@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -21,6 +22,8 @@ from .products import Product, compute
 from .queue import Commit, OrderedQueue, usual_workers
 from .templates import Labels
 from .zarr import ZarrOutput, remove_folder
+
+LOG = logging.getLogger(__name__)
 
 
 class StepCollector:
@@ -248,6 +251,8 @@ class Outputs:
         for output in self._grib:
             output.release()
         abandon_files(self._messages)
+        if self._store is not None and self._store.partial.exists():
+            LOG.error("The run did not finish; what it wrote is in %s", self._store.partial)
         self._encoders.close()
         self._ended = True
 
@@ -299,7 +304,9 @@ class Outputs:
         netcdf = self._plan.netcdf_path(self._labels)
         if netcdf is not None:
             self._files.append(convert(complete, netcdf))
+            LOG.info("Wrote %s", netcdf)
         if self._plan.options.zarr is None:
             remove_folder(complete)
         else:
             self._files.append(complete)
+            LOG.info("Wrote %s", complete)
