@@ -37,6 +37,7 @@ unit: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/interpolation.py
 	$(BIN)/python benchmarks/grib_encoding.py
+	$(BIN)/python benchmarks/ensemble_output.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info *.grib *.grib.partial $(VERIFICATION)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from . import __version__, options
 from .assets import LICENCE
-from .errors import MosaicError, OptionError
+from .errors import MosaicError, OptionError, ReplayError
 from .training import command as training_command
 from .variants import VARIANTS
 from .verification.options import add_options as _add_verify_options
@@ -21,7 +21,7 @@ Command = Callable[[argparse.Namespace], None]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns its exit status: 0, or 1 after an error that was shown."""
+    """Run a command; returns its exit status: 0, or that of the kind of error that was shown."""
     made = _parser()
     known = made.parse_args(arguments)
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(message)s")
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command(known)
     except MosaicError as error:
         print(f"ai-models-mosaic {__version__}: {error}", file=sys.stderr)
-        return 1
+        return error.exit_status
     return 0
 
 
@@ -99,12 +99,25 @@ def _parser() -> argparse.ArgumentParser:
     random.add_argument("--seed", type=int, default=0)
     random.set_defaults(command=_random_checkpoint)
 
+    _add_replay(commands)
     training_command.add(commands)
     world_command.add(commands)
     verify = commands.add_parser("verify", help="scores, spectra and pictures of forecasts against truth")
     _add_verify_options(verify)
     verify.set_defaults(command=_verify)
     return made
+
+
+def _add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    replay = commands.add_parser("replay", help="make some fields of a forecast again, from the card beside its output")
+    replay.add_argument("card", type=Path, metavar="NAME.grib.provenance.json")
+    replay.add_argument("--member", type=int, required=True, metavar="N")
+    replay.add_argument("--steps", required=True, metavar="HOURS", help="such as 24 or 96-120")
+    replay.add_argument("--params", metavar="LIST", help="such as 2t,z500,u (default: all)")
+    replay.add_argument("--output", type=Path, required=True, metavar="FILE")
+    replay.add_argument("--file", help="the input, if it is elsewhere than it was")
+    replay.add_argument("--assets", type=Path, metavar="FOLDER", help="of the weights, if they are elsewhere")
+    replay.set_defaults(command=_replay)
 
 
 def _options(_: argparse.Namespace) -> None:
@@ -161,6 +174,17 @@ def _export_onnx(known: argparse.Namespace) -> None:
     members = "any number of members" if card.batch is None else f"{card.batch} members"
     untrained = ", UNTRAINED" if card.untrained else ""
     print(f"{known.output}: variant {variant.name}, {card.precision}, {members}, opset {card.opset}{untrained}")
+
+
+def _replay(known: argparse.Namespace) -> None:
+    from .replay import choose_channels, choose_hours, read_card, replay
+
+    card = read_card(known.card)
+    hours, channels = choose_hours(known.steps, card), choose_channels(known.params)
+    found = replay(card, known.member, hours, channels, known.output, file=known.file, assets=known.assets)
+    print(f"{known.output}: {found}")
+    if found.differing:
+        raise ReplayError(f"{len(found.differing)} fields are not those of the original")
 
 
 def _random_checkpoint(known: argparse.Namespace) -> None:

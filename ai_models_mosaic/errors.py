@@ -1,25 +1,70 @@
-"""The errors that a user can act on; everything else is a bug and keeps its traceback."""
+"""The errors that a user can act on; everything else is a bug and keeps its traceback.
+
+Each kind has an exit status of its own, for scripts; ``docs/operations.md`` lists them.
+"""
 
 
 class MosaicError(Exception):
     """Root of the errors shown without a traceback: what was expected, what came, what to do."""
 
+    exit_status = 1
+
 
 class OptionError(MosaicError):
     """An option, or a combination of options, that cannot be honoured."""
+
+    exit_status = 2
 
 
 class InputError(MosaicError):
     """Input fields that are missing, unreadable, ambiguous or physically impossible."""
 
+    exit_status = 3
+
 
 class CheckpointError(MosaicError):
     """Weights or other assets that are absent, unsafe, incomplete or of the wrong kind."""
+
+    exit_status = 4
 
 
 class ForecastError(MosaicError):
     """A forecast that cannot go on, such as one that has become non-finite."""
 
+    exit_status = 5
+
 
 class OutputError(MosaicError):
     """Output that cannot be written where, or labelled as, it was asked for."""
+
+    exit_status = 6
+
+
+class ResumeError(MosaicError):
+    """An unfinished run that cannot be gone on with, or not so."""
+
+    exit_status = 7
+
+
+class LostRankError(MosaicError):
+    """A process of a run of several that is gone."""
+
+    exit_status = 8
+
+
+class DatesError(MosaicError):
+    """Some of several initial times that failed, the others being done."""
+
+    exit_status = 9
+
+
+class ReplayError(MosaicError):
+    """Fields made again that are not those of the original."""
+
+    exit_status = 10
+
+
+class TerminatedError(MosaicError):
+    """A run that was asked to stop by a signal, and did so in good order."""
+
+    exit_status = 143

@@ -116,6 +116,95 @@ class LatLonGrid:
 
 
 @dataclass(frozen=True)
+class Region:
+    """The points of a grid that lie in an area.
+
+    Parameters
+    ----------
+    grid : LatLonGrid
+        The whole grid.
+    columns : tuple of int
+        Indices of longitudes, from west to east.
+    rows : tuple of int
+        Indices of latitudes, from south to north.
+    longitude_deg : tuple of float
+        Of the columns, ascending in (-360, 360): below 0 where the area crosses Greenwich.
+    """
+
+    grid: LatLonGrid
+    columns: tuple[int, ...]
+    rows: tuple[int, ...]
+    longitude_deg: tuple[float, ...]
+
+    @classmethod
+    def whole(cls, grid: LatLonGrid) -> Region:
+        """All of a grid."""
+        columns, rows = grid.shape
+        return cls(grid, tuple(range(columns)), tuple(range(rows)), grid.longitude_deg)
+
+    @classmethod
+    def within(cls, grid: LatLonGrid, north: float, west: float, south: float, east: float) -> Region:
+        """The points in an area, bounds included.
+
+        Parameters
+        ----------
+        grid : LatLonGrid
+            The whole grid.
+        north, south : float
+            Degrees north, -90 … 90.
+        west, east : float
+            Degrees east, in any turn; the area goes from west eastwards to east.
+
+        Raises
+        ------
+        ValueError
+            If no point lies in it.
+        """
+        latitude, longitude = np.array(grid.latitude_deg), np.array(grid.longitude_deg)
+        rows = np.flatnonzero((latitude >= south - SAME_POINT_DEG) & (latitude <= north + SAME_POINT_DEG))
+        width = min(east - west, 360.0) if east >= west else (east - west) % 360
+        eastwards = (longitude - west + SAME_POINT_DEG) % 360
+        columns = np.argsort(eastwards, kind="stable")
+        columns = columns[eastwards[columns] <= width + 2 * SAME_POINT_DEG]
+        if not rows.size or not columns.size:
+            raise ValueError(f"no point of the grid of {grid} lies within {north:g}/{west:g}/{south:g}/{east:g}")
+        turns = np.concatenate([[0], np.cumsum(np.diff(columns) < 0)])
+        unrolled = longitude[columns] + 360 * (turns - turns[-1])
+        return cls(grid, tuple(columns.tolist()), tuple(rows.tolist()), tuple(unrolled.tolist()))
+
+    @property
+    def latitude_deg(self) -> tuple[float, ...]:
+        """Latitudes of the rows, ascending, degrees north."""
+        return tuple(self.grid.latitude_deg[row] for row in self.rows)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(n_lon, n_lat)``."""
+        return len(self.columns), len(self.rows)
+
+    @property
+    def size(self) -> int:
+        """Number of points."""
+        return len(self.columns) * len(self.rows)
+
+    def take(self, fields: FloatArray) -> FloatArray:
+        """The region's part of fields on the whole grid.
+
+        Parameters
+        ----------
+        fields : array (..., lon, lat)
+            Fields of the whole grid.
+
+        Returns
+        -------
+        array (..., region's lon, region's lat)
+        """
+        if self == Region.whole(self.grid):
+            return fields
+        return fields[..., np.array(self.columns)[:, None], np.array(self.rows)]
+
+
+@dataclass(frozen=True)
 class ReducedGrid:
     """A global grid whose rows have fewer points towards the poles, such as N320 or O1280.
 

@@ -258,14 +258,46 @@ def choose_history(holdings: Holdings, lags_hours: Sequence[int], wanted: Wanted
         raise InputError(_missing_message(holdings, time, missing[time, number], len(lags_hours)))
     if time != candidates[0]:
         LOG.warning("The history of %s UTC is incomplete; using an older one", list_times(candidates[:1]))
-    if len(holdings.members) > 1:
+    return _history_of(holdings, number, _history(time, lags_hours))
+
+
+def choose_histories(holdings: Holdings, lags_hours: Sequence[int], wanted: Wanted) -> dict[int, History]:
+    """The history of every member that has one at the time that `choose_history` chooses, by number.
+
+    A control, number 0, counts only where it is alone. Arguments and errors are those of `choose_history`.
+    """
+    first = choose_history(holdings, lags_hours, wanted)
+    initial_time = first.times[-1]
+    here = [number for number in sorted(holdings.members) if initial_time in holdings.members[number]]
+    complete = [number for number in here if not holdings.missing(number, initial_time, lags_hours)]
+    lacking = sorted(set(here) - set(complete) - {0})
+    if lacking:
         LOG.warning(
-            "The input holds members %s; every member of the forecast starts from %d. "
-            "Choose another with: grib_copy -w number=N INPUT OUTPUT",
-            ", ".join(str(held) for held in sorted(holdings.members)),
-            number,
+            "Members %s of the input lack fields for %s UTC, and are left out",
+            ", ".join(str(number) for number in lacking),
+            list_times([initial_time]),
         )
-    times = _history(time, lags_hours)
+    perturbed = [number for number in complete if number != 0]
+    return {number: _history_of(holdings, number, first.times) for number in perturbed or complete}
+
+
+def pair_members(members: Sequence[int], numbers: Sequence[int]) -> dict[int, int]:
+    """Which member of the input every member of the forecast starts from.
+
+    Its own number where the input has it; else the input's members in turn, so that the answer for a
+    member depends neither on the size of the ensemble nor on what else is run.
+
+    Parameters
+    ----------
+    members : sequence of int
+        Of the forecast, from 1.
+    numbers : sequence of int
+        Of the input, ascending, at least one.
+    """
+    return {member: member if member in numbers else numbers[(member - 1) % len(numbers)] for member in members}
+
+
+def _history_of(holdings: Holdings, number: int, times: tuple[datetime, ...]) -> History:
     return History(times, number, tuple(holdings.members[number][state] for state in times))
 
 

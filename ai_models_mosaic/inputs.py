@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,17 @@ from .arrays import FloatArray, IntArray
 from .channels import CHANNELS, STANDARD_GRAVITY, Channel
 from .errors import InputError
 from .grid import LatLonGrid, alternated, grid_of_points
-from .holdings import HeldField, Holdings, Wanted, choose_history, list_times, take_stock
+from .holdings import (
+    HeldField,
+    History,
+    Holdings,
+    Wanted,
+    choose_histories,
+    choose_history,
+    list_times,
+    pair_members,
+    take_stock,
+)
 from .regrid import ConservativeRegridder
 from .state import InitialState
 
@@ -22,6 +33,9 @@ LOG = logging.getLogger(__name__)
 
 GRID_TYPES = ("regular_ll", "regular_gg", "reduced_gg", "reduced_ll")
 """Grids whose points stand in rows along the latitudes."""
+
+PAIRS_SHOWN = 4
+"""Members of an ensemble that a log line pairs with those of the input."""
 
 PROBLEMS_SHOWN = 10
 """Bad fields that one message describes before it counts the rest."""
@@ -59,12 +73,68 @@ def read_initial_state(
 def initial_state_of(holdings: Holdings, grid: LatLonGrid, lags_hours: Sequence[int], wanted: Wanted) -> InitialState:
     """Select, check and regrid a history of what an input holds; as `read_initial_state`."""
     history = choose_history(holdings, lags_hours, wanted)
-    start, states = list_times(history.times[-1:]), list_times(history.times)
-    LOG.info("Starting from %s UTC, with states of %s UTC", start, states)
-    values = np.empty((len(history.times), *grid.shape, len(CHANNELS)), dtype=np.float32)
+    _announce(history.times)
+    return _state_of(history, _Mapper(grid))
+
+
+def initial_states_of(
+    holdings: Holdings, grid: LatLonGrid, lags_hours: Sequence[int], wanted: Wanted, members: Sequence[int]
+) -> dict[int, InitialState]:
+    """Where every member starts: from its own member of the input where that is an ensemble.
+
+    Parameters
+    ----------
+    holdings : Holdings
+        What the input holds.
+    grid : LatLonGrid
+        The variant's grid.
+    lags_hours : sequence of int
+        Hours of the states relative to the initial time, oldest first.
+    wanted : Wanted
+        The initial time.
+    members : sequence of int
+        Of the forecast; `holdings.pair_members` says which starts from which.
+
+    Returns
+    -------
+    dict of int to InitialState
+        By member of the forecast; those that start from the same share one.
+
+    Raises
+    ------
+    InputError
+        As `read_initial_state`.
+    """
+    histories = choose_histories(holdings, lags_hours, wanted)
+    pairs = pair_members(members, list(histories))
+    _announce(next(iter(histories.values())).times)
+    if len(histories) > 1:
+        listed = ", ".join(f"{member} from {number}" for member, number in list(pairs.items())[:PAIRS_SHOWN])
+        more = ", …" if len(pairs) > PAIRS_SHOWN else ""
+        LOG.info("The input is an ensemble: members start from its own, %s%s", listed, more)
+    mapper = _Mapper(grid)
+    states = {number: _state_of(histories[number], mapper) for number in sorted(set(pairs.values()))}
+    return {member: states[number] for member, number in pairs.items()}
+
+
+def input_digest(starts: Mapping[int, InitialState]) -> str:
+    """SHA-256 of all that the members start from, as hexadecimal digits; of one state, its own."""
+    states = {state.number: state for state in starts.values()}
+    if len(states) == 1:
+        return next(iter(states.values())).digest
+    joined = "".join(f"{number} {states[number].digest}\n" for number in sorted(states))
+    return hashlib.sha256(joined.encode()).hexdigest()
+
+
+def _announce(times: Sequence[datetime]) -> None:
+    LOG.info("Starting from %s UTC, with states of %s UTC", list_times(times[-1:]), list_times(times))
+
+
+def _state_of(history: History, mapper: _Mapper) -> InitialState:
+    """Check and regrid a history."""
+    values = np.empty((len(history.times), *mapper.target.shape, len(CHANNELS)), dtype=np.float32)
     digest = hashlib.sha256()
     problems: list[str] = []
-    mapper = _Mapper(grid)
     for state, held_fields in zip(values, history.fields, strict=True):
         for index, channel in enumerate(CHANNELS):
             held = held_fields[index]
@@ -74,7 +144,7 @@ def initial_state_of(holdings: Holdings, grid: LatLonGrid, lags_hours: Sequence[
             except _UnusableError as problem:
                 problems.append(f"{held.label}: {problem}")
     _refuse_problems(problems)
-    return InitialState(grid, history.times, values, digest.hexdigest())
+    return InitialState(mapper.target, history.times, values, digest.hexdigest(), history.number)
 
 
 class _UnusableError(Exception):
@@ -96,7 +166,7 @@ class _Mapper:
     """Puts fields on the variant's grid; what depends on their grid alone is worked out once."""
 
     def __init__(self, target: LatLonGrid) -> None:
-        self._target = target
+        self.target = target
         self._known: dict[str, tuple[IntArray, ConservativeRegridder]] = {}
 
     def of(self, held: HeldField) -> Callable[[FloatArray], FloatArray]:
@@ -120,8 +190,8 @@ class _Mapper:
             grid, order = grid_of_points(longitude, latitude)
         except ValueError as error:
             raise InputError(f"{held.label} is not on a usable grid: {error}") from error
-        regridder = ConservativeRegridder(grid, self._target)
-        LOG.info("Input grid: %s%s", grid, "" if regridder.is_identity else f", regridded to {self._target}")
+        regridder = ConservativeRegridder(grid, self.target)
+        LOG.info("Input grid: %s%s", grid, "" if regridder.is_identity else f", regridded to {self.target}")
         return order, regridder
 
 

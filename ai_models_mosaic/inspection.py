@@ -9,7 +9,10 @@ from pathlib import Path
 import eccodes
 
 from .errors import InputError
-from .outputs.grib import UNKNOWN_SIZE, UNKNOWN_SIZE_LARGE, UNTRAINED_EXPVER
+from .outputs.templates import UNKNOWN_SIZE, UNKNOWN_SIZE_LARGE, UNTRAINED_EXPVER
+
+PRODUCT_OF_TEMPLATE = {"2": "derived", "5": "probability", "6": "percentile", "86": "quantile"}
+"""Kinds of products by their product definition template."""
 
 
 def inspect_ensemble(paths: Sequence[Path]) -> str:
@@ -26,29 +29,43 @@ def inspect_ensemble(paths: Sequence[Path]) -> str:
         If a file is absent or cannot be read.
     """
     fields: dict[tuple[int, int], Counter[str]] = defaultdict(Counter)
+    products: Counter[str] = Counter()
+    product_steps: set[int] = set()
     seen: dict[str, set[str]] = defaultdict(set)
     for handle in _messages(paths):
-        number = eccodes.codes_get_long(handle, "number") if eccodes.codes_is_defined(handle, "number") else 0
         start = f"{_text(handle, 'dataDate')} {eccodes.codes_get_long(handle, 'dataTime'):04d} UTC"
         field = f"{_text(handle, 'shortName')} {_text(handle, 'level')}"
-        fields[number, eccodes.codes_get_long(handle, "endStep")][f"{field} {start}"] += 1
+        step = eccodes.codes_get_long(handle, "endStep")
+        product = PRODUCT_OF_TEMPLATE.get(_text(handle, "productDefinitionTemplateNumber"))
+        if product is None:
+            number = eccodes.codes_get_long(handle, "number") if eccodes.codes_is_defined(handle, "number") else 0
+            fields[number, step][f"{field} {start}"] += 1
+            seen["size"].add(_size(handle))
+        else:
+            products[f"{product} ({_text(handle, 'type')})"] += 1
+            product_steps.add(step)
         seen["start"].add(start)
         seen["grid"].add(f"{_text(handle, 'gridType')} {_text(handle, 'Ni')} × {_text(handle, 'Nj')}")
         seen["expver"].add(_text(handle, "expver"))
-        seen["size"].add(_size(handle))
-    if not fields:
+    if not fields and not products:
         raise InputError(f"{', '.join(str(path) for path in paths)}: expected GRIB messages, got none")
     members = sorted({number for number, _ in fields})
     steps = sorted({step for _, step in fields})
-    messages = sum(sum(found.values()) for found in fields.values())
+    messages = sum(sum(found.values()) for found in fields.values()) + products.total()
     lines = [
         f"{', '.join(str(path) for path in paths)}: {messages} GRIB messages",
         f"  start    {_join(seen['start'])}",
         f"  grid     {_join(seen['grid'])}",
-        f"  members  {_numbers(members)} (of {_join(seen['size'])})",
-        f"  steps    {_numbers(steps)} h",
-        f"  fields   {_completeness(fields, len(members) * len(steps))}",
     ]
+    if fields:
+        lines += [
+            f"  members  {_numbers(members)} (of {_join(seen['size'])})",
+            f"  steps    {_numbers(steps)} h",
+            f"  fields   {_completeness(fields, len(members) * len(steps))}",
+        ]
+    if products:
+        counted = ", ".join(f"{count} × {product}" for product, count in sorted(products.items()))
+        lines += [f"  products {counted}", f"  at steps {_numbers(sorted(product_steps))} h"]
     if UNTRAINED_EXPVER in seen["expver"]:
         lines.append("  weights  UNTRAINED: random numbers, no forecast")
     return "\n".join(lines)

@@ -6,11 +6,12 @@ import argparse
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .engines.onnx import ANYWHERE, Provider
 from .errors import OptionError
+from .outputs.options import OutputOptions, add_arguments, output_options
 from .variants import VARIANTS
 
 AUTO = "auto"
@@ -48,6 +49,22 @@ class Options:
         The graph that the engine ``onnx`` runs.
     onnx_provider : Provider
         Where it runs.
+    perturbations : str
+        ``on``, or ``off`` for ε = 0.
+    noise_factor : float
+        What ε is multiplied with.
+    antithetic : bool
+        Even members have the negated ε of the odd ones before them.
+    dates : str or None
+        Initial times, as `dates.parse_dates` reads them.
+    resume : bool
+        Go on with an unfinished run.
+    progress_file : Path or None
+        Where to note progress for scripts.
+    quiet : bool
+        Log warnings only.
+    output : OutputOptions
+        What is written, in which form, and where.
     """
 
     variant: str
@@ -63,6 +80,14 @@ class Options:
     engine: str = "torch"
     onnx_model: Path | None = None
     onnx_provider: Provider = ANYWHERE
+    perturbations: str = "on"
+    noise_factor: float = 1.0
+    antithetic: bool = False
+    dates: str | None = None
+    resume: bool = False
+    progress_file: Path | None = None
+    quiet: bool = False
+    output: OutputOptions = field(default_factory=OutputOptions)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -155,7 +180,52 @@ def parser() -> argparse.ArgumentParser:
         help="where --engine onnx runs, and options handed on, such as CUDA,device_id=1; what cannot be had is "
         "refused. Without it a GPU is taken where ONNX Runtime was built for one, else the CPU",
     )
+    _add_noise(made)
+    _add_run_control(made)
+    add_arguments(made)
     return made
+
+
+def _add_noise(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--perturbations",
+        choices=["on", "off"],
+        default="on",
+        help="off gives the network no noise: the members differ by where they start, if at all (default: on)",
+    )
+    made.add_argument(
+        "--noise-factor",
+        type=float,
+        default=1.0,
+        metavar="F",
+        help="multiply the noise of the members; the weights were trained with 1 (default: 1.0)",
+    )
+    made.add_argument(
+        "--antithetic",
+        action="store_true",
+        help="members in pairs: 2 has the negated noise of 1, 4 that of 3, and so on",
+    )
+
+
+def _add_run_control(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--dates",
+        metavar="LIST",
+        help="several initial times, one after the other: 20200101,20200105 or 20200101/to/20200131/by/7; THH after a "
+        "date is its hour. --path must tell them apart, as by {dataDate}",
+    )
+    made.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with a run of the same options that ended early, from its last complete step; else begin",
+    )
+    made.add_argument(
+        "--progress-file",
+        type=Path,
+        metavar="FILE",
+        help="append one line of JSON for every step of every batch of members, and for how the run ended",
+    )
+    made.add_argument("--quiet", action="store_true", help="log warnings and errors only; the runner's -v logs more")
 
 
 def parse_options(arguments: Sequence[str]) -> Options:
@@ -199,6 +269,8 @@ def parse_options(arguments: Sequence[str]) -> Options:
         raise OptionError(f"--members-per-batch: expected at least 1, got {known.members_per_batch}")
     if not 0 <= known.seed < 2**64:
         raise OptionError(f"--seed: expected 0 to 2**64 - 1, got {known.seed}")
+    if not 0 <= known.noise_factor <= 10:
+        raise OptionError(f"--noise-factor: expected 0 to 10, got {known.noise_factor:g}")
     if not 0 <= known.patience < 1e6:
         raise OptionError(f"--patience: expected minutes from 0, got {known.patience:g}")
     _check_engine(known)
@@ -216,6 +288,14 @@ def parse_options(arguments: Sequence[str]) -> Options:
         engine=known.engine,
         onnx_model=known.onnx_model,
         onnx_provider=parse_provider(known.onnx_provider),
+        perturbations=known.perturbations,
+        noise_factor=known.noise_factor,
+        antithetic=known.antithetic,
+        dates=known.dates,
+        resume=known.resume,
+        progress_file=known.progress_file,
+        quiet=known.quiet,
+        output=output_options(known),
     )
 
 

@@ -10,7 +10,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, time, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +20,16 @@ from . import __version__
 from .assets import Assets, check_assets, locate
 from .channels import LEVELS_HPA, PRESSURE_LEVEL_PARAMS, SINGLE_LEVEL_PARAMS
 from .clients import talking_to
-from .errors import InputError, MosaicError, OptionError
-from .holdings import Wanted
-from .inputs import read_initial_state
+from .dates import parse_dates, read_dates
+from .errors import InputError, LostRankError, MosaicError, OptionError
+from .holdings import Holdings, Wanted, take_stock
+from .inputs import initial_states_of
 from .options import parse_options
-from .outputs.grib import EXPVER, UNTRAINED_EXPVER, GribEncoder, GribOutput, Labels, Message, check_output
-from .progress import Progress
-from .provenance import gather, write_beside
-from .rollout import Ensemble, forecast
+from .outputs.plan import OutputPlan
+from .outputs.sink import Outputs
+from .outputs.templates import EXPVER, UNTRAINED_EXPVER, Labels
+from .progress import Watch
+from .ranks import Launch, connected, everywhere, find_launch
 from .services import (
     SOURCES,
     Service,
@@ -39,6 +41,7 @@ from .services import (
     kept_days,
     newest_era5,
 )
+from .session import Session, Settings
 from .sources import (
     CLASS_OF_VARIANT,
     DEFAULT_GRID_DEG,
@@ -52,8 +55,8 @@ from .sources import (
     parse_hour,
     wanted_time,
 )
-from .state import ForecastStep, InitialState
-from .zarr_input import is_zarr, read_zarr
+from .state import InitialState
+from .zarr_input import is_zarr, zarr_holdings
 
 if TYPE_CHECKING:
     from .engines import LoadedEngine
@@ -63,7 +66,7 @@ LOG = logging.getLogger(__name__)
 RUNNER_DEFAULTS = {"--date": "-1", "--time": 12, "--num-threads": 1}
 """What the runner hands on where nothing was typed."""
 
-UNSUPPORTED = ("hindcast_reference_year", "hindcast_reference_date", "staging_dates")
+UNSUPPORTED = ("hindcast_reference_year", "hindcast_reference_date")
 """Options of the runner that are refused rather than ignored."""
 
 
@@ -93,17 +96,18 @@ class MosaicModel(Model):  # type: ignore[misc]
             self._file = check_file(kwargs["file"]) if input == "file" else None
             self.variant = choose_variant(self.options.variant, input, self._file)
             self._steps = _steps(kwargs["lead_time"], self.variant.step_hours)
+            several = self._several_times(kwargs)
             kwargs["date"] = self._start_date(kwargs)
             self._wanted = self._wanted_time(kwargs)
+            self._dates = several or (self._wanted,)
             self._extra = parse_extra(kwargs["requests_extra"])
             if input in SOURCES:
                 check_grid(input, self.grid[0])
             # The runner adds its own defaults to this very dict: copied, it still says what the user gave.
             self._metadata = dict(kwargs["metadata"])
             self._writes = output != "none"
-            self._initial: InitialState | None = None
-            self._engine: LoadedEngine | None = None
-            self._provenance: dict[str, Any] | None = None
+            self._session: Session | None = None
+            self._stock: Holdings | None = None
             kwargs["date"] = f"{parse_date(str(kwargs['date'])):%Y%m%d}"
             kwargs["time"] = parse_hour(kwargs["time"])
             self._service: Service | None = None
@@ -153,7 +157,10 @@ class MosaicModel(Model):  # type: ignore[misc]
         """MARS requests, each complete: the runner's own lack grid and area from the second on."""
         if self.retrieve_fields_type == "constants":
             return []
-        times = self.datetimes()[-1 if self.retrieve_only_one_date else 0 :]
+        starts = [] if self._dates[0] is self._wanted else [_time_of(wanted) for wanted in self._dates]
+        staged = [start + timedelta(hours=lag) for start in starts for lag in self.lagged]
+        times = [(int(f"{time:%Y%m%d}"), time.hour) for time in dict.fromkeys(staged)] or self.datetimes()
+        times = times[-1 if self.retrieve_only_one_date else 0 :]
         return mars_requests(self.variant, times, {"grid": self.grid, "area": self.area}, self._extra)
 
     def download_assets(self, **kwargs: Any) -> None:
@@ -174,37 +181,44 @@ class MosaicModel(Model):  # type: ignore[misc]
     def run(self) -> None:
         """Read, forecast, write."""
         with _plain_errors(debug=self.debug):
-            self._provenance = None
-            load = self._prepare()
-            self._initial = initial = self._read_input()
-            self._engine = engine = load()
-            ensemble = Ensemble(self.options.seed, self.options.members, self.options.members_per_batch)
-            self._announce(engine, ensemble)
-            with self._output(initial, untrained=engine.untrained) as output:
-                for member in ensemble.members:
-                    _write(output, ForecastStep(0, 0, (member,), initial.values[-1:]))
-                progress = Progress(len(ensemble.members), self._steps)
-                for step in forecast(engine, initial, ensemble, self.variant.step_hours, self._steps):
-                    _write(output, step)
-                    progress.advance(step)
-            if output is not None:
-                found = self.provenance()
-                for path in output.paths:
-                    write_beside(path, found)
+            launch = find_launch()
+        with (
+            _loudness(self, launch),
+            _plain_errors(debug=self.debug, launch=launch),
+            connected(launch) as ranks,
+        ):
+            ranks.share(self._check_ends)
+            watch = Watch(self.options.progress_file if launch.rank == 0 else None)
+            load = everywhere(ranks, lambda: self._prepare_engine(launch))
+            self._session = Session(
+                self._settings(),
+                ranks,
+                watch,
+                read=self._read_input,
+                load=load,
+                output=self._output,
+            )
+            self._session.run(self._dates)
+        if launch.rank > 0:
+            # The runner goes on to write archive requests and provenance, which is for rank 0.
+            raise SystemExit(0)
 
     def provenance(self) -> dict[str, Any]:
         """What made this forecast, for ``--dump-provenance``; the runner's own form needs a module that is gone."""
-        # Once per run: it hashes the weights, and both the files' neighbours and the runner ask for it.
-        if self._provenance is None:
-            self._provenance = gather(
-                variant=self.variant.name,
-                options=self.options,
-                steps=self._steps,
-                initial=self._initial,
-                engine=self._engine,
-                metadata=self._metadata,
-            )
-        return self._provenance
+        found = self._session.provenance if self._session is not None else []
+        return found[0] if len(found) == 1 else {"initial_times": found}
+
+    def _several_times(self, kwargs: dict[str, Any]) -> tuple[Wanted, ...]:
+        """The initial times of ``--dates`` or ``--staging-dates``; none if ``--date`` and ``--time`` say it."""
+        several, staged = self.options.dates, kwargs["staging_dates"]
+        if several is None and staged is None:
+            return ()
+        if _given("--date", str(kwargs["date"])) or (several is not None and staged is not None):
+            raise OptionError("expected one of --date, --dates and --staging-dates, got two of them")
+        if several is None:
+            return read_dates(Path(staged))
+        exact = self._source != "file" or _given("--time", kwargs["time"])
+        return parse_dates(several, parse_hour(kwargs["time"]) if exact else None)
 
     def _start_date(self, kwargs: dict[str, Any]) -> str:
         """The runner's ``--date``; ERA5 cannot have yesterday, the default, so it starts where it ends."""
@@ -222,15 +236,24 @@ class MosaicModel(Model):  # type: ignore[misc]
             return wanted_time(date if _given("--date", date) else None, time if _given("--time", time) else None)
         return wanted_time(date, time)
 
-    def _prepare(self) -> Callable[[], LoadedEngine]:
-        """Everything that can fail before the first field is read; gives what is needed only after that."""
-        load = self._prepare_onnx() if self.options.engine == "onnx" else self._prepare_torch()
-        if self._writes:
-            any_time = Labels(datetime(2000, 1, 1), self.options.ensemble_size, self._metadata)
-            check_output(self.path, self.variant.architecture.grid, any_time)
+    def _settings(self) -> Settings:
+        found = self._file and Path(self._file).exists()
+        source = str(Path(str(self._file)).resolve()) if found else self._file or self._source
+        return Settings(self.variant, self.options, self._steps, self._metadata, self._plan().anchor, source)
+
+    def _check_ends(self) -> None:
+        """All that can fail at the input's and the output's end before the first field is read."""
+        plan, any_time = self._plan(), self._labels(datetime(2000, 1, 1), EXPVER)
+        plan.check(any_time, archived=bool(self.archive_requests))
+        plan.check_apart(any_time, [_time_of(wanted) for wanted in self._dates])
         if self._source in SOURCES:
             self._service = self._check_service()
-        return load
+        if self.options.progress_file is not None:
+            Watch(self.options.progress_file)
+
+    def _prepare_engine(self, launch: Launch) -> Callable[[], LoadedEngine]:
+        """What may fail before the first field is read; gives what loads the weights after that."""
+        return self._prepare_onnx() if self.options.engine == "onnx" else self._prepare_torch(launch)
 
     def _prepare_onnx(self) -> Callable[[], LoadedEngine]:
         """Open the graph at once: only its session tells what it is, and where it really runs."""
@@ -247,7 +270,7 @@ class MosaicModel(Model):  # type: ignore[misc]
         )
         return lambda: engine
 
-    def _prepare_torch(self) -> Callable[[], LoadedEngine]:
+    def _prepare_torch(self, launch: Launch) -> Callable[[], LoadedEngine]:
         """Check the weights and choose a device."""
         assets = locate(self.variant, Path(self.assets), self.options.checkpoint)
         check_assets(self.variant, assets, full=self.options.verify_assets)
@@ -255,31 +278,53 @@ class MosaicModel(Model):  # type: ignore[misc]
 
         from .engines.torch import choose_device
 
+        device = choose_device(only_gpu=self.only_gpu, local_rank=launch.local_rank)
         if _given("--num-threads", self.num_threads):
             torch.set_num_threads(self.num_threads)
         if self.deterministic:
             self.torch_deterministic_mode()
-        device = choose_device(only_gpu=self.only_gpu)
         return lambda: self._load_torch(assets, device)
 
     def _check_service(self) -> Service:
         """The service to read from, found able to answer."""
         service = find_account(self._source)
         reanalysis = is_reanalysis(self._source, self.variant)
-        if self._wanted.time is not None:
-            check_times(self._wanted.time, self.lagged, _now(), reanalysis=reanalysis, kept_days=kept_days(service))
+        # One of several that is out of reach fails alone, when it is its turn.
+        if len(self._dates) == 1 and self._dates[0].time is not None:
+            self._check_time(service, self._dates[0].time, reanalysis=reanalysis)
         check_reachable(service)
         return service
 
-    def _read_input(self) -> InitialState:
+    def _check_time(self, service: Service, initial_time: datetime, *, reanalysis: bool) -> None:
+        check_times(initial_time, self.lagged, _now(), reanalysis=reanalysis, kept_days=kept_days(service))
+
+    def _read_input(self, wanted: Wanted) -> dict[int, InitialState]:
         grid, lags = self.variant.architecture.grid, self.variant.lags_hours
+        return initial_states_of(self._take_stock(wanted), grid, lags, wanted, self.options.members)
+
+    def _take_stock(self, wanted: Wanted) -> Holdings:
+        """What the input holds: of a file once, of a store or service for every initial time."""
         if self._file is not None and is_zarr(self._file):
-            return read_zarr(self._file, grid, lags, self._wanted)
+            return zarr_holdings(self._file, self.variant.lags_hours, wanted)
+        if self._stock is not None and self._service is None:
+            return self._stock
+        if self._service is not None and self._dates[0] is not self._wanted:
+            self._turn_to(self._service, wanted)
         with talking_to(self._service, self.options.patience_s) if self._service else nullcontext():
             fields = self.all_fields
         if not hasattr(fields, "__len__"):
             raise InputError(f"--file {self._file}: expected GRIB messages, got {type(fields).__name__}")
-        return read_initial_state(fields, grid, lags, self._wanted)
+        self._stock = take_stock(fields)
+        return self._stock
+
+    def _turn_to(self, service: Service, wanted: Wanted) -> None:
+        """Make the runner's input ask for another initial time."""
+        initial_time = _time_of(wanted)
+        self._check_time(service, initial_time, reanalysis=is_reanalysis(self._source, self.variant))
+        self.staging_dates, self.date, self.time = None, int(f"{initial_time:%Y%m%d}"), initial_time.hour
+        for name in ("all_fields", "fields_pl", "fields_sfc", "fields_ml"):
+            self.__dict__.pop(name, None)
+            self.input.__dict__.pop(name, None)
 
     def _load_torch(self, assets: Assets, device: Any) -> LoadedEngine:
         from .engines.torch import load_engine
@@ -290,50 +335,33 @@ class MosaicModel(Model):  # type: ignore[misc]
         LOG.info("Loading the weights of %s", assets.checkpoint)
         return load_engine(self.variant, assets, device, precision)
 
-    def _announce(self, engine: LoadedEngine, ensemble: Ensemble) -> None:
-        if engine.untrained:
-            LOG.warning(
-                "These weights are UNTRAINED, random numbers: the forecast shows that all works, and nothing else"
-            )
-        LOG.info("Running on %s", engine.description)
-        history = len(ensemble.members) * len(self.variant.lags_hours)
-        states = history * self.variant.architecture.grid.size * self.variant.architecture.channels * 4
-        LOG.info(
-            "%d members × %d steps of %d h, %d per batch, seed %d; estimated memory %.1f GB",
-            len(ensemble.members),
-            self._steps,
-            self.variant.step_hours,
-            ensemble.per_batch,
-            ensemble.seed,
-            (engine.memory_bytes(min(ensemble.per_batch, len(ensemble.members))) + states) / 1e9,
-        )
+    def _plan(self) -> OutputPlan:
+        """What is written where."""
+        output = self.options.output
+        path = self.path if self._writes and output.grib else None
+        grid, hours = self.variant.architecture.grid, self.variant.step_hours
+        return OutputPlan(path, output, grid, hours, self._steps, self.options.members)
 
-    @contextmanager
-    def _output(self, initial: InitialState, *, untrained: bool) -> Iterator[GribOutput | None]:
-        if not self._writes:
-            yield None
-            return
-        expver = UNTRAINED_EXPVER if untrained else EXPVER
-        labels = Labels(initial.initial_time, self.options.ensemble_size, self._metadata, expver)
-        with (
-            GribEncoder(initial.grid, labels) as encoder,
-            GribOutput(self.path, encoder, self._archive) as output,
-        ):
-            output.check_writable(self.options.members)
-            yield output
+    def _labels(self, initial_time: datetime, expver: str) -> Labels:
+        output = self.options.output
+        return Labels(initial_time, self.options.ensemble_size, self._metadata, expver, output.packing)
 
-    def _archive(self, message: Message, path: Path) -> None:
-        if self.archive_requests:
-            self.archiving[str(path)].add(message.mars())
+    def _output(self, initial: InitialState, untrained: bool, going_on: bool) -> Outputs:
+        labels = self._labels(initial.initial_time, UNTRAINED_EXPVER if untrained else EXPVER)
+        archive = self._archive if self.archive_requests else None
+        return Outputs(self._plan(), labels, archive, going_on=going_on)
+
+    def _archive(self, keys: dict[str, str], path: Path) -> None:
+        self.archiving[str(path)].add(keys)
 
 
 def _now() -> datetime:
     return datetime.now(timezone.utc).replace(tzinfo=None)
 
 
-def _write(output: GribOutput | None, step: ForecastStep) -> None:
-    if output is not None:
-        output.write(step)
+def _time_of(wanted: Wanted) -> datetime:
+    """An initial time; of one of which only the day is known, midnight."""
+    return wanted.time or datetime.combine(wanted.day or datetime(2000, 1, 1), time())
 
 
 def _steps(lead_time_hours: int, step_hours: int) -> int:
@@ -360,12 +388,29 @@ def _given(option: str, value: object) -> bool:
 
 
 @contextmanager
-def _plain_errors(*, debug: bool) -> Iterator[None]:
-    """Show what a user can act on as one message without a traceback; exit with 1, or 2 for a bad option."""
+def _loudness(model: Any, launch: Launch) -> Iterator[None]:
+    """Log as much as was asked for, and of several processes but one."""
+    level = logging.WARNING if model.options.quiet or launch.rank > 0 else logging.DEBUG if model.verbose else None
+    # What is quiet is the whole process; what is verbose, this package.
+    logger = logging.getLogger(__name__.split(".")[0] if level == logging.DEBUG else None)
+    before = logger.level
+    if level is not None:
+        logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+@contextmanager
+def _plain_errors(*, debug: bool, launch: Launch | None = None) -> Iterator[None]:
+    """Show what a user can act on as one message without a traceback, and exit with the status of its kind."""
     try:
         yield
     except MosaicError as error:
         if debug:
             raise
-        sys.stderr.write(f"ai-models mosaic {__version__}: {error}\n")
-        raise SystemExit(2 if isinstance(error, OptionError) else 1) from error
+        # What stops all ranks is said by one; which of them lost touch, by each.
+        if launch is None or launch.rank == 0 or isinstance(error, LostRankError):
+            sys.stderr.write(f"ai-models mosaic {__version__}: {error}\n")
+        raise SystemExit(error.exit_status) from error

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import platform
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -64,8 +66,8 @@ def gather(
         "ai-models-mosaic": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: _version(name) for name in PACKAGES},
-        "written": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "packages": packages(),
+        "written": now(),
         "variant": variant,
         "seed": options.seed,
         "members": list(options.members),
@@ -105,7 +107,7 @@ def write_beside(output: Path, found: Mapping[str, Any]) -> None:
     Parameters
     ----------
     output : Path
-        A file; nothing is put beside pipes and devices.
+        A file or store; nothing is put beside pipes and devices.
     found : mapping of str to object
         As `gather` returns it.
 
@@ -114,7 +116,7 @@ def write_beside(output: Path, found: Mapping[str, Any]) -> None:
     OutputError
         If it cannot be written.
     """
-    if not output.is_file():
+    if not (output.is_file() or output.is_dir()):
         return
     path = output.with_name(output.name + SUFFIX)
     partial = path.with_name(path.name + ".partial")
@@ -125,10 +127,42 @@ def write_beside(output: Path, found: Mapping[str, Any]) -> None:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def runs_beside(path: str) -> set[str]:
+    """The runs that the provenance beside complete files names, by the digest of what they were.
+
+    Parameters
+    ----------
+    path : str
+        Of the output; may hold GRIB keys in braces, which stand for anything.
+    """
+    pattern = "*".join(glob.escape(part) for part in re.split(r"\{.*?\}", path + SUFFIX))
+    anchor = Path(path).anchor
+    found = set()
+    for card in Path(anchor).glob(pattern.removeprefix(anchor)):
+        if card.with_name(card.name.removesuffix(SUFFIX)).exists():
+            try:
+                found.add(str(json.loads(card.read_bytes()).get("run")))
+            except (OSError, ValueError, AttributeError):
+                continue
+    return found
+
+
+def packages() -> dict[str, str | None]:
+    """Versions of what a forecast depends on; None for what is not installed."""
+    return {name: _version(name) for name in PACKAGES}
+
+
+def now() -> str:
+    """The time, as ISO 8601 in UTC."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
 def _plain(value: object) -> object:
     """A value as JSON gives it back."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, tuple):
-        return list(value)
+        return [_plain(inner) for inner in value]
     return str(value) if isinstance(value, Path) else value
 
 

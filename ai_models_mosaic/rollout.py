@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
@@ -17,6 +17,9 @@ from .state import ForecastStep, InitialState
 
 MAXIMUM_SEED = 2**64 - 1
 RELEASED_STRIDE_HOURS = 6
+
+MAXIMUM_NOISE_FACTOR = 10.0
+"""Beyond it, a typing error is likelier than a wish."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,10 @@ class Ensemble:
     per_batch : int
         Members that go through the network together. With 1, a member's fields are bit-identical
         however it is run; with more, they are equal to rounding.
+    noise_factor : float
+        What ε is multiplied with; 0 turns the perturbations of the model off.
+    antithetic : bool
+        Every even member has the negated ε of the odd one before it.
 
     Raises
     ------
@@ -42,6 +49,8 @@ class Ensemble:
     seed: int
     members: tuple[int, ...]
     per_batch: int = 1
+    noise_factor: float = 1.0
+    antithetic: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed <= MAXIMUM_SEED:
@@ -50,11 +59,26 @@ class Ensemble:
             raise OptionError(f"expected distinct member numbers from 1, got {self.members}")
         if self.per_batch < 1:
             raise OptionError(f"expected at least one member per batch, got {self.per_batch}")
+        if not 0 <= self.noise_factor <= MAXIMUM_NOISE_FACTOR:
+            raise OptionError(f"expected a noise factor from 0 to {MAXIMUM_NOISE_FACTOR:g}, got {self.noise_factor:g}")
 
     def batches(self) -> Iterator[tuple[int, ...]]:
         """The members in groups of `per_batch`."""
         for first in range(0, len(self.members), self.per_batch):
             yield self.members[first : first + self.per_batch]
+
+    def noise(self, initial_time: datetime, member: int, step: int, width: int) -> Float32Array:
+        """ε of one member and step as the network gets it; arguments as of `member_noise`.
+
+        Returns
+        -------
+        float32 array (width,)
+        """
+        if self.noise_factor == 0:
+            return np.zeros(width, dtype=np.float32)
+        mirrored = self.antithetic and member % 2 == 0
+        drawn = member_noise(self.seed, initial_time, member - 1 if mirrored else member, step, width)
+        return drawn * np.float32(-self.noise_factor if mirrored else self.noise_factor)
 
 
 def member_noise(seed: int, initial_time: datetime, member: int, step: int, width: int) -> Float32Array:
@@ -119,12 +143,67 @@ def progress_features(initial_time: datetime, step: int, step_hours: int) -> tup
     return day, year
 
 
+class Rollout:
+    """The histories of some members, advanced batch by batch.
+
+    Memory holds the history of every member that it was given, and grows with neither steps nor
+    output. Members share the arrays that they start from until they have replaced them by their own.
+
+    Parameters
+    ----------
+    engine : Engine
+        Makes one step of a batch of members.
+    starts : mapping of int to InitialState
+        Where every member starts; all at the same initial time.
+    ensemble : Ensemble
+        Seed and noise.
+    step_hours : int
+        Length of a step, h.
+    """
+
+    def __init__(self, engine: Engine, starts: Mapping[int, InitialState], ensemble: Ensemble, step_hours: int) -> None:
+        first = next(iter(starts.values()))
+        self._engine, self._ensemble, self._step_hours = engine, ensemble, step_hours
+        self._initial_time = first.initial_time
+        self._states = {member: deque(state.values, maxlen=len(first.times)) for member, state in starts.items()}
+
+    def restore(self, forecast: ForecastStep) -> None:
+        """Take a step that was made before as the newest state of its members."""
+        for member, state in zip(forecast.members, forecast.values, strict=True):
+            self._states[member].append(state)
+
+    def advance(self, members: tuple[int, ...], step: int) -> ForecastStep:
+        """Make one step of a batch of members.
+
+        Parameters
+        ----------
+        members : tuple of int
+            All of them at step `step` - 1.
+        step : int
+            From 1.
+
+        Raises
+        ------
+        ForecastError
+            If a field becomes NaN or infinite.
+        """
+        clock = progress_features(self._initial_time, step, self._step_hours)
+        width = self._engine.noise_width
+        noise = np.stack([self._ensemble.noise(self._initial_time, member, step, width) for member in members])
+        histories = np.stack([np.stack(self._states[member]) for member in members])
+        values = self._engine.step(histories, clock, noise)
+        _refuse_non_finite(values, members, step, step * self._step_hours)
+        # The next step starts from the very arrays that are handed out.
+        values.setflags(write=False)
+        made = ForecastStep(step, step * self._step_hours, members, values)
+        self.restore(made)
+        return made
+
+
 def forecast(
     engine: Engine, initial: InitialState, ensemble: Ensemble, step_hours: int, steps: int
 ) -> Iterator[ForecastStep]:
-    """Advance all members step by step.
-
-    Memory holds the history of every member and grows with neither steps nor output.
+    """Advance all members step by step, from one initial state.
 
     Parameters
     ----------
@@ -149,23 +228,10 @@ def forecast(
     ForecastError
         If a field becomes NaN or infinite.
     """
-    history = len(initial.times)
-    # Members share the initial arrays until they have replaced them by their own.
-    states = {member: deque(initial.values, maxlen=history) for member in ensemble.members}
+    rollout = Rollout(engine, dict.fromkeys(ensemble.members, initial), ensemble, step_hours)
     for step in range(1, steps + 1):
-        clock = progress_features(initial.initial_time, step, step_hours)
         for members in ensemble.batches():
-            noise = [
-                member_noise(ensemble.seed, initial.initial_time, member, step, engine.noise_width)
-                for member in members
-            ]
-            values = engine.step(np.stack([np.stack(states[member]) for member in members]), clock, np.stack(noise))
-            _refuse_non_finite(values, members, step, step * step_hours)
-            # The next step starts from the very arrays that are handed out.
-            values.setflags(write=False)
-            for member, state in zip(members, values, strict=True):
-                states[member].append(state)
-            yield ForecastStep(step, step * step_hours, members, values)
+            yield rollout.advance(members, step)
 
 
 def _refuse_non_finite(values: Float32Array, members: Sequence[int], step: int, hours: int) -> None:

@@ -23,6 +23,8 @@ class InitialState:
         Physical units of `channels.CHANNELS`, oldest state first.
     digest : str
         SHA-256 of the GRIB messages that the values came from, as hexadecimal digits.
+    number : int
+        The member of the input that they are of; 0 for an analysis.
 
     Raises
     ------
@@ -34,6 +36,7 @@ class InitialState:
     times: tuple[datetime, ...]
     values: Float32Array
     digest: str = ""
+    number: int = 0
 
     def __post_init__(self) -> None:
         if self.values.ndim != 4 or self.values.shape[:3] != (len(self.times), *self.grid.shape):

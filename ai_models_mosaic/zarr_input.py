@@ -61,9 +61,14 @@ def read_zarr(path: str, grid: LatLonGrid, lags_hours: Sequence[int], wanted: Wa
         If the store cannot be opened or has no usable time, and as `inputs.read_initial_state`.
     """
     wanted = wanted or Wanted()
+    return initial_state_of(zarr_holdings(path, lags_hours, wanted), grid, lags_hours, wanted)
+
+
+def zarr_holdings(path: str, lags_hours: Sequence[int], wanted: Wanted) -> Holdings:
+    """What a store holds for one initial time; arguments and errors are those of `read_zarr`."""
     dataset = open_store(path)
     times = store_times(dataset, path)
-    return initial_state_of(_holdings(Store(dataset), times, lags_hours, wanted), grid, lags_hours, wanted)
+    return _holdings(Store(dataset), times, lags_hours, wanted)
 
 
 class Store:

@@ -150,12 +150,13 @@ def test_our_output_is_our_input(run: Runner, caplog: pytest.LogCaptureFixture):
     assert {keys(message, "dataDate", "dataTime") for message in messages(run.path("second.grib"))} == {(20080428, 600)}
 
 
-def test_an_ensemble_as_input_starts_from_its_first_member_and_says_so(
+def test_every_member_of_an_ensemble_as_input_goes_on_and_without_noise_alone(
     ensemble: Path, run: Runner, caplog: pytest.LogCaptureFixture
 ):
-    run("mosaic", "--file", ensemble, "--lead-time", 24, "--path", "next.grib")
-    assert "The input holds members 1, 2, 3; every member of the forecast starts from 1." in caplog.text
-    first = [m for m in of_member(ensemble, 1) if keys(m, "step") == (48,)]
+    short = ("mosaic", "--file", ensemble, "--lead-time", 24, "--perturbations", "off")
+    run(*short, "--member-number", "3,5", "--path", "next.grib")
+    assert "The input is an ensemble: members start from its own, 3 from 3, 5 from 2" in caplog.text
+    first = [m for number in (3, 2) for m in of_member(ensemble, number) if keys(m, "step") == (48,)]
     again = [m for m in messages(run.path("next.grib")) if keys(m, "step") == (0,)]
     for message, source in zip(again, first, strict=True):
         np.testing.assert_allclose(values(message), values(source), rtol=0, atol=np.ptp(values(source)) / 65_535)
@@ -196,7 +197,7 @@ def test_a_run_that_fails_leaves_an_older_file_alone(run: Runner):
     bad = changed(sources[0], values(sources[0]) + 1e9)
     run.path("bad.grib").write_bytes(b"".join([bad, *sources[1:]]))
     refused = run.refused("mosaic", "--variant", "mini", "--file", "bad.grib", "--lead-time", 24)
-    assert refused.status == 1
+    assert refused.status == 3
     assert "1 input field cannot be used:\n  2t valid 2008-04-25 06:00 UTC: value " in refused.message
     assert run.path("mosaic.grib").read_bytes() == b"precious"
     assert not run.path("mosaic.grib.partial").exists()

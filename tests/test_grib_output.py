@@ -385,7 +385,7 @@ def test_a_step_is_written_member_by_member_in_their_order_with_channels_in_thei
 
 
 def test_every_file_that_a_path_names_holds_its_own_messages(encoder, tmp_path, caplog):
-    caplog.set_level(logging.INFO, logger="ai_models_mosaic.outputs.grib")
+    caplog.set_level(logging.INFO, logger="ai_models_mosaic.outputs.files")
     with GribOutput(f"{tmp_path}/{{number:03d}}-{{step}}.grib", encoder) as output:
         for step in (1, 2):
             output.write(ForecastStep(step, 24 * step, (3, 1, 2), state(step, members=3)))
@@ -426,7 +426,7 @@ def test_a_run_that_fails_before_it_writes_leaves_nothing_and_says_nothing(encod
 def test_whoever_listens_gets_the_mars_keys_of_every_message_and_its_file(encoder, tmp_path):
     heard = []
     path = f"{tmp_path}/{{number}}.grib"
-    with GribOutput(path, encoder, lambda message, path: heard.append((message.mars(), path.name))) as output:
+    with GribOutput(path, encoder, lambda keys, path: heard.append((keys, path.name))) as output:
         output.write(ForecastStep(1, 24, (4, 2), state(members=2)))
     assert [name for _, name in heard] == ["4.grib"] * 82 + ["2.grib"] * 82
     common = {"class": "ml", "type": "pf", "stream": "enfo", "expver": "mosa", "domain": "g"}
@@ -434,6 +434,11 @@ def test_whoever_listens_gets_the_mars_keys_of_every_message_and_its_file(encode
     assert heard[0][0] == common | {"number": "4", "levtype": "sfc", "param": "167"}
     assert heard[82 + Z500][0] == common | {"number": "2", "levtype": "pl", "levelist": "500", "param": "129"}
     assert len({tuple(sorted(keys.items())) for keys, _ in heard}) == 164
+
+
+def check(path, made):
+    with GribEncoder(COARSE, made) as encoder:
+        check_output(path, encoder)
 
 
 def test_what_could_not_be_written_is_refused_beforehand_and_nothing_is_left_behind(tmp_path):
@@ -445,9 +450,9 @@ def test_what_could_not_be_written_is_refused_beforehand_and_nothing_is_left_beh
         ),
     ]:
         with pytest.raises(OutputError) as caught:
-            check_output(path, COARSE, labels())
+            check(path, labels())
         assert str(caught.value) == message
     with pytest.raises(OutputError, match="--metadata class=zz: ecCodes refuses it"):
-        check_output(f"{tmp_path}/x.grib", COARSE, labels(**{"class": "zz"}))
-    check_output(f"{tmp_path}/{{number}}-{{step:03d}}-{{shortName}}.grib", COARSE, labels())
+        check(f"{tmp_path}/x.grib", labels(**{"class": "zz"}))
+    check(f"{tmp_path}/{{number}}-{{step:03d}}-{{shortName}}.grib", labels())
     assert list(tmp_path.iterdir()) == []

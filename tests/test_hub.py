@@ -254,7 +254,7 @@ def test_the_bundled_variant_needs_nothing(machine: Machine, hub: Hub):
 
 def test_another_revision_can_be_asked_for(pinned: Machine, hub: Hub):
     done = pinned.command("ai-models-mosaic", "download", "--variant", "era5", "--assets", "a", "--revision", "9999999")
-    assert done.returncode == 1
+    assert done.returncode == 4
     assert f"{hub.address}/maxxxzdn/mosaic has no such revision (HTTP 404)" in done.stderr
 
 
@@ -262,13 +262,13 @@ def test_the_plugin_fetches_and_then_refuses_weights_that_are_none(pinned: Machi
     words = ("ai-models", "mosaic", "--variant", "era5", "--assets", "assets", "--file", SAMPLE, "--download-assets")
     done = pinned.command(*words)
     assert pinned.has(*FILES)
-    assert done.returncode == 1
+    assert done.returncode == 4
     assert "assets/checkpoints/era5_best.pt is not a complete checkpoint: expected a zip file" in done.stderr
 
 
 def test_the_released_statistics_are_pinned(machine: Machine):
     done = machine.command("ai-models-mosaic", "download", "--variant", "era5", "--assets", "assets")
-    assert done.returncode == 1
+    assert done.returncode == 4
     assert f"{STATISTICS} did not arrive as it should: expected SHA-256 9d6aae592fdc1a35a918c4663d1ee80" in done.stderr
 
 

@@ -25,8 +25,8 @@ from grib_files import (
 from ai_models_mosaic.channels import CHANNELS
 from ai_models_mosaic.errors import InputError
 from ai_models_mosaic.grid import LatLonGrid
-from ai_models_mosaic.holdings import Wanted
-from ai_models_mosaic.inputs import read_initial_state
+from ai_models_mosaic.holdings import Wanted, take_stock
+from ai_models_mosaic.inputs import initial_states_of, input_digest, read_initial_state
 
 GRID = LatLonGrid.regular(30)
 SAMPLE = Path(__file__).parent.parent / "examples" / "mini-input.grib"
@@ -227,7 +227,7 @@ def test_the_times_and_every_grid_are_told_once(read, caplog):
     ]
 
 
-def test_the_lowest_member_is_used_with_a_warning_that_lists_them_in_numerical_order(read, caplog):
+def test_one_state_of_several_members_is_that_of_the_lowest_that_is_complete(read, caplog):
     def shifted(number):
         return message("t", 500, number=number, values=lambda lon, lat: 240 + number + lat / 10)
 
@@ -236,13 +236,72 @@ def test_the_lowest_member_is_used_with_a_warning_that_lists_them_in_numerical_o
     state = read([shifted(10), shifted(9), *history.values(), shifted(11)])
     expected = on_grid(lambda lon, lat: 242 + lat / 10)
     np.testing.assert_allclose(state.values[0, :, :, CHANNEL_OF["t", 500]], expected, atol=1e-4)
-    assert caplog.messages == [
-        "The input holds members 2, 9, 10, 11; every member of the forecast starts from 2. "
-        "Choose another with: grib_copy -w number=N INPUT OUTPUT"
-    ]
-    caplog.clear()
-    read([shifted(10), *history.values()])
-    assert [text[:31] for text in caplog.messages] == ["The input holds members 2, 10; "]
+    assert state.number == 2
+    assert caplog.messages == []
+
+
+@pytest.fixture
+def analyses(tmp_path):
+    """Holdings of complete analyses with these numbers, told apart by their temperature at 500 hPa."""
+
+    def make(*numbers, lacking=None):
+        messages = []
+        for number in numbers:
+            history = complete_history(YESTERDAY, NOW, number=number)
+            for time in (YESTERDAY, NOW):
+                history[time, "t", 500] = message("t", 500, base=time, number=number, values=warm(number))
+            if number == lacking:
+                del history[NOW, "msl", None]
+            messages += history.values()
+        return take_stock(fields_of(tmp_path / "analyses.grib", messages))
+
+    return make
+
+
+def warm(number):
+    return lambda lon, lat: 240 + number + lat / 10
+
+
+def started(holdings, members):
+    """The member of the input that every member starts from, by its number and by its values."""
+    starts = initial_states_of(holdings, GRID, (-24, 0), Wanted(), members)
+    for state in starts.values():
+        found = state.values[-1, :, :, CHANNEL_OF["t", 500]]
+        np.testing.assert_allclose(found, on_grid(warm(state.number)), atol=1e-4)
+    return {member: state.number for member, state in starts.items()}
+
+
+@pytest.mark.parametrize(
+    ("numbers", "members", "expected"),
+    [
+        # The table of docs/members.md.
+        ((0,), (1, 2, 3), {1: 0, 2: 0, 3: 0}),
+        ((7,), (1, 2), {1: 7, 2: 7}),
+        ((1, 2, 3), (1, 2, 3), {1: 1, 2: 2, 3: 3}),
+        ((1, 2, 3), (2,), {2: 2}),
+        ((0, 1, 2), (1, 2), {1: 1, 2: 2}),
+        ((1, 2), (1, 2, 3, 4, 5), {1: 1, 2: 2, 3: 1, 4: 2, 5: 1}),
+        ((3, 5), (1, 2, 3, 4, 5), {1: 3, 2: 5, 3: 3, 4: 5, 5: 5}),
+    ],
+)
+def test_members_start_from_their_own_analysis_and_take_turns_where_there_is_none(analyses, numbers, members, expected):
+    assert started(analyses(*numbers), members) == expected
+
+
+def test_an_analysis_that_lacks_a_field_is_left_out_with_a_warning(analyses, caplog):
+    assert started(analyses(1, 2, 3, lacking=2), (1, 2, 3)) == {1: 1, 2: 3, 3: 3}
+    assert "Members 2 of the input lack fields for 2020-01-02 12:00 UTC, and are left out" in caplog.messages
+
+
+def test_members_of_one_analysis_share_it_in_memory(analyses):
+    starts = initial_states_of(analyses(1, 2), GRID, (-24, 0), Wanted(), range(1, 101))
+    assert len({id(state.values) for state in starts.values()}) == 2
+
+
+def test_the_digest_of_an_ensemble_depends_on_every_member_of_it(analyses):
+    both = initial_states_of(analyses(1, 2), GRID, (-24, 0), Wanted(), (1, 2))
+    assert input_digest({1: both[1]}) == input_digest({1: both[1], 9: both[1]}) == both[1].digest
+    assert len({input_digest(both), both[1].digest, both[2].digest}) == 3
 
 
 def test_a_history_is_not_mixed_from_several_members(read):

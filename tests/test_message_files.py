@@ -255,3 +255,53 @@ def test_a_partial_file_that_belongs_to_somebody_else_is_an_error_that_names_the
     tmp_path.chmod(0o777)
     said = elsewhere(AS_NOBODY.format("MessageFiles().append(Path('x.grib'), b'GRIB')"), tmp_path)
     assert said == ["cannot write x.grib: Permission denied"]
+
+
+# Going on.
+
+
+def test_a_run_goes_on_where_its_record_says_and_what_came_after_is_cut_off(tmp_path: Path):
+    path = tmp_path / "a.grib"
+    first = MessageFiles()
+    first.append(path, b"one")
+    first.append(path, b"two")
+    first.flush()
+    positions = first.positions()
+    assert positions == {str(path): 6}
+    first.append(path, b"three, cut")
+    first.abandon()
+    second = MessageFiles()
+    assert second.resume(positions) == [tmp_path / "a.grib.partial"]
+    second.append(path, b"three")
+    assert second.finish() == [path]
+    assert path.read_bytes() == b"onetwothree"
+
+
+def test_files_that_were_named_before_a_death_stay_and_the_others_are_named(tmp_path: Path):
+    paths = [tmp_path / "a.grib", tmp_path / "b.grib"]
+    first = MessageFiles()
+    for path in paths:
+        first.append(path, b"whole")
+    positions = first.positions()
+    first.abandon()
+    (tmp_path / "a.grib.partial").replace(paths[0])
+    second = MessageFiles()
+    assert second.resume(positions, finished=True) == [paths[0], tmp_path / "b.grib.partial"]
+    assert second.finish() == paths
+    assert [path.read_bytes() for path in paths] == [b"whole", b"whole"]
+
+
+def test_an_older_file_of_the_same_name_is_not_taken_for_the_lost_one(tmp_path: Path):
+    path = tmp_path / "a.grib"
+    path.write_bytes(b"older and longer")
+    with pytest.raises(OutputError, match=r"expected 5 bytes of an unfinished run in .*a.grib.partial, got 0$"):
+        MessageFiles().resume({str(path): 5})
+    assert path.read_bytes() == b"older and longer"
+
+
+def test_what_is_no_file_has_no_position():
+    files = MessageFiles()
+    files.append(Path("/dev/null"), b"gone")
+    files.flush()
+    assert files.positions() == {}
+    files.finish()

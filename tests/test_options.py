@@ -5,6 +5,10 @@ import pytest
 from ai_models_mosaic.engines.onnx import Provider
 from ai_models_mosaic.errors import OptionError
 from ai_models_mosaic.options import Options, parse_members, parse_options, parse_provider, parser
+from ai_models_mosaic.outputs.options import OutputOptions
+from ai_models_mosaic.outputs.packing import Packing
+from ai_models_mosaic.outputs.products import Product
+from ai_models_mosaic.outputs.selection import Selection
 
 MEMBERS = "--member-number: expected numbers from 1 and ranges, such as 1,3,5-8, got "
 
@@ -30,7 +34,36 @@ EXAMPLES = {
             "onnx_provider": Provider("CUDAExecutionProvider", (("device_id", "1"),)),
         },
     ),
+    "--perturbations": ("off", {"perturbations": "off"}),
+    "--noise-factor": ("0.5", {"noise_factor": 0.5}),
+    "--antithetic": (None, {"antithetic": True}),
+    "--dates": ("20200101/to/20200108/by/7", {"dates": "20200101/to/20200108/by/7"}),
+    "--resume": (None, {"resume": True}),
+    "--progress-file": ("a/b.jsonl", {"progress_file": Path("a/b.jsonl")}),
+    "--quiet": (None, {"quiet": True}),
+    "--output-params": ("2t,z500", {"output": OutputOptions(selection=Selection(params=("2t", "z500")))}),
+    "--output-levels": ("500/850", {"output": OutputOptions(selection=Selection(levels=(500, 850)))}),
+    "--output-steps": ("24/to/72/by/24", {"output": OutputOptions(selection=Selection(steps=(24, 48, 72)))}),
+    "--output-area": ("75/-15/30/45", {"output": OutputOptions(selection=Selection(area=(75, -15, 30, 45)))}),
+    "--products": ("mean", {"output": OutputOptions(products=(Product("mean"),))}),
+    "--no-members": (
+        "--products=mean",
+        {"output": OutputOptions(products=(Product("mean"),), members=False)},
+    ),
+    "--products-path": (
+        "p.grib --products=mean",
+        {"output": OutputOptions(products=(Product("mean"),), products_path="p.grib")},
+    ),
+    "--zarr": ("a.zarr", {"output": OutputOptions(zarr="a.zarr")}),
+    "--netcdf": ("a.nc", {"output": OutputOptions(netcdf="a.nc")}),
+    "--no-grib": ("--zarr=a.zarr", {"output": OutputOptions(grib=False, zarr="a.zarr")}),
+    "--packing": ("ccsds", {"output": OutputOptions(packing=Packing("ccsds"))}),
+    "--bits-per-value": ("14,z=18", {"output": OutputOptions(packing=Packing(bits=14, bits_of=(("z", 18),)))}),
+    "--output-workers": ("0", {"output": OutputOptions(workers=0)}),
 }
+
+FLAGS = {"--no-members", "--no-grib"}
+"""Options without a value, whose example is another option that they need."""
 
 DEFAULTS = {
     "variant": "auto",
@@ -46,6 +79,14 @@ DEFAULTS = {
     "engine": "torch",
     "onnx_model": None,
     "onnx_provider": Provider(),
+    "perturbations": "on",
+    "noise_factor": 1.0,
+    "antithetic": False,
+    "dates": None,
+    "resume": False,
+    "progress_file": None,
+    "quiet": False,
+    "output": OutputOptions(),
 }
 
 
@@ -76,6 +117,7 @@ def test_every_option_is_explained_and_has_an_example_here():
 @pytest.mark.parametrize("form", ["{} {}", "{}={}"])
 def test_every_documented_option_is_accepted_and_changes_what_it_should_and_no_more(option, form):
     typed, changed = EXAMPLES[option]
+    form = "{} {}" if option in FLAGS else form
     words = [option] if typed is None else form.format(option, typed).split(" ")
     assert parse_options(words) == Options(**DEFAULTS | changed)
 

@@ -1,9 +1,12 @@
+import json
 import logging
+import signal
+import threading
 
 import numpy as np
 import pytest
 
-from ai_models_mosaic.progress import QUIET_SECONDS, Progress, duration
+from ai_models_mosaic.progress import QUIET_SECONDS, Progress, Watch, duration
 from ai_models_mosaic.state import ForecastStep
 
 
@@ -103,3 +106,54 @@ def test_the_estimate_follows_the_mean_pace_so_far(caplog):
 )
 def test_a_duration_reads_as_people_say_it(seconds, words):
     assert duration(seconds) == words
+
+
+def test_what_was_done_before_is_neither_counted_for_the_pace_nor_for_the_rest(caplog):
+    caplog.set_level(logging.INFO, logger="ai_models_mosaic.progress")
+    clock = Clock()
+    # Of 2 members × 4 steps, 3 are done: it goes on with the second member of step 2.
+    progress = Progress(2, 4, clock, done=3)
+    for step, member in ((2, 2), (3, 1), (3, 2)):
+        clock.now += 10
+        progress.advance(ForecastStep(step, 24 * step, (member,), np.empty((1, 0, 0, 0))))
+    assert caplog.messages == [
+        "Step 2 of 4 (+48 h), 2 of 2 members; 10 s per member and step, ETA 40 s",
+        "Step 3 of 4 (+72 h), 2 of 2 members; 10 s per member and step, ETA 20 s",
+    ]
+
+
+def test_a_progress_file_that_can_no_longer_be_written_is_warned_of_once(tmp_path, caplog):
+    folder = tmp_path / "p"
+    folder.mkdir()
+    watch = Watch(folder / "progress.jsonl")
+    watch.note("begin", members=3)
+    (line,) = (folder / "progress.jsonl").read_text().splitlines()
+    assert json.loads(line).keys() == {"time", "event", "members"}
+    (folder / "progress.jsonl").unlink()
+    folder.rmdir()
+    for _ in range(3):
+        watch.note("step")
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert caplog.messages[0].endswith("No such file or directory; nothing more is noted there")
+
+
+def test_the_first_signal_asks_and_the_second_ends():
+    watch = Watch()
+    with watch.listening():
+        assert not watch.stopping
+        signal.raise_signal(signal.SIGTERM)
+        assert watch.stopping
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_another_thread_hears_no_signals_and_runs_all_the_same():
+    heard = []
+    thread = threading.Thread(target=lambda: [heard.append(1) for _ in [0] if _in_listening()])
+    thread.start()
+    thread.join()
+    assert heard == [1]
+
+
+def _in_listening():
+    with Watch().listening():
+        return True

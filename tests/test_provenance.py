@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from ai_models_mosaic import __version__
 from ai_models_mosaic.grid import LatLonGrid
 from ai_models_mosaic.options import parse_options
-from ai_models_mosaic.provenance import PACKAGES, gather
+from ai_models_mosaic.provenance import PACKAGES, gather, runs_beside, write_beside
 from ai_models_mosaic.state import InitialState
 
 GRID = LatLonGrid.regular(60.0)
@@ -116,3 +116,16 @@ def test_the_users_keys_are_copied_and_one_run_leaves_nothing_to_the_next():
     metadata["class"] = "rd"
     assert found["metadata"] == {"expver": "0007"}
     assert provenance()["metadata"] == {}
+
+
+def test_runs_that_are_complete_are_known_by_the_cards_beside_their_files(tmp_path):
+    for name, run in (("m1.grib", "aa"), ("m2.grib", "aa"), ("other.grib", "bb"), ("[m].grib", "cc")):
+        (tmp_path / name).write_bytes(b"")
+        write_beside(tmp_path / name, {"run": run})
+    (tmp_path / "m3.grib.provenance.json").write_text('{"run": "without its file"}')
+    (tmp_path / "m4.grib").write_bytes(b"")
+    (tmp_path / "m4.grib.provenance.json").write_text("no card")
+    assert runs_beside(f"{tmp_path}/m{{number}}.grib") == {"aa"}
+    assert runs_beside(f"{tmp_path}/other.grib") == {"bb"}
+    assert runs_beside(f"{tmp_path}/[m].grib") == {"cc"}
+    assert runs_beside(f"{tmp_path}/absent.grib") == set()

@@ -359,3 +359,35 @@ def test_the_components_of_a_draw_are_independent():
 def test_an_odd_width_drops_the_last_component(width):
     whole = member_noise(0, START, 1, 1, width)
     np.testing.assert_array_equal(member_noise(0, START, 1, 1, width - 1), whole[:-1])
+
+
+# The helpers of the ensemble maker.
+
+
+def test_antithetic_members_have_opposite_noise_and_odd_ones_that_of_an_ordinary_run():
+    usual, pairs = Ensemble(3, (1,)), Ensemble(3, (1,), antithetic=True)
+    for member in (1, 3, 17):
+        ordinary = usual.noise(START, member, 2, 8)
+        np.testing.assert_array_equal(ordinary, member_noise(3, START, member, 2, 8))
+        np.testing.assert_array_equal(pairs.noise(START, member, 2, 8), ordinary)
+        np.testing.assert_array_equal(pairs.noise(START, member + 1, 2, 8), -ordinary)
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_the_noise_factor_multiplies(factor):
+    found = Ensemble(3, (1,), noise_factor=factor).noise(START, 5, 2, 8)
+    np.testing.assert_array_equal(found, member_noise(3, START, 5, 2, 8) * np.float32(factor))
+    assert found.dtype == np.float32
+
+
+def test_a_factor_of_zero_is_no_noise_at_all():
+    fields = fields_of(NoisyEngine(), (1, 2))
+    quiet = list(forecast(NoisyEngine(), initial_state(), Ensemble(1, (1, 2), noise_factor=0), 24, 3))
+    assert not (fields[1, 3] == fields[2, 3]).all()
+    np.testing.assert_array_equal(quiet[-1].values, quiet[-2].values)
+
+
+@pytest.mark.parametrize("factor", [-0.1, 10.1, float("nan")])
+def test_a_noise_factor_that_makes_no_sense_is_refused(factor):
+    with pytest.raises(OptionError, match=r"^expected a noise factor from 0 to 10, got "):
+        Ensemble(0, (1,), noise_factor=factor)

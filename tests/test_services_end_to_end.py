@@ -210,7 +210,7 @@ def test_a_key_that_cds_does_not_accept(run: Runner, monkeypatch: pytest.MonkeyP
     with serving() as server:
         cds(monkeypatch, server, key="76543210-89ab-cdef-0123-456789abcdef")
         refused = run.refused(*FROM_CDS)
-    assert refused.status == 1
+    assert refused.status == 3
     assert shown(refused) == (
         f"{BEGINNING}CDS does not accept the key of CDSAPI_KEY: 401 Client Error: Unauthorized for url: "
         f"{server.url}/api/retrieve/v1/processes/reanalysis-era5-single-levels/execution\n"
@@ -297,7 +297,7 @@ def test_a_server_that_goes_away_while_the_job_is_queued(run: Runner, monkeypatc
         (cds if service == "CDS" else mars)(monkeypatch, server)
         refused = run.refused(*(FROM_CDS if service == "CDS" else FROM_MARS))
     base = f"{server.url}/{'api' if service == 'CDS' else 'v1'}"
-    assert refused.status == 1
+    assert refused.status == 3
     assert shown(refused) == (
         f"{BEGINNING}{service} at {base} does not answer: Connection refused (1 tries). Check the network and the "
         "proxy (https_proxy, no_proxy), or run the same command later\n"
@@ -362,8 +362,8 @@ def test_an_unreachable_server_is_tried_three_times(
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
-        (("--input", "cds"), 1, "--input cds needs an account of the Climate Data Store: expected CDSAPI_URL and "),
-        (("--input", "mars"), 1, "--input mars needs an account of ECMWF with access to MARS: expected ECMWF_API_KEY"),
+        (("--input", "cds"), 3, "--input cds needs an account of the Climate Data Store: expected CDSAPI_URL and "),
+        (("--input", "mars"), 3, "--input mars needs an account of ECMWF with access to MARS: expected ECMWF_API_KEY"),
         (("--input", "opendata", "--input-grid", "1.5"), 2, "--input-grid: open data are on 0.25° only, got 1.5;"),
         (("--input", "opendata", "--input-grid", "0.1"), 2, "--input-grid: open data are on 0.25° only, got 0.1;"),
         (("--input", "cds", "--input-grid", "0"), 2, "--input-grid: expected degrees from 0.1 to 30 that divide 180"),
@@ -372,8 +372,8 @@ def test_an_unreachable_server_is_tried_three_times(
             2,
             "--time: expected 0, 6, 12 or 18, the hours of ECMWF's operational",
         ),
-        (("--input", "opendata", "--date", "20260101"), 1, "and that history is no longer available as open data: "),
-        (("--input", "opendata", "--date", "21000101"), 1, "--date and --time: 2100-01-01 12:00 UTC is in the future;"),
+        (("--input", "opendata", "--date", "20260101"), 3, "and that history is no longer available as open data: "),
+        (("--input", "opendata", "--date", "21000101"), 3, "--date and --time: 2100-01-01 12:00 UTC is in the future;"),
     ],
 )
 def test_what_a_service_cannot_have_is_refused_first(run: Runner, words: tuple[str, ...], status: int, message: str):

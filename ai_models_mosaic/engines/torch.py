@@ -20,13 +20,15 @@ ACTIVATION_COPIES = 20
 """Fields of the finest stage alive at the peak of a step; measured on the full size, in float32."""
 
 
-def choose_device(*, only_gpu: bool) -> torch.device:
+def choose_device(*, only_gpu: bool, local_rank: int = 0) -> torch.device:
     """A CUDA GPU where there is one, else the CPU.
 
     Parameters
     ----------
     only_gpu : bool
         Refuse the CPU.
+    local_rank : int
+        Of the processes on this machine, which take its GPUs in turn.
 
     Raises
     ------
@@ -34,7 +36,8 @@ def choose_device(*, only_gpu: bool) -> torch.device:
         If a GPU was demanded and there is none.
     """
     if torch.cuda.is_available():
-        return torch.device("cuda")
+        count = torch.cuda.device_count()
+        return torch.device("cuda", local_rank % count) if count > 1 else torch.device("cuda")
     if only_gpu:
         raise OptionError(
             f"--only-gpu: expected a CUDA GPU, found none that PyTorch {torch.__version__} can use; "

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import OutputError
 
+LOG = logging.getLogger(__name__)
+
 PARTIAL_SUFFIX = ".partial"
 
 OPEN_AT_ONCE = 64
 """Files held open; a path with placeholders may name thousands."""
+
+FILES_SHOWN = 4
+"""Files that a log line names."""
 
 
 class MessageFiles:
@@ -27,6 +33,8 @@ class MessageFiles:
     def __init__(self) -> None:
         self._open: OrderedDict[Path, BinaryIO] = OrderedDict()
         self._written: dict[Path, int] = {}
+        self._unsynced: set[Path] = set()
+        self._named: set[Path] = set()
 
     @property
     def paths(self) -> list[Path]:
@@ -43,6 +51,9 @@ class MessageFiles:
         """
         with _named_errors(path):
             file = self._file(path)
+            # What is written to a file without a name is lost, and no system call says so.
+            if os.fstat(file.fileno()).st_nlink == 0:
+                raise OSError(0, "its partial file was removed while it was being written")
             try:
                 written = file.write(message)
                 if written != len(message):
@@ -53,22 +64,83 @@ class MessageFiles:
                     file.seek(self._written[path])
                 raise
             self._written[path] += len(message)
+            if _partial(path) != path:
+                self._unsynced.add(path)
+
+    def flush(self) -> None:
+        """Bring all messages to disk.
+
+        Raises
+        ------
+        OutputError
+            If the system cannot.
+        """
+        for path in self._unsynced:
+            with _named_errors(path):
+                sync(_partial(path))
+        for folder in {path.parent for path in self._unsynced}:
+            with _named_errors(folder):
+                sync(folder)
+        self._unsynced.clear()
+
+    def positions(self) -> dict[str, int]:
+        """Bytes written to every file, by the name that it will have; pipes and devices have none."""
+        return {str(path): written for path, written in self._written.items() if _partial(path) != path}
+
+    def resume(self, positions: Mapping[str, int], *, finished: bool = False) -> list[Path]:
+        """Go on with the files of an unfinished run, cutting off what came after these positions.
+
+        Parameters
+        ----------
+        positions : mapping of str to int
+            As `positions` gave them.
+        finished : bool
+            The run had written everything, so that some files may have their final names.
+
+        Returns
+        -------
+        list of Path
+            Where the messages are now, in the order of `positions`.
+
+        Raises
+        ------
+        OutputError
+            If a file is gone, or shorter than it was.
+        """
+        found = []
+        for name, length in positions.items():
+            path = Path(name)
+            partial = _partial(path)
+            # A death while files were being named has left some with their final name.
+            place = path if finished and not partial.exists() else partial
+            with _named_errors(path):
+                size = place.stat().st_size if place.exists() else 0
+                if size < length:
+                    raise OSError(0, f"expected {length} bytes of an unfinished run in {place}, got {size}")
+                if place == partial:
+                    os.truncate(place, length)
+                else:
+                    self._named.add(path)
+            self._written[path] = length
+            found.append(place)
+        return found
 
     def finish(self) -> list[Path]:
         """Give every file its name; returns the files."""
         self.abandon()
         for path in self.paths:
             partial = _partial(path)
-            if partial != path:
+            if partial != path and path not in self._named:
                 with _named_errors(path):
                     partial.replace(path)
+                self._named.add(path)
         return self.paths
 
     def abandon(self) -> list[Path]:
         """Close all files as they are; returns the partial ones."""
         while self._open:
             self._open.popitem()[1].close()
-        return [_partial(path) for path in self.paths]
+        return [_partial(path) for path in self.paths if path not in self._named]
 
     def _file(self, path: Path) -> BinaryIO:
         if path in self._open:
@@ -81,6 +153,26 @@ class MessageFiles:
         self._written.setdefault(path, 0)
         self._open[path] = file
         return self._open[path]
+
+
+def close_files(files: MessageFiles) -> None:
+    """Give every file its name, and say so.
+
+    Raises
+    ------
+    OutputError
+        If one cannot be renamed.
+    """
+    paths = files.finish()
+    if paths:
+        LOG.info("Wrote %s", _summary(paths))
+
+
+def abandon_files(files: MessageFiles) -> None:
+    """Close all files as they are, and say so."""
+    paths = files.abandon()
+    if paths:
+        LOG.error("The run did not finish; what it wrote is in %s", _summary(paths))
 
 
 def check_writable(path: Path) -> None:
@@ -102,6 +194,16 @@ def check_writable(path: Path) -> None:
         raise OutputError(f"cannot write {path}: the folder {folder} is not writable")
 
 
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to disk."""
+    # Whichever descriptor wrote, and even when it is closed by now.
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _partial(path: Path) -> Path:
     if path.exists() and not path.is_file():
         return path
@@ -114,3 +216,8 @@ def _named_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _summary(paths: Sequence[Path]) -> str:
+    shown = ", ".join(str(path) for path in paths[:FILES_SHOWN])
+    return shown if len(paths) <= FILES_SHOWN else f"{len(paths)} files: {shown}, …"

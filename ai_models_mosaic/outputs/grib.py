@@ -1,100 +1,63 @@
-"""The ensemble as GRIB2: one message per member, step and channel.
-
-Messages are made from templates of our own and not from the input's, so that they are the same
-whatever the input was encoded in. Labels: class ml, stream enfo, type pf, number from 1.
-"""
+"""The ensemble as GRIB2: one message per member, step and channel; one per product, step and field."""
 
 from __future__ import annotations
 
-import logging
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import eccodes
 import numpy as np
 
 from ..arrays import FloatArray
-from ..channels import CHANNELS, Channel
 from ..errors import OutputError
-from ..grid import LatLonGrid, to_grib_order
-from .files import MessageFiles, check_writable
+from ..grid import LatLonGrid, Region, to_grib_order
+from .fields import CHANNEL_FIELDS, Field
+from .files import MessageFiles, abandon_files, check_writable, close_files
+from .product_keys import product_keys
+from .products import Product
+from .queue import Commit, Job
+from .templates import (
+    EXPVER,
+    LARGEST_NUMBER,
+    UNKNOWN_SIZE,
+    UNKNOWN_SIZE_LARGE,
+    UNTRAINED_EXPVER,
+    Base,
+    Labels,
+    Message,
+    Template,
+    refuse_reserved,
+)
 
 if TYPE_CHECKING:
     from ..state import ForecastStep
-LOG = logging.getLogger(__name__)
 
-FILES_SHOWN = 4
-"""Files that a log line names."""
+__all__ = ["EXPVER", "UNTRAINED_EXPVER", "GribEncoder", "GribOutput", "Labels", "Message", "check_output"]
 
-BITS_PER_VALUE = 16
-"""Simple packing: the error is at most the field's range / 65 535."""
-
-EXPVER, UNTRAINED_EXPVER = "mosa", "untr"
-"""Default experiment versions, of trained and of random weights; four characters, as ecCodes demands."""
-
-UNKNOWN_SIZE, UNKNOWN_SIZE_LARGE = 255, 65_535
-"""GRIB2's missing value in templates 4.1 and 4.117, where the size of the ensemble was not said."""
-
-LARGEST_NUMBER = 254
-"""Largest member of template 4.1, whose numbers have one octet; 4.117 has two."""
-
-TABLES_VERSION = 33
-"""The first version with template 4.117."""
-
-RESERVED = {
-    **dict.fromkeys(("edition",), "the output is GRIB2: GRIB1 can lose the member number"),
-    **dict.fromkeys(("number", "perturbationNumber"), "members are chosen with --member-number"),
-    **dict.fromkeys(("numberOfForecastsInEnsemble", "totalNumber"), "it is set with --num-ensemble-members"),
-    **dict.fromkeys(("date", "dataDate", "time", "dataTime"), "the initial time is that of the input"),
-    **dict.fromkeys(("step", "stepRange", "startStep", "endStep", "forecastTime"), "steps follow from the variant"),
-    **dict.fromkeys(("param", "paramId", "shortName", "level", "levelist", "levtype"), "it differs by field"),
-}
-"""Keys of --metadata that are refused, and why."""
-
-GUARDED = (
-    *("edition", "paramId", "typeOfLevel", "level", "stepType", "dataDate", "dataTime", "step", "number"),
-    *("productDefinitionTemplateNumber", "numberOfForecastsInEnsemble", "gridType", "Ni", "Nj"),
-    *("latitudeOfFirstGridPoint", "longitudeOfFirstGridPoint", "latitudeOfLastGridPoint", "longitudeOfLastGridPoint"),
-    *("iScansNegatively", "jScansPositively", "jPointsAreConsecutive", "alternativeRowScanning"),
-)
-"""Keys that no key of --metadata may change by another name."""
-
-
-@dataclass(frozen=True)
-class Labels:
-    """What all messages of a run have in common.
-
-    Parameters
-    ----------
-    initial_time : datetime
-        UTC, without zone.
-    ensemble_size : int or None
-        ``numberOfForecastsInEnsemble``; None if it was not said.
-    metadata : mapping of str to str
-        Keys of the user's, which win over ours.
-    expver : str
-        Experiment version where the user gives none.
-    """
-
-    initial_time: datetime
-    ensemble_size: int | None
-    metadata: Mapping[str, str]
-    expver: str = EXPVER
+OnMessage = Callable[[dict[str, str], Path], None]
+"""Gets the MARS keys of a message, and the file that it went to."""
 
 
 class GribEncoder:
-    """Encodes fields from one prepared template per channel.
+    """Encodes fields from one prepared template per field; for one thread at a time.
 
     Parameters
     ----------
-    grid : LatLonGrid
-        Geometry of the fields; regular, with pole rows, from Greenwich.
+    grid : LatLonGrid or Region
+        Geometry of the fields; regular, with pole rows, from Greenwich, or a part of that.
     labels : Labels
         What all messages have in common.
+    channels : sequence of int or None
+        Channels to encode of members; None for all.
+    products : sequence of (Product, Field)
+        What to encode beside members.
+    product_members : int
+        Members that products are made from.
 
     Raises
     ------
@@ -102,16 +65,39 @@ class GribEncoder:
         If ecCodes refuses one of the user's keys.
     """
 
-    def __init__(self, grid: LatLonGrid, labels: Labels) -> None:
-        _refuse_reserved(labels.metadata)
+    def __init__(
+        self,
+        grid: LatLonGrid | Region,
+        labels: Labels,
+        channels: Sequence[int] | None = None,
+        products: Sequence[tuple[Product, Field]] = (),
+        product_members: int = 0,
+    ) -> None:
+        refuse_reserved(labels.metadata)
+        self.region = grid if isinstance(grid, Region) else Region.whole(grid)
+        self.channels = tuple(range(len(CHANNEL_FIELDS)) if channels is None else channels)
         self._labels = labels
-        self._grid = grid
-        self._templates = {
-            (index, large): _template(channel, grid, labels, large=large)
-            for index, channel in enumerate(CHANNELS)
-            for large in ((False, True) if labels.ensemble_size is None else (labels.ensemble_size > LARGEST_NUMBER,))
-        }
-        self._bits = eccodes.codes_get_long(next(iter(self._templates.values())), "bitsPerValue")
+        self._members: dict[tuple[int, bool], Template] = {}
+        self._products: dict[tuple[Product, Field], Template] = {}
+        size = labels.ensemble_size
+        for large in (False, True) if size is None else (size > LARGEST_NUMBER,):
+            with Base(self.region, labels, _member_keys(size, large=large)) as base:
+                for channel in self.channels:
+                    self._members[channel, large] = Template(CHANNEL_FIELDS[channel], base, labels)
+        # A type of the user's is that of members.
+        metadata = {key: value for key, value in labels.metadata.items() if key not in ("type", "dataType")}
+        labels = replace(labels, metadata=metadata)
+        for product in dict.fromkeys(product for product, _ in products):
+            with Base(self.region, labels, product_keys(product, product_members)) as base:
+                for field in (field for other, field in products if other == product):
+                    self._products[product, field] = Template(field, base, labels)
+
+    def twin(self) -> GribEncoder:
+        """Another that encodes the same, for another thread; to be made before either is used."""
+        made = copy(self)
+        made._members = {key: template.twin() for key, template in self._members.items()}
+        made._products = {key: template.twin() for key, template in self._products.items()}
+        return made
 
     def encode(self, channel: int, member: int, lead_time_hours: int, values: FloatArray) -> Message:
         """One field of one member.
@@ -128,25 +114,39 @@ class GribEncoder:
             From north to south, each row from west to east.
         """
         large = (self._labels.ensemble_size or member) > LARGEST_NUMBER
-        # The template itself is filled: copying it takes longer than all the rest.
-        handle = self._templates[channel, large]
-        eccodes.codes_set(handle, "number", member)
-        eccodes.codes_set(handle, "step", lead_time_hours)
-        # A constant field before this one has left 0 bits.
-        if eccodes.codes_get_long(handle, "bitsPerValue") != self._bits:
-            eccodes.codes_set(handle, "bitsPerValue", self._bits)
-        eccodes.codes_set_values(handle, values)
-        return Message(handle)
+        return self._members[channel, large].fill(values, number=member, step=lead_time_hours)
+
+    def encode_product(self, product: Product, field: Field, lead_time_hours: int, values: FloatArray) -> Message:
+        """One product of one field.
+
+        Parameters
+        ----------
+        product : Product
+            Which product.
+        field : Field
+            Of which field.
+        lead_time_hours : int
+            Hours since the initial time.
+        values : array (point,)
+            From north to south, each row from west to east.
+        """
+        return self._products[product, field].fill(values, step=lead_time_hours)
 
     def first_message(self, member: int) -> Message:
         """A member's first field, without its values."""
-        return self.encode(0, member, 0, np.zeros(self._grid.size))
+        return self.encode(self.channels[0], member, 0, np.zeros(self.region.size))
+
+    def product_messages(self) -> Iterator[Message]:
+        """Every product's message, without its values."""
+        for product, field in self._products:
+            yield self.encode_product(product, field, 0, np.zeros(self.region.size))
 
     def close(self) -> None:
         """Give the templates back to ecCodes."""
-        for handle in self._templates.values():
-            eccodes.codes_release(handle)
-        self._templates.clear()
+        for template in (*self._members.values(), *self._products.values()):
+            template.release()
+        self._members.clear()
+        self._products.clear()
 
     def __enter__(self) -> GribEncoder:
         return self
@@ -155,44 +155,23 @@ class GribEncoder:
         self.close()
 
 
-class Message:
-    """An encoded GRIB message that can be asked for its keys, until its encoder makes the next.
+@dataclass(frozen=True)
+class Encoded:
+    """A message on its way into its file.
 
     Parameters
     ----------
-    handle : int
-        ecCodes handle, owned by the encoder.
+    path : Path
+        The file.
+    content : bytes
+        The message.
+    mars : dict of str to str, or None
+        Its MARS keys, where somebody wants them.
     """
 
-    def __init__(self, handle: int) -> None:
-        self._handle = handle
-
-    def to_bytes(self) -> bytes:
-        """The message as it goes into a file."""
-        return eccodes.codes_get_message(self._handle)
-
-    def get(self, key: str) -> Any:
-        """A key in its native type.
-
-        Raises
-        ------
-        OutputError
-            If GRIB has no such key.
-        """
-        try:
-            return eccodes.codes_get(self._handle, key)
-        except eccodes.CodesInternalError as error:
-            raise OutputError(f"GRIB messages have no key {key!r} ({error})") from error
-
-    def mars(self) -> dict[str, str]:
-        """The MARS keys, as for an archive request."""
-        iterator = eccodes.codes_keys_iterator_new(self._handle, "mars")
-        keys = {}
-        while eccodes.codes_keys_iterator_next(iterator):
-            name = eccodes.codes_keys_iterator_get_name(iterator)
-            keys[name] = eccodes.codes_get_string(self._handle, name)
-        eccodes.codes_keys_iterator_delete(iterator)
-        return keys
+    path: Path
+    content: bytes
+    mars: dict[str, str] | None
 
 
 class GribOutput:
@@ -205,18 +184,28 @@ class GribOutput:
     encoder : GribEncoder
         Makes the messages.
     on_message : callable or None
-        Called with every message and the path that it went to.
-
+        Called with every message's MARS keys and the path that it went to, in the order of messages.
+    workers : int
+        Threads that may run its jobs at the same time.
+    files : MessageFiles or None
+        The files, where they are shared with another output; None for its own.
     """
 
     def __init__(
-        self, path: str, encoder: GribEncoder, on_message: Callable[[Message, Path], None] | None = None
+        self,
+        path: str,
+        encoder: GribEncoder,
+        on_message: OnMessage | None = None,
+        workers: int = 1,
+        files: MessageFiles | None = None,
     ) -> None:
         self._path = path
         self._keys = tuple(dict.fromkeys(name.split(":")[0] for name in re.findall(r"\{(.*?)\}", path)))
         self._encoder = encoder
+        self._twins = [encoder.twin() for _ in range(workers - 1)]
+        self._idle = [encoder, *self._twins]
         self._on_message = on_message
-        self._files = MessageFiles()
+        self._files = MessageFiles() if files is None else files
 
     def write(self, forecast: ForecastStep) -> None:
         """Append a step, member by member, channels in order.
@@ -226,14 +215,44 @@ class GribOutput:
         OutputError
             If a file cannot be written.
         """
+        for job in self.jobs(forecast):
+            commit = job()
+            if commit is not None:
+                commit()
+
+    def jobs(self, forecast: ForecastStep) -> Iterator[Job]:
+        """What `write` does, as one job per member, for an `OrderedQueue`.
+
+        Parameters
+        ----------
+        forecast : ForecastStep
+            On the whole grid.
+        """
         for member, fields in zip(forecast.members, forecast.values, strict=True):
-            flat = to_grib_order(np.moveaxis(fields, -1, 0)).astype(np.float64)
-            for channel, values in enumerate(flat):
-                message = self._encoder.encode(channel, member, forecast.lead_time_hours, values)
-                path = self.path_of(message)
-                self._files.append(path, message.to_bytes())
-                if self._on_message is not None:
-                    self._on_message(message, path)
+            yield partial(self._encode_member, forecast.lead_time_hours, member, fields)
+
+    def encode_products(self, field: Field, made: Sequence[tuple[Product, FloatArray]], lead_time_hours: int) -> Commit:
+        """Encode a field's products; what is returned appends them.
+
+        Parameters
+        ----------
+        field : Field
+            Of which field.
+        made : sequence of (Product, float64 array (lon, lat))
+            On the encoder's region.
+        lead_time_hours : int
+            Hours since the initial time.
+        """
+        # Popping from a list cannot be interrupted by another thread.
+        encoder = self._idle.pop()
+        try:
+            encoded = [
+                self._encoded(encoder.encode_product(product, field, lead_time_hours, to_grib_order(values)))
+                for product, values in made
+            ]
+        finally:
+            self._idle.append(encoder)
+        return lambda: self._append(encoded)
 
     @property
     def paths(self) -> list[Path]:
@@ -251,14 +270,90 @@ class GribOutput:
         for member in members:
             check_writable(self.path_of(self._encoder.first_message(member)))
 
+    def flush(self) -> None:
+        """Bring to disk all that was written.
+
+        Raises
+        ------
+        OutputError
+            If the system cannot.
+        """
+        self._files.flush()
+
+    def positions(self) -> dict[str, int]:
+        """Length in bytes of every file, by the name that it will have."""
+        return self._files.positions()
+
+    def resume(self, positions: Mapping[str, int], *, finished: bool = False) -> None:
+        """Go on with the files of an unfinished run; see `MessageFiles.resume`.
+
+        Raises
+        ------
+        OutputError
+            If a file is gone, or shorter than it was.
+        """
+        places = self._files.resume(positions, finished=finished)
+        if self._on_message is not None:
+            for name, place in zip(positions, places, strict=True):
+                for message in _messages(place):
+                    self._on_message(message.mars(), Path(name))
+
+    def recall(self, forecast: ForecastStep) -> None:
+        """Nothing is needed again of what was written before."""
+
+    def check_products_writable(self) -> None:
+        """Raise if the first file of a product could not be written.
+
+        Raises
+        ------
+        OutputError
+            As `check_writable`.
+        """
+        for path in {self.path_of(message) for message in self._encoder.product_messages()}:
+            check_writable(path)
+
+    def check_one_type(self) -> None:
+        """Raise if a file would hold products of several MARS types.
+
+        Raises
+        ------
+        OutputError
+            Says which file, and how to name others.
+        """
+        types: dict[Path, set[str]] = {}
+        for message in self._encoder.product_messages():
+            types.setdefault(self.path_of(message), set()).add(message.get("type"))
+        for path, found in types.items():
+            if len(found) > 1:
+                raise OutputError(
+                    f"--archive-requests: {path} would hold the types {', '.join(sorted(found))}, and a request is of "
+                    "one: name the files by type, as in --products-path '{type}.grib'"
+                )
+
+    def close(self) -> None:
+        """Give every file its name.
+
+        Raises
+        ------
+        OutputError
+            If one cannot be renamed.
+        """
+        self.release()
+        close_files(self._files)
+
+    def abort(self) -> None:
+        """Leave the files as they are, under the names of partial ones."""
+        self.release()
+        abandon_files(self._files)
+
     def __enter__(self) -> GribOutput:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
-            LOG.info("Wrote %s", _summary(self._files.finish()))
-        elif self._files.paths:
-            LOG.error("The run did not finish; what it wrote is in %s", _summary(self._files.abandon()))
+            self.close()
+        else:
+            self.abort()
 
     def path_of(self, message: Message) -> Path:
         """The file that a message goes to.
@@ -277,113 +372,75 @@ class GribOutput:
                 f"--path {self._path}: expected GRIB keys in braces, such as {{number:03d}} or {{step}} ({error})"
             ) from error
 
+    def _encode_member(self, lead_time_hours: int, member: int, fields: FloatArray) -> Commit:
+        encoder = self._idle.pop()
+        try:
+            by_channel = np.moveaxis(fields, -1, 0)
+            # A list of all would copy them once more.
+            everything = len(encoder.channels) == len(by_channel) == len(CHANNEL_FIELDS)
+            chosen = encoder.region.take(by_channel if everything else by_channel[list(encoder.channels)])
+            encoded = [
+                self._encoded(encoder.encode(channel, member, lead_time_hours, values))
+                for channel, values in zip(encoder.channels, to_grib_order(chosen).astype(np.float64), strict=True)
+            ]
+        finally:
+            self._idle.append(encoder)
+        return lambda: self._append(encoded)
 
-def check_output(path: str, grid: LatLonGrid, labels: Labels) -> None:
-    """Raise before a long run if its messages could not be made, or not be written.
+    def _encoded(self, message: Message) -> Encoded:
+        mars = None if self._on_message is None else message.mars()
+        return Encoded(self.path_of(message), message.to_bytes(), mars)
+
+    def _append(self, encoded: Sequence[Encoded]) -> None:
+        for message in encoded:
+            self._files.append(message.path, message.content)
+            if self._on_message is not None and message.mars is not None:
+                self._on_message(message.mars, message.path)
+
+    def release(self) -> None:
+        """Give back what was made for other threads; the encoder itself belongs to whoever made it."""
+        for twin in self._twins:
+            twin.close()
+        self._twins.clear()
+        self._idle[:] = [self._encoder]
+
+
+def check_output(path: str, encoder: GribEncoder) -> None:
+    """Raise before a long run if the files of members could not be written.
 
     Parameters
     ----------
     path : str
         May hold GRIB keys in braces.
-    grid : LatLonGrid
-        Geometry of the fields.
-    labels : Labels
-        What all messages have in common; any initial time will do.
+    encoder : GribEncoder
+        Makes the messages; its initial time is of no matter.
 
     Raises
     ------
     OutputError
-        If ecCodes refuses one of the user's keys, a placeholder is no GRIB key, or the folder is
-        absent or not writable; a folder with placeholders is left for `GribOutput.check_writable`.
+        If a placeholder is no GRIB key, or the folder is absent or not writable; a folder with
+        placeholders is left for `GribOutput.check_writable`.
     """
-    with GribEncoder(grid, labels) as encoder:
-        output = GribOutput(path, encoder)
-        if "{" in str(Path(path).parent):
-            output.path_of(encoder.first_message(1))
-        else:
-            output.check_writable([1])
+    output = GribOutput(path, encoder)
+    if "{" in str(Path(path).parent):
+        output.path_of(encoder.first_message(1))
+    else:
+        output.check_writable([1])
 
 
-def _summary(paths: Sequence[Path]) -> str:
-    shown = ", ".join(str(path) for path in paths[:FILES_SHOWN])
-    return shown if len(paths) <= FILES_SHOWN else f"{len(paths)} files: {shown}, …"
-
-
-def _template(channel: Channel, grid: LatLonGrid, labels: Labels, *, large: bool) -> int:
-    """A handle with every key but member, step and values."""
-    kind = "sfc" if channel.level_hpa is None else "pl"
-    handle: int = eccodes.codes_grib_new_from_samples(f"regular_ll_{kind}_grib2")
-    columns, rows = grid.shape
-    size = labels.ensemble_size
-    keys: dict[str, Any] = {
-        "tablesVersion": TABLES_VERSION,
-        "Ni": columns,
-        "Nj": rows,
-        "latitudeOfFirstGridPointInDegrees": grid.latitude_deg[-1],
-        "longitudeOfFirstGridPointInDegrees": grid.longitude_deg[0],
-        "latitudeOfLastGridPointInDegrees": grid.latitude_deg[0],
-        "longitudeOfLastGridPointInDegrees": grid.longitude_deg[-1],
-        "iDirectionIncrementInDegrees": grid.spacing_deg,
-        "jDirectionIncrementInDegrees": 180 / (rows - 1),
-        "productDefinitionTemplateNumber": 117 if large else 1,
-        "setLocalDefinition": 1,
-        "class": "ml",
-        "stream": "enfo",
-        "type": "pf",
-        "expver": labels.expver,
-        "typeOfGeneratingProcess": 4,
-        "generatingProcessIdentifier": 1,
-        "dataDate": int(f"{labels.initial_time:%Y%m%d}"),
-        "dataTime": int(f"{labels.initial_time:%H%M}"),
-        "shortName": channel.param,
-        "numberOfForecastsInEnsemble": (UNKNOWN_SIZE_LARGE if large else UNKNOWN_SIZE) if size is None else size,
-        "bitsPerValue": BITS_PER_VALUE,
-    }
-    if channel.level_hpa is not None:
-        keys["level"] = channel.level_hpa
-    for key, value in keys.items():
-        eccodes.codes_set(handle, key, value)
-    _apply(labels.metadata, handle)
-    return handle
-
-
-def _apply(metadata: Mapping[str, str], handle: int) -> None:
-    """Set the user's keys; see that they took, and that they left alone what they must not touch."""
-    guarded = _guarded(handle)
-    for key, value in metadata.items():
-        try:
-            eccodes.codes_set(handle, key, str(value))
-            held = {eccodes.codes_get_string(handle, key), _as_number(handle, key)}
-        except eccodes.CodesInternalError as error:
-            raise OutputError(
-                f"--metadata {key}={value}: ecCodes refuses it ({error}). Expected a GRIB2 key and a value it knows"
-            ) from error
-        if str(value) not in held and eccodes.codes_get_native_type(handle, key) is str:
-            raise OutputError(f"--metadata {key}={value}: ecCodes made {eccodes.codes_get_string(handle, key)!r} of it")
-        for name, now in _guarded(handle).items():
-            if now != guarded[name]:
-                raise OutputError(
-                    f"--metadata {key}={value} cannot be honoured: it would change {name} from {guarded[name]} to {now}"
-                )
-
-
-def _guarded(handle: int) -> dict[str, str]:
-    """What says which field, time, member and grid a message is of."""
+def _member_keys(ensemble_size: int | None, *, large: bool) -> dict[str, int | str]:
+    unknown = UNKNOWN_SIZE_LARGE if large else UNKNOWN_SIZE
     return {
-        key: eccodes.codes_get_string(handle, key) if eccodes.codes_is_defined(handle, key) else "nothing"
-        for key in GUARDED
+        "productDefinitionTemplateNumber": 117 if large else 1,
+        "type": "pf",
+        "typeOfGeneratingProcess": 4,
+        "numberOfForecastsInEnsemble": unknown if ensemble_size is None else ensemble_size,
     }
 
 
-def _as_number(handle: int, key: str) -> str:
-    """An integer key's number, where its string is a name for it."""
-    try:
-        return str(eccodes.codes_get_long(handle, key))
-    except eccodes.CodesInternalError:
-        return ""
-
-
-def _refuse_reserved(metadata: Mapping[str, str]) -> None:
-    for key in metadata:
-        if key in RESERVED and not (key == "edition" and str(metadata[key]) == "2"):
-            raise OutputError(f"--metadata {key}={metadata[key]} cannot be honoured: {RESERVED[key]}")
+def _messages(path: Path) -> Iterator[Message]:
+    """The messages of a file, each until the next."""
+    with path.open("rb") as file:
+        while (handle := eccodes.codes_grib_new_from_file(file)) is not None:
+            yield Message(handle)
+            eccodes.codes_release(handle)

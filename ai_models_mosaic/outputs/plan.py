@@ -1,0 +1,292 @@
+"""What will be written where, worked out and checked before the first field."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from .. import __version__
+from ..errors import OptionError, OutputError
+from ..grid import LatLonGrid, Region
+from .fields import Field
+from .files import check_writable
+from .grib import GribEncoder, GribOutput, check_output
+from .netcdf import require_netcdf
+from .options import OutputOptions
+from .products import OPTION, Product
+from .templates import Labels
+from .zarr import Layout, check_store, require_zarr
+
+SCRATCH_SUFFIX = ".scratch"
+"""Of the Zarr store that a NetCDF file is made from, where no store was asked for."""
+
+
+@dataclass(frozen=True)
+class OutputPlan:
+    """All that is known of the output before the first field.
+
+    Parameters
+    ----------
+    path : str or None
+        Of GRIB files, with keys in braces; None if no GRIB is written.
+    options : OutputOptions
+        What the user asked for.
+    grid : LatLonGrid
+        The variant's.
+    step_hours : int
+        Length of a step, h.
+    steps : int
+        Steps of the forecast.
+    members : tuple of int
+        Members of this run, in their order: products are made when all of them are there.
+
+    Raises
+    ------
+    OptionError
+        If lead times or area are not the forecast's, or two products are the same.
+    """
+
+    path: str | None
+    options: OutputOptions
+    grid: LatLonGrid
+    step_hours: int
+    steps: int
+    members: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        named = [(product.name, field) for product, field in self.products]
+        for index, (name, field) in enumerate(named):
+            if (name, field) in named[:index]:
+                raise OptionError(f"{OPTION}: {name.replace('_', ' ')} of {field.label} is asked for twice")
+        for product in self.options.products:
+            if not product.fields_of(self.options.selection):
+                raise OptionError(f"{OPTION}: none of the fields of {product.name} is on the levels of --output-levels")
+        # These raise if they are not the forecast's.
+        _ = self.lead_times_hours, self.region
+
+    @property
+    def lead_times_hours(self) -> tuple[int, ...]:
+        """What is written, hours."""
+        return self.options.selection.lead_times(self.step_hours, self.steps)
+
+    @property
+    def region(self) -> Region:
+        """Where."""
+        return self.options.selection.region(self.grid)
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """What is written of every member."""
+        return self.options.selection.fields if self.options.members else ()
+
+    @property
+    def products(self) -> tuple[tuple[Product, Field], ...]:
+        """What is written of all members together: field by field in the order of the state."""
+        made = [
+            (product, field) for product in self.options.products for field in product.fields_of(self.options.selection)
+        ]
+        order = {field: index for index, field in enumerate(dict.fromkeys(field for _, field in made))}
+        return tuple(sorted(made, key=lambda pair: (pair[1].channels, order[pair[1]])))
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """The channels that products are made from, ascending."""
+        return tuple(sorted({channel for _, field in self.products for channel in field.channels}))
+
+    @property
+    def products_path(self) -> str | None:
+        """Where products go as GRIB.
+
+        Raises
+        ------
+        OutputError
+            If `path` names files by member and nothing else was said.
+        """
+        if self.path is None or not self.options.products:
+            return None
+        if self.options.products_path is not None:
+            return self.options.products_path
+        if re.search(r"\{(number|perturbationNumber)\b", self.path):
+            raise OutputError(
+                f"--path {self.path} names files by member, which products do not have: "
+                "say where they go with --products-path"
+            )
+        if not self.options.members or (Path(self.path).exists() and not Path(self.path).is_file()):
+            return self.path
+        stem, dot, ending = self.path.rpartition(".")
+        return f"{stem}-products.{ending}" if dot and "/" not in ending else f"{self.path}-products"
+
+    @property
+    def anchor(self) -> str | None:
+        """Beside what the state of an unfinished run is kept; None where some of the output is no file or store.
+
+        Raises
+        ------
+        OutputError
+            As `products_path`.
+        """
+        grib = (self.path if self.options.members else None, self.products_path)
+        found = [path.rstrip("/") for path in (*grib, self.options.zarr, self.options.netcdf) if path is not None]
+        places = [place for path in found if (place := Path(path)).exists()]
+        return found[0] if found and all(place.is_file() or place.is_dir() for place in places) else None
+
+    def zarr_path(self, labels: Labels) -> Path | None:
+        """Where the Zarr store goes, if one was asked for.
+
+        Parameters
+        ----------
+        labels : Labels
+            Of the run; fills ``{date}`` and ``{time}``.
+
+        Raises
+        ------
+        OutputError
+            If the path holds something else in braces.
+        """
+        return _filled(self.options.zarr, "--zarr", labels)
+
+    def netcdf_path(self, labels: Labels) -> Path | None:
+        """Where the NetCDF file goes, if one was asked for; as `zarr_path`.
+
+        Raises
+        ------
+        OutputError
+            If the path holds something else in braces.
+        """
+        return _filled(self.options.netcdf, "--netcdf", labels)
+
+    def store_path(self, labels: Labels) -> Path | None:
+        """Where a Zarr store is written: the user's, or the one that the NetCDF file is made from."""
+        netcdf = self.netcdf_path(labels)
+        return self.zarr_path(labels) or (netcdf and netcdf.with_name(netcdf.name + SCRATCH_SUFFIX))
+
+    def layout(self, labels: Labels) -> Layout:
+        """What a Zarr store of the run holds."""
+        return Layout(
+            region=self.region,
+            initial_time=labels.initial_time,
+            lead_times_hours=self.lead_times_hours,
+            members=self.members if self.options.members else (),
+            fields=self.fields,
+            products=self.products,
+            attributes=(
+                ("title", "Ensemble forecast of Mosaic"),
+                ("source", f"ai-models-mosaic {__version__}"),
+                ("experiment_version", labels.metadata.get("expver", labels.expver)),
+                ("institution", "the user of ai-models-mosaic"),
+            ),
+        )
+
+    def encoder(self, labels: Labels) -> GribEncoder:
+        """Makes the messages of members.
+
+        Raises
+        ------
+        OutputError
+            If ecCodes refuses one of the user's keys.
+        """
+        return GribEncoder(self.region, labels, [field.channels[0] for field in self.fields])
+
+    def product_encoder(self, labels: Labels) -> GribEncoder:
+        """Makes the messages of products.
+
+        Raises
+        ------
+        OutputError
+            If ecCodes refuses one of the user's keys.
+        """
+        return GribEncoder(self.region, labels, (), self.products, len(self.members))
+
+    def check(self, labels: Labels, *, archived: bool = False) -> None:
+        """Raise before a long run if its output could not be made, or not be written.
+
+        Parameters
+        ----------
+        labels : Labels
+            Of the run; any initial time will do.
+        archived : bool
+            Whether requests are made that archive a file each, which can be of one type only.
+
+        Raises
+        ------
+        OutputError
+            If a file to be archived would hold several types, ecCodes refuses one of the user's
+            keys, a placeholder is no GRIB key, a package is not there, or a folder is absent or
+            not writable.
+        """
+        if self.path is not None:
+            if self.options.members:
+                # What ecCodes says of the user's keys can differ by field.
+                channels = [field.channels[0] for field in self.fields][: None if labels.metadata else 1]
+                with GribEncoder(self.region, labels, channels) as encoder:
+                    check_output(self.path, encoder)
+            if self.products_path is not None:
+                with self.product_encoder(labels) as encoder:
+                    products = GribOutput(self.products_path, encoder)
+                    products.check_products_writable()
+                    if archived:
+                        products.check_one_type()
+        if (zarr := self.zarr_path(labels)) is not None:
+            require_zarr(f"--zarr {zarr}")
+            check_store(zarr, "--zarr")
+            check_writable(zarr.with_name(f"{zarr.name}.partial"))
+        if (netcdf := self.netcdf_path(labels)) is not None:
+            require_zarr(f"--netcdf {netcdf}")
+            require_netcdf(f"--netcdf {netcdf}")
+            check_writable(netcdf)
+
+    def check_apart(self, labels: Labels, times: Sequence[datetime]) -> None:
+        """Raise if two of several initial times would be written to the same file or store.
+
+        Parameters
+        ----------
+        labels : Labels
+            Of the run.
+        times : sequence of datetime
+            The initial times, UTC.
+
+        Raises
+        ------
+        OutputError
+            If the placeholders do not tell them apart.
+        """
+        seen: dict[tuple[str, Path], datetime] = {}
+        for time in times if len(times) > 1 else ():
+            for option, place, names in self._places(replace(labels, initial_time=time)):
+                if (option, place) in seen:
+                    raise OutputError(
+                        f"{option}: expected a file for every initial time, got {place} for {seen[option, place]} and "
+                        f"for {time}; name it by them, such as {names}"
+                    )
+                seen[option, place] = time
+
+    def _places(self, labels: Labels) -> Iterator[tuple[str, Path, str]]:
+        """Option, one file or store of it, and a path that would tell initial times apart."""
+        keys = "{dataDate}-{dataTime:04d}"
+        if self.path is not None and self.options.members:
+            with GribEncoder(self.region, labels, [self.fields[0].channels[0]]) as encoder:
+                place = GribOutput(self.path, encoder).path_of(encoder.first_message(self.members[0]))
+            yield f"--path {self.path}", place, f"{keys}-{{number}}.grib"
+        if self.products_path is not None:
+            with GribEncoder(self.region, labels, (), self.products[:1], len(self.members)) as encoder:
+                place = GribOutput(self.products_path, encoder).path_of(next(encoder.product_messages()))
+            option = "--path" if self.options.products_path is None else "--products-path"
+            yield f"{option} {self.products_path}", place, f"{keys}-{{type}}.grib"
+        for option, typed, filled in (
+            ("--zarr", self.options.zarr, self.zarr_path(labels)),
+            ("--netcdf", self.options.netcdf, self.netcdf_path(labels)),
+        ):
+            if filled is not None:
+                yield f"{option} {typed}", filled, f"{{date}}-{{time}}.{option.removeprefix('--')}"
+
+
+def _filled(path: str | None, option: str, labels: Labels) -> Path | None:
+    if path is None:
+        return None
+    try:
+        return Path(path.format(date=f"{labels.initial_time:%Y%m%d}", time=f"{labels.initial_time:%H%M}").rstrip("/"))
+    except (ValueError, KeyError, IndexError) as error:
+        raise OutputError(f"{option} {path}: expected no other placeholders than {{date}} and {{time}}") from error

@@ -1,0 +1,395 @@
+"""Some fields of a forecast made again, from the card that stands beside its output."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import eccodes
+import numpy as np
+
+from .assets import Assets, check_assets, locate
+from .channels import CHANNELS
+from .errors import CheckpointError, InputError, OptionError
+from .grid import Region, to_grib_order
+from .holdings import Wanted, take_stock
+from .inputs import initial_states_of, input_digest
+from .integrity import digest_of
+from .outputs.files import MessageFiles, check_writable
+from .outputs.grib import EXPVER, UNTRAINED_EXPVER, GribEncoder, Labels
+from .outputs.packing import Packing
+from .outputs.selection import Selection
+from .provenance import SUFFIX, packages
+from .rollout import Ensemble, Rollout
+from .sources import check_file
+from .state import ForecastStep, InitialState
+from .variants import VARIANTS, Variant
+from .zarr_input import is_zarr, zarr_holdings
+
+if TYPE_CHECKING:
+    from .engines import LoadedEngine
+
+Key = tuple[int, int, str, int]
+"""Member, hours, parameter and level of a message."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known of a forecast, from ``NAME.provenance.json``.
+
+    Parameters
+    ----------
+    path : Path
+        Where it is.
+    found : dict
+        What it says, as `provenance.gather` put it together.
+    """
+
+    path: Path
+    found: dict[str, Any]
+
+    @property
+    def variant(self) -> Variant:
+        """What ran."""
+        return VARIANTS[self.found["variant"]]
+
+    @property
+    def ensemble(self) -> Ensemble:
+        """Members and noise."""
+        options = self.found["options"]
+        factor = options["noise_factor"] if options["perturbations"] == "on" else 0.0
+        members, per_batch = tuple(self.found["members"]), self.found["members_per_batch"]
+        return Ensemble(self.found["seed"], members, per_batch, factor, options["antithetic"])
+
+    @property
+    def packing(self) -> Packing:
+        """How its values are packed."""
+        found = self.found["options"].get("output", {}).get("packing")
+        return (
+            Packing()
+            if found is None
+            else Packing(found["method"], found["bits"], tuple((name, bits) for name, bits in found["bits_of"]))
+        )
+
+    @property
+    def region(self) -> Region:
+        """What is written of the grid."""
+        area = self.found["options"].get("output", {}).get("selection", {}).get("area")
+        return Selection(area=None if area is None else tuple(area)).region(self.variant.architecture.grid)
+
+    def batch_of(self, member: int) -> tuple[int, ...]:
+        """The members that went through the network together with one: its last bits depend on them.
+
+        Raises
+        ------
+        OptionError
+            If it was not run, and would have had company.
+        """
+        found = next((batch for batch in self.ensemble.batches() if member in batch), None)
+        if found is None and self.ensemble.per_batch > 1:
+            raise OptionError(
+                f"--member: expected one that {self.path} names, since members ran {self.ensemble.per_batch} at a "
+                f"time, got {member}"
+            )
+        return found or (member,)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Fields made again against those of the original.
+
+    Parameters
+    ----------
+    fields : int
+        Made again.
+    identical : int
+        Of them, those whose messages in the original are the same to the byte.
+    differing : tuple of (Key, float, float)
+        Of those that differ, the key, the largest difference, and that over the field's standard deviation.
+    backend : tuple of (str, object, object)
+        What is another than in the original run: name, then and now.
+    """
+
+    fields: int
+    identical: int
+    differing: tuple[tuple[Key, float, float], ...]
+    backend: tuple[tuple[str, Any, Any], ...]
+
+    def __str__(self) -> str:
+        lines = [f"{name} was {then}, is {now}" for name, then, now in self.backend]
+        compared = self.identical + len(self.differing)
+        if not compared:
+            return "\n".join([*lines, f"{self.fields} fields made again; the original is not there to compare with"])
+        lines.append(f"{self.fields} fields made again, {self.identical} of {compared} identical to the original's")
+        if self.differing:
+            key, difference, share = max(self.differing, key=lambda found: found[2])
+            lines.append(
+                f"farthest off: {key[2]} at level {key[3]} of member {key[0]} at +{key[1]} h, by {difference:.3g}, "
+                f"{share:.1e} of the field's standard deviation"
+            )
+        return "\n".join(lines)
+
+
+def read_card(path: Path) -> Card:
+    """The card beside an output, or a copy of it.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or is none.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+        card = Card(path, found)
+        _ = (card.variant, card.ensemble, found["weights"]["sha256"], found["input"]["source"], found["precision"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: expected the card of a forecast, NAME.grib{SUFFIX}, got something else ({error!r})"
+        ) from error
+    return card
+
+
+def choose_hours(text: str, card: Card) -> tuple[int, ...]:
+    """Lead times such as ``24,96-120``, in hours.
+
+    Raises
+    ------
+    OptionError
+        If it is no such list, or names no step of the variant's.
+    """
+    stride = card.variant.step_hours
+    chosen: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        hours = range(int(match[1]), int(match[2] or match[1]) + 1) if match else range(0)
+        steps = {hour for hour in hours if hour % stride == 0}
+        if not steps:
+            raise OptionError(
+                f"--steps: expected hours, multiples of {stride}, such as {stride},{2 * stride}-{4 * stride}, "
+                f"got {part!r}"
+            )
+        chosen |= steps
+    return tuple(sorted(chosen))
+
+
+def choose_channels(text: str | None) -> tuple[int, ...]:
+    """Indices of the channels that a list such as ``2t,z500,u`` names; a parameter alone means all its levels.
+
+    Raises
+    ------
+    OptionError
+        If a name is of no channel.
+    """
+    if text is None:
+        return tuple(range(len(CHANNELS)))
+    chosen: set[int] = set()
+    for name in (part.strip() for part in text.split(",")):
+        found = {index for index, channel in enumerate(CHANNELS) if name in (channel.param, channel.label)}
+        if not found:
+            raise OptionError(f"--params: expected parameters such as 2t, z500 or u, got {name!r}")
+        chosen |= found
+    return tuple(sorted(chosen))
+
+
+def replay(
+    card: Card,
+    member: int,
+    hours: Sequence[int],
+    channels: Sequence[int],
+    output: Path,
+    *,
+    file: str | None = None,
+    assets: Path | None = None,
+) -> Comparison:
+    """Make some fields again, write them, and compare them with the original where it is.
+
+    Parameters
+    ----------
+    card : Card
+        Of the forecast.
+    member : int
+        Which.
+    hours : sequence of int
+        Lead times, ascending.
+    channels : sequence of int
+        Indices in `channels.CHANNELS`.
+    output : Path
+        Where to.
+    file : str or None
+        The input, if it is elsewhere than it was.
+    assets : Path or None
+        Folder of the weights, if they are elsewhere than they were.
+
+    Raises
+    ------
+    InputError
+        If the input is not there, or not the one of the forecast.
+    CheckpointError
+        If the weights are not.
+    OptionError
+        If the member cannot be made alone.
+    OutputError
+        If the file cannot be written.
+    """
+    check_writable(output)
+    batch = card.batch_of(member)
+    starts = _read_input(card, file, batch)
+    engine = _load_engine(card, assets)
+    rollout = Rollout(engine, {one: starts[one] for one in batch}, card.ensemble, card.variant.step_hours)
+    made: dict[Key, bytes] = {}
+    files = MessageFiles()
+    options, initial = card.found["options"], starts[member]
+    expver = UNTRAINED_EXPVER if engine.untrained else EXPVER
+    labels = Labels(initial.initial_time, options["ensemble_size"], card.found["metadata"], expver, card.packing)
+    with GribEncoder(card.region, labels) as encoder:
+        for step in range(max(hours) // card.variant.step_hours + 1):
+            forecast = rollout.advance(batch, step) if step else _initial(starts, batch)
+            if forecast.lead_time_hours not in hours:
+                continue
+            whole = np.moveaxis(forecast.values[batch.index(member)], -1, 0)
+            fields = to_grib_order(card.region.take(whole)).astype(np.float64)
+            for channel in channels:
+                message = encoder.encode(channel, member, forecast.lead_time_hours, fields[channel]).to_bytes()
+                files.append(output, message)
+                made[_key(message)] = message
+    files.finish()
+    return _compare(card, engine, made)
+
+
+def _initial(starts: dict[int, InitialState], batch: tuple[int, ...]) -> ForecastStep:
+    return ForecastStep(0, 0, batch, np.stack([starts[member].values[-1] for member in batch]))
+
+
+def _read_input(card: Card, file: str | None, batch: Sequence[int]) -> dict[int, InitialState]:
+    said = card.found["input"]
+    source = file or said["source"]
+    if file is None and not is_zarr(source) and not Path(source).is_file():
+        raise InputError(f"the input of {card.path} was {source}, which is no file that is there: give it with --file")
+    variant, wanted = card.variant, Wanted(time=datetime.fromisoformat(said["initial_time"]))
+    if is_zarr(source):
+        holdings = zarr_holdings(source, variant.lags_hours, wanted)
+    else:
+        import earthkit.data
+
+        holdings = take_stock(earthkit.data.from_source("file", check_file(source)))
+    members = list(dict.fromkeys([*card.found["members"], *batch]))
+    starts = initial_states_of(holdings, variant.architecture.grid, variant.lags_hours, wanted, members)
+    digest = input_digest({one: starts[one] for one in card.found["members"]})
+    if digest != said["sha256"]:
+        raise InputError(
+            f"{source} is not what the forecast of {card.path} started from: expected fields with SHA-256 "
+            f"{said['sha256']}, got {digest}; give the right one with --file"
+        )
+    return starts
+
+
+def _load_engine(card: Card, assets: Path | None) -> LoadedEngine:
+    if card.found["options"].get("engine") == "onnx":
+        from .engines.onnx import load_engine as load_graph
+
+        graph = Path(str(card.found["weights"]["file"]))
+        graph = graph if assets is None else assets / graph.name
+        engine = load_graph(card.variant, graph)
+        _refuse_other_weights(card, graph)
+        return engine
+    located = _locate(card, assets)
+    check_assets(card.variant, located, full=False)
+    _refuse_other_weights(card, located.checkpoint)
+    import torch
+
+    from .engines.torch import choose_device, load_engine
+
+    threads = re.search(r"\((\d+) threads\)", card.found["engine"])
+    if threads:
+        torch.set_num_threads(int(threads[1]))
+    return load_engine(card.variant, located, choose_device(only_gpu=False), card.found["precision"])
+
+
+def _locate(card: Card, assets: Path | None) -> Assets:
+    variant = card.variant
+    if assets is not None:
+        return locate(variant, assets)
+    checkpoint = Path(str(card.found["weights"]["file"]))
+    if not checkpoint.is_file():
+        raise CheckpointError(f"the weights of {card.path} were {checkpoint}, not there now: give --assets FOLDER")
+    # Laid out as on the hub, or flat.
+    nested = checkpoint.parent.name == str(Path(variant.checkpoint).parent)
+    return locate(variant, checkpoint.parent.parent if nested else checkpoint.parent, checkpoint)
+
+
+def _refuse_other_weights(card: Card, path: Path) -> None:
+    digest, wanted = digest_of(path), card.found["weights"]["sha256"]
+    if digest != wanted:
+        raise CheckpointError(
+            f"{path} is not what made the forecast of {card.path}: expected SHA-256 {wanted}, "
+            f"got {digest}; give the folder of the right one with --assets"
+        )
+
+
+def _compare(card: Card, engine: LoadedEngine, made: dict[Key, bytes]) -> Comparison:
+    then = {"engine": card.found["engine"], **card.found["packages"]}
+    now = {"engine": engine.description, **packages()}
+    backend = tuple((name, then.get(name), now[name]) for name in now if then.get(name) != now[name])
+    identical, differing = set(), {}
+    for original in _originals(card):
+        for message in _messages(original):
+            key = _key(message)
+            if made.get(key) == message:
+                identical.add(key)
+            elif key in made:
+                differing[key] = _distance(message, made[key])
+    apart = tuple((key, *found) for key, found in differing.items() if key not in identical)
+    return Comparison(len(made), len(identical), apart, backend)
+
+
+def _originals(card: Card) -> Iterator[Path]:
+    """The files of the forecast that are beside the card."""
+    for beside in sorted(card.path.parent.glob(f"*{SUFFIX}")):
+        original = beside.with_name(beside.name.removesuffix(SUFFIX))
+        try:
+            run = json.loads(beside.read_bytes()).get("run")
+        except (ValueError, AttributeError):
+            continue
+        if _is_grib(original) and (beside == card.path or (run is not None and run == card.found.get("run"))):
+            yield original
+
+
+def _is_grib(path: Path) -> bool:
+    """Whether a file is there that is no NetCDF."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(4) == b"GRIB"
+
+
+def _messages(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while (handle := eccodes.codes_grib_new_from_file(file)) is not None:
+            yield eccodes.codes_get_message(handle)
+            eccodes.codes_release(handle)
+
+
+def _key(message: bytes) -> Key:
+    handle = eccodes.codes_new_from_message(message)
+    try:
+        number = eccodes.codes_get_long(handle, "number") if eccodes.codes_is_defined(handle, "number") else 0
+        hours, level = (eccodes.codes_get_long(handle, name) for name in ("endStep", "level"))
+        return number, hours, eccodes.codes_get_string(handle, "shortName"), level
+    finally:
+        eccodes.codes_release(handle)
+
+
+def _distance(first: bytes, second: bytes) -> tuple[float, float]:
+    """Largest difference of two fields, and that over the standard deviation of the first."""
+    decoded = []
+    for message in (first, second):
+        handle = eccodes.codes_new_from_message(message)
+        decoded.append(eccodes.codes_get_values(handle))
+        eccodes.codes_release(handle)
+    difference = float(np.abs(decoded[0] - decoded[1]).max())
+    return difference, difference / float(decoded[0].std() or 1.0)

@@ -1,0 +1,266 @@
+"""All that one call of the program runs: an ensemble from each of its initial times.
+
+The network is loaded once. An initial time that fails does not stop those after it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from . import __version__
+from .errors import CheckpointError, DatesError, LostRankError, MosaicError, OptionError, ResumeError, TerminatedError
+from .holdings import Wanted
+from .inputs import input_digest
+from .journal import Journal, Record, open_journal, state_folder
+from .options import Options
+from .progress import Watch
+from .provenance import gather, now, runs_beside, write_beside
+from .ranks import Ranks, everywhere
+from .rollout import Ensemble
+from .run import Job, Nowhere, Run, Sink
+from .state import InitialState
+from .variants import Variant
+
+if TYPE_CHECKING:
+    from .engines import LoadedEngine
+
+LOG = logging.getLogger(__name__)
+
+FATAL = (CheckpointError, OptionError, LostRankError, TerminatedError)
+"""Failures that the next initial time would meet, too."""
+
+FREE_OPTIONS = (
+    *("variant", "checkpoint", "precision", "ensemble_size", "members", "members_per_batch", "seed"),
+    *("resume", "progress_file", "quiet", "patience_s", "verify_assets", "dates", "input_grid_deg", "output"),
+)
+"""Options that may change when a run is gone on with, or that are compared under another name."""
+
+FREE_OUTPUT_OPTIONS = ("workers",)
+"""Of the options of the output, those that change no byte of it."""
+
+Starts = dict[int, InitialState]
+
+
+class FileSink(Sink, Protocol):
+    """A sink that writes files."""
+
+    @property
+    def paths(self) -> list[Path]:
+        """Every file written to."""
+
+    def resume(self, positions: Mapping[str, int], *, finished: bool = False) -> None:
+        """Go on with the files of an unfinished run, cutting off what came after these positions."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all initial times have in common.
+
+    Parameters
+    ----------
+    variant : Variant
+        What runs.
+    options : Options
+        The plugin's options.
+    steps : int
+        Steps to make.
+    metadata : mapping of str to str
+        The user's GRIB keys.
+    path : str or None
+        The output, beside which state is kept; may hold keys in braces. None: there is nothing to go on with, as
+        for pipes, devices and nowhere.
+    source : str
+        Where the input comes from, for people and for `replay`: a file, or the name of a service.
+    """
+
+    variant: Variant
+    options: Options
+    steps: int
+    metadata: Mapping[str, str]
+    path: str | None
+    source: str
+
+    @property
+    def ensemble(self) -> Ensemble:
+        """Members and noise."""
+        options = self.options
+        factor = options.noise_factor if options.perturbations == "on" else 0.0
+        return Ensemble(options.seed, options.members, options.members_per_batch, factor, options.antithetic)
+
+
+class Session:
+    """Runs an ensemble from each of some initial times.
+
+    Parameters
+    ----------
+    settings : Settings
+        What they have in common.
+    ranks : Ranks
+        The processes.
+    watch : Watch
+        Told of all progress.
+    read : callable
+        Gives where every member starts, for an initial time; called on rank 0 only.
+    load : callable
+        Gives the engine; called once, on every rank.
+    output : callable
+        Gives a context with the sink for a state, whether the weights are untrained, and whether an unfinished run is
+        gone on with; called on rank 0 only.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        ranks: Ranks,
+        watch: Watch,
+        *,
+        read: Callable[[Wanted], Starts],
+        load: Callable[[], LoadedEngine],
+        output: Callable[[InitialState, bool, bool], AbstractContextManager[FileSink | None]],
+    ) -> None:
+        self._settings, self._ranks, self._watch = settings, ranks, watch
+        self._read, self._load, self._output = read, load, output
+        self.provenance: list[dict[str, Any]] = []
+        """Of every initial time that was begun."""
+
+    def run(self, dates: Sequence[Wanted]) -> None:
+        """Run them, one after the other.
+
+        Raises
+        ------
+        MosaicError
+            That of the only initial time, or one that the others would meet, too.
+        DatesError
+            If some of several failed; names all that did, after the others are done.
+        """
+        failed: list[str] = []
+        for wanted in dates:
+            try:
+                self._run_one(wanted)
+            except MosaicError as error:
+                self._watch.fail(error)
+                if len(dates) == 1 or isinstance(error, FATAL):
+                    raise
+                LOG.error("%s failed: %s", wanted, error)
+                failed.append(f"{wanted}: {error}")
+        if failed:
+            listed = "\n".join(f"  {line}" for line in failed)
+            raise DatesError(f"{len(failed)} of {len(dates)} initial times failed, the others are complete:\n{listed}")
+
+    @cached_property
+    def _engine(self) -> LoadedEngine:
+        engine = everywhere(self._ranks, self._load)
+        if engine.untrained:
+            LOG.warning(
+                "These weights are UNTRAINED, random numbers: the forecast shows that all works, and nothing else"
+            )
+        return engine
+
+    def _run_one(self, wanted: Wanted) -> None:
+        starts = self._ranks.share(lambda: self._read(wanted))
+        job = Job(starts, self._settings.ensemble, self._settings.variant.step_hours, self._settings.steps)
+        engine = self._engine
+        found = self._gather(starts, engine) if self._ranks.rank == 0 else {}
+        place = _Place()
+        with ExitStack() as stack:
+            if not self._ranks.share(lambda: self._open(stack, job, found, place)):
+                return
+            self._announce(job)
+            # Before and after there is nothing to bring into good order: a signal ends the process as ever.
+            with self._watch.listening():
+                Run(job, engine, self._ranks, place.sink or Nowhere(), place.journal, self._watch)()
+            found["written"] = now()
+            for path in place.sink.paths if place.sink is not None else ():
+                write_beside(path, found)
+            if place.journal is not None:
+                place.journal.remove()
+
+    def _gather(self, starts: Starts, engine: LoadedEngine) -> dict[str, Any]:
+        settings = self._settings
+        found = gather(
+            variant=settings.variant.name,
+            options=settings.options,
+            steps=settings.steps,
+            initial=next(iter(starts.values())),
+            engine=engine,
+            metadata=settings.metadata,
+        )
+        found["input"]["source"] = settings.source
+        found["input"]["sha256"] = input_digest(starts)
+        numbers = {member: state.number for member, state in starts.items()}
+        if len(set(numbers.values())) > 1:
+            found["input"]["numbers"] = list(numbers.values())
+        self.provenance.append(found)
+        return found
+
+    def _open(self, stack: ExitStack, job: Job, found: dict[str, Any], place: _Place) -> bool:
+        """The output, and the journal beside it; False if all is done already."""
+        initial = next(iter(job.starts.values()))
+        path, resume = self._settings.path, self._settings.options.resume
+        if path is None:
+            if resume:
+                raise ResumeError("--resume: expected output in files to go on with; leave it out, or give --path FILE")
+            place.sink = stack.enter_context(self._output(initial, found["weights"]["untrained"], False))
+            return True
+        fresh = self._identity(found)
+        found["run"] = hashlib.sha256(json.dumps(fresh.identity, sort_keys=True).encode()).hexdigest()
+        folder = state_folder(path, initial.initial_time)
+        if resume and not folder.exists() and found["run"] in runs_beside(path):
+            LOG.info("%s is complete already: nothing to do", path)
+            return False
+        # Before the output, which would overwrite what another run is writing.
+        journal = stack.enter_context(open_journal(folder, fresh, job.history, len(job.batches), resume=resume))
+        positions = journal.record.positions
+        going_on = positions is not None
+        place.sink = stack.enter_context(self._output(initial, found["weights"]["untrained"], going_on))
+        if place.sink is not None and positions is not None:
+            place.sink.resume(positions, finished=journal.record.finished)
+        place.journal = journal
+        return True
+
+    def _identity(self, found: Mapping[str, Any]) -> Record:
+        """What must be the same for going on with a run, and what for doing so to the bit."""
+        free = {name: value for name, value in found["options"].items() if name not in FREE_OPTIONS}
+        identity = {
+            **{name: found[name] for name in ("variant", "steps", "members", "ensemble_size", "members_per_batch")},
+            **{name: found[name] for name in ("seed", "precision", "metadata")},
+            **free,
+            **{name: value for name, value in found["options"]["output"].items() if name not in FREE_OUTPUT_OPTIONS},
+            "path": self._settings.path,
+            "initial time": found["input"]["initial_time"],
+            "input": found["input"]["sha256"],
+            "weights": found["weights"]["sha256"],
+        }
+        backend = {"engine": found["engine"], "ai-models-mosaic": __version__, **found["packages"]}
+        return Record(json.loads(json.dumps(identity)), backend)
+
+    def _announce(self, job: Job) -> None:
+        ensemble, engine = job.ensemble, self._engine
+        LOG.info("Running on %s%s", engine.description, f", {self._ranks.size} ranks" if self._ranks.size > 1 else "")
+        architecture = self._settings.variant.architecture
+        states = len(ensemble.members) * job.history * architecture.grid.size * architecture.channels * 4
+        LOG.info(
+            "%d members × %d steps of %d h, %d per batch, seed %d; estimated memory %.1f GB",
+            len(ensemble.members),
+            job.steps,
+            job.step_hours,
+            ensemble.per_batch,
+            ensemble.seed,
+            (engine.memory_bytes(min(ensemble.per_batch, len(ensemble.members))) + states) / 1e9,
+        )
+
+
+@dataclass
+class _Place:
+    """Where an initial time is written, on rank 0."""
+
+    sink: FileSink | None = None
+    journal: Journal | None = None

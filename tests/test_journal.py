@@ -1,0 +1,169 @@
+import json
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ai_models_mosaic.errors import OutputError, ResumeError
+from ai_models_mosaic.journal import Journal, Record, differences, open_journal, read_record, state_folder
+from ai_models_mosaic.state import ForecastStep
+
+START = datetime(2020, 2, 29, 18)
+FRESH = Record({"seed": 1}, {"torch": "2"})
+
+
+class Clock:
+    """A clock that every look moves on by `cost`."""
+
+    def __init__(self, cost=0.0):
+        self.now, self.cost = 0.0, cost
+
+    def __call__(self):
+        self.now += self.cost
+        return self.now
+
+
+def made(step, members=(1,)):
+    return ForecastStep(step, 24 * step, members, np.full((len(members), 2, 2, 1), step, dtype=np.float32))
+
+
+def journal(folder, batches=1, history=2, **more):
+    folder.mkdir(exist_ok=True)
+    return Journal(folder, FRESH, history, batches, **more)
+
+
+@pytest.mark.parametrize(
+    ("path", "folder"),
+    [
+        ("out.grib", "out.grib.20200229T1800.state"),
+        ("a/b/out.grib", "a/b/out.grib.20200229T1800.state"),
+        ("/a/m{number:03d}.grib", "/a/m{number:03d}.grib.20200229T1800.state"),
+        ("a/{number}/{step}.grib", "a/{number}_{step}.grib.20200229T1800.state"),
+    ],
+)
+def test_the_state_is_kept_in_a_folder_that_exists_beside_the_output(path, folder):
+    assert state_folder(path, START) == Path(folder)
+
+
+@pytest.mark.parametrize("history", [1, 2, 4])
+@pytest.mark.parametrize("batches", [1, 2, 3])
+def test_exactly_the_states_are_kept_that_the_next_steps_start_from(tmp_path, history, batches):
+    kept = journal(tmp_path / "s", batches, history)
+    done = [-1] * batches
+    for units in range(1, 6 * batches):
+        step, batch = divmod(units - 1, batches)
+        done[batch] = step
+        kept.note(batch, made(step))
+        kept.save(units, {})
+        # The last `history` steps of every batch; step 0 and before are the input.
+        wanted = [(b, s) for b in range(batches) for s in range(max(1, done[b] - history + 1), done[b] + 1)]
+        assert list(kept.kept()) == wanted
+        assert len(list(kept.folder.glob("*.npy"))) == len(wanted)
+        for b, s in wanted:
+            assert (kept.load(b, s) == s).all()
+
+
+def test_states_that_were_not_due_are_saved_when_their_turn_comes(tmp_path):
+    kept = journal(tmp_path / "s")
+    for step in range(6):
+        kept.note(0, made(step))
+    kept.save(6, {"out.grib": 17})
+    assert [kept.load(*place)[0, 0, 0, 0] for place in kept.kept()] == [4, 5]
+    assert read_record(kept.folder) == Record({"seed": 1}, {"torch": "2"}, 6, {"out.grib": 17})
+
+
+def test_no_more_than_its_share_of_the_time_is_spent_on_the_state(tmp_path):
+    clock = Clock()
+    kept = journal(tmp_path / "s", share=0.05, clock=clock)
+    assert kept.is_due
+    clock.cost = 1.0  # a second between the start and the end of saving
+    kept.save(1, {})
+    clock.cost = 0.0
+    cost, saved = kept._cost, clock.now
+    clock.now = saved + 18 * cost
+    assert not kept.is_due
+    clock.now = saved + 20 * cost
+    assert kept.is_due
+
+
+def test_a_disk_without_room_leaves_the_record_before_it(tmp_path):
+    kept = journal(tmp_path / "s")
+    kept.note(0, made(1))
+    kept.save(2, {"out.grib": 10})
+    kept.note(0, made(2))
+    # A folder in the place of the file, which even root cannot write to.
+    (kept.folder / "step-00002-batch-00000.npy.partial").mkdir()
+    with pytest.raises(OutputError, match=r"^cannot write .*step-00002-batch-00000.npy: Is a directory$"):
+        kept.save(3, {"out.grib": 20})
+    found = read_record(kept.folder)
+    assert (found.units, found.positions) == (2, {"out.grib": 10})
+    assert (kept.load(0, 1) == 1).all()
+
+
+def test_two_runs_do_not_share_a_state(tmp_path):
+    folder = tmp_path / "s"
+    with open_journal(folder, FRESH, 2, 1, resume=False) as first:
+        first.save(1, {})
+        for resume in (False, True):
+            with (
+                pytest.raises(
+                    ResumeError, match="is in use by another run: wait for it to end, or choose another --path"
+                ),
+                open_journal(folder, FRESH, 2, 1, resume=resume),
+            ):
+                pass
+    assert read_record(folder).units == 1
+
+
+def test_a_run_that_kept_nothing_leaves_nothing(tmp_path):
+    with open_journal(tmp_path / "s", FRESH, 2, 1, resume=True) as kept:
+        assert kept.record == FRESH
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
+    with (
+        pytest.raises(OutputError, match=r"^cannot write .*/absent/s: No such file or directory$"),
+        open_journal(tmp_path / "absent" / "s", FRESH, 2, 1, resume=False),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"run.json cannot be read \(.*\): run without --resume$"),
+        ("{}", r"run.json cannot be read \('format'\): run without --resume$"),
+        (json.dumps({"format": 99}), r"run.json: expected format 1, got 99: it is of another version of this package"),
+    ],
+)
+def test_a_damaged_record_is_refused(tmp_path, text, message):
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(ResumeError, match=message):
+        read_record(tmp_path)
+
+
+def test_a_damaged_state_is_refused(tmp_path):
+    kept = journal(tmp_path / "s")
+    kept.note(0, made(1))
+    kept.save(2, {})
+    (kept.folder / "step-00001-batch-00000.npy").write_bytes(b"\x93NUMPY")
+    with pytest.raises(ResumeError, match="the state of the unfinished run is damaged"):
+        kept.load(0, 1)
+
+
+def test_another_machine_is_warned_of_and_not_refused(tmp_path, caplog):
+    with open_journal(tmp_path / "s", FRESH, 2, 1, resume=False) as kept:
+        kept.save(1, {})
+    with open_journal(tmp_path / "s", Record({"seed": 1}, {"torch": "3"}), 2, 1, resume=True) as kept:
+        assert kept.record.units == 1
+    assert "The run began with torch 2 and goes on with 3: fields may differ in the last bits" in caplog.text
+
+
+def test_what_one_side_lacks_differs():
+    assert differences({"a": 1, "b": 2, "c": 3}, {"a": 1, "c": 4, "d": 5}) == [
+        ("b", 2, None),
+        ("c", 3, 4),
+        ("d", None, 5),
+    ]
