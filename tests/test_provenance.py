@@ -27,6 +27,7 @@ class LoadedEngine:
 
     checkpoint: Path | None
     untrained: bool = False
+    origin: None = None
     description: str = "toy on paper"
     precision: str = "float32"
 
