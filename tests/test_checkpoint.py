@@ -194,7 +194,7 @@ def test_the_weights_of_one_variant_do_not_fit_another():
     with pytest.raises(CheckpointError) as caught:
         build_network(ERA5.architecture, bundled)
     assert str(caught.value).startswith(f"{bundled.path} does not fit the network: missing parameters: ")
-    assert "preprocess.0.weight (96, 174) instead of (768, 174)" in str(caught.value)
+    assert "preprocess.0.weight (64, 174) instead of (768, 174)" in str(caught.value)
 
 
 def test_a_key_spelled_with_and_without_prefix_is_refused(weights, tmp_path):
