@@ -209,9 +209,8 @@ def test_a_disk_that_fills_up_is_an_error_and_the_run_goes_on_when_there_is_room
         "except MosaicError as error: sys.exit(str(error))\n"
     )
     path = tmp_path / "out.grib"
-    done = subprocess.run(
-        [sys.executable, "-c", program, path, str(2 * size // 3 + 50)], capture_output=True, text=True, check=False
-    )
+    words = [sys.executable, "-c", program, path, str(2 * size // 3 + 50)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT / "tests")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(f"cannot write {path}: ")
     assert not path.exists()
