@@ -68,9 +68,6 @@ class Archive:
         self._flip = bool(latitude[0] > latitude[-1])
         self._held: Float32Array | None = None
 
-    def __contains__(self, time: datetime) -> bool:
-        return time in self._index_of
-
     def starts(self, lags_hours: Sequence[int], lead_hours: Sequence[int]) -> list[datetime]:
         """Every time whose history and targets are all there, ascending."""
         offsets = [timedelta(hours=hours) for hours in (*lags_hours, *lead_hours)]
