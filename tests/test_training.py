@@ -99,12 +99,11 @@ def test_a_run_leaves_what_it_promises(finished):
     assert [number for number, _ in losses(finished)] == list(range(8))
 
 
-@pytest.mark.parametrize(("kind", "members"), [("crps", 2), ("mse", 2)])
-def test_the_loss_falls(data, kind, members):
+@pytest.mark.parametrize(("kind", "optimiser"), [("crps", "adamw"), ("mse", "adamw"), ("crps", "muon")])
+def test_the_loss_falls(data, kind, optimiser):
     """40 updates on a world of one wave."""
-    made = trainer(
-        data, kind=kind, members=members, phases=[{"updates": 40, "batch": 2, "learning_rate": 1e-2, "warm_up": 5}]
-    )
+    phases = [{"updates": 40, "batch": 2, "learning_rate": 1e-2, "warm_up": 5}]
+    made = trainer(data, kind=kind, optimiser=optimiser, phases=phases)
     found = [update.loss for update in made.updates()]
     assert np.mean(found[-5:]) < 0.6 * np.mean(found[:5])
 
@@ -170,16 +169,17 @@ def test_a_run_that_was_killed_goes_on_as_if_nothing_had_happened(finished, data
     assert (output / "checkpoint.safetensors").read_bytes() == (finished / "checkpoint.safetensors").read_bytes()
 
 
-def test_a_state_in_the_middle_is_all_that_a_resumed_run_needs(finished, data):
+@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+def test_a_state_in_the_middle_is_all_that_a_resumed_run_needs(data, optimiser):
     """Every update from a state saved before it, in a trainer that has made none."""
-    whole = trainer(data)
+    whole = trainer(data, optimiser=optimiser)
     states, expected = [], []
     states.append(torch.utils._pytree.tree_map(lambda x: x.clone() if torch.is_tensor(x) else x, whole.state()))
     for update in whole.updates():
         expected.append(update)
         states.append(torch.utils._pytree.tree_map(lambda x: x.clone() if torch.is_tensor(x) else x, whole.state()))
     for index in (1, 5, 7):
-        again = trainer(data)
+        again = trainer(data, optimiser=optimiser)
         again.load_state(states[index])
         assert list(again.updates()) == expected[index:]
 
@@ -221,6 +221,52 @@ def test_fine_tuning_starts_from_a_checkpoint(finished, data, tmp_path):
     before, after = read_checkpoint(start).state, read_checkpoint(path).state
     for name in before:
         torch.testing.assert_close(after[name], before[name], rtol=1e-5, atol=1e-7)
+
+
+def test_members_from_a_deterministic_start_draw_their_noise_afresh(data):
+    """Two members alike in every bit have no gradient that would part them."""
+    twin = trainer(data, kind="mse")
+    weights = dict(twin.network.named_parameters())
+    assert not weights["noise_generator.to_noise.weight"].any()
+    made = trainer(data)
+    drawn = made.network.noise_generator.to_noise.weight.clone()
+    made.load_weights(weights)
+    assert torch.equal(made.network.noise_generator.to_noise.weight, drawn)
+    assert torch.equal(made.averaged["noise_generator.to_noise.weight"], drawn)
+    assert torch.equal(made.network.postprocess[3].weight, twin.network.postprocess[3].weight)
+    assert spread(made) > 0.0
+
+
+# Optimisers
+
+
+def test_muon_has_the_inner_matrices_and_adamw_the_rest(data):
+    made = trainer(data, optimiser="muon")
+    names = {weight.data_ptr(): name for name, weight in made.network.named_parameters()}
+    muon, adamw = ({names[w.data_ptr()] for g in each.param_groups for w in g["params"]} for each in made.optimisers)
+    assert muon | adamw == set(names.values())
+    assert not muon & adamw
+    inner = {"attention.to_q", "attention.to_o", "ffn.w13", "ffn.w2"}
+    assert {f"bottleneck.blocks.0.{name}.weight" for name in inner} <= muon
+    outer = {"preprocess.0", "postprocess.3", "noise_generator.to_noise", "interp_to_hp.to_q"}
+    outer |= {"bottleneck.blocks.0.ffn.noise_bias", "bottleneck.blocks.0.attention.to_strategy_combine_mlp"}
+    assert {f"{name}.weight" for name in outer} <= adamw
+
+
+def test_muon_moves_a_matrix_alike_in_all_its_directions(data):
+    """What tells it from AdamW: the singular values of a first step are near one another."""
+    made = trainer(data, optimiser="muon", weight_decay=0.0, phases=[{"updates": 2, "batch": 2, "learning_rate": 1e-2}])
+    matrix = made.network.bottleneck.blocks[0].ffn.w2.weight
+    before = matrix.detach().clone()
+    next(made.updates())
+    values = torch.linalg.svdvals(matrix.detach() - before)
+    assert values.max() < 3 * values.min()
+
+
+def test_an_unknown_optimiser_is_refused_by_name():
+    expected = "recipe: expected optimiser to be one of adamw, muon, got 'sgd'"
+    with pytest.raises(OptionError, match=re.escape(expected)):
+        recipe(optimiser="sgd")
 
 
 # Samples and noise
@@ -315,7 +361,14 @@ def test_recomputed_activations_give_the_gradients_of_kept_ones(data):
     states, noise = torch.randn(1, 2, *GRID.shape, 82, generator=generator), torch.randn(2, 1, 4, generator=generator)
     progress = torch.rand(2, 1, 2, generator=generator)
     weights = list(made.network.parameters())
-    again = torch.autograd.grad(RollOut(made.network, torch.float32)(states, progress, noise).square().sum(), weights)
+
+    def gradient(recompute):
+        roll_out = RollOut(made.network, torch.float32, recompute=recompute)
+        return torch.autograd.grad(roll_out(states, progress, noise).square().sum(), weights)
+
+    again = gradient(True)
+    for one, other in zip(again, gradient(False), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     first = made.network(states, progress[0], noise[0])
     second = made.network(torch.cat([states[:, 1:], first[:, None]], dim=1), progress[1], noise[1])
     kept = torch.autograd.grad(first.square().sum() + second.square().sum(), weights)
@@ -345,6 +398,13 @@ def test_half_precision_loses_near_what_full_precision_does(data):
     full, half = (next(trainer(data, precision=precision).updates()) for precision in ("float32", "bfloat16"))
     assert half.loss == pytest.approx(full.loss, rel=0.02)
     assert np.isfinite(half.gradient_norm)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning", "ignore:The .grad attribute:UserWarning")
+def test_a_compiled_network_loses_what_the_written_one_does(data):
+    written, compiled = (next(trainer(data, compiled=each).updates()) for each in (False, True))
+    assert compiled.loss == pytest.approx(written.loss, rel=1e-5)
+    assert compiled.gradient_norm == pytest.approx(written.gradient_norm, rel=1e-3)
 
 
 def test_the_twin_sees_no_noise(data):

@@ -18,6 +18,7 @@ else:
     import tomli as tomllib
 
 KINDS = ("crps", "mse")
+OPTIMISERS = ("adamw", "muon")
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
@@ -79,10 +80,17 @@ class Recipe:
         Weight of the score of spherical-harmonic coefficients beside that at points.
     spectral_degree : int
         Highest degree that it sees.
+    optimiser : str
+        ``adamw``, or ``muon`` for the inner matrices and AdamW for the others.
     weight_decay, clip, ema : float
-        AdamW's decay, the largest gradient norm, the decay of the averaged weights.
+        The optimisers' decay, the largest gradient norm, the decay of the averaged weights.
     betas : tuple of (float, float)
         AdamW's.
+    recompute : bool
+        In roll-outs, compute activations a second time instead of keeping those of all steps: memory of one step for
+        a third more time.
+    compiled : bool
+        Compile the transformer blocks before the first update: faster, once a minute has passed.
     precision : str
         Of the matrix products.
     seed : int
@@ -113,6 +121,9 @@ class Recipe:
     fairness: float = 0.95
     spectral_weight: float = 0.0
     spectral_degree: int = 20
+    optimiser: str = "adamw"
+    recompute: bool = True
+    compiled: bool = False
     weight_decay: float = 0.05
     clip: float = 1.0
     ema: float = 0.999
@@ -130,6 +141,7 @@ class Recipe:
         for name, value, known in (
             ("variant", self.variant, tuple(VARIANTS)),
             ("kind", self.kind, KINDS),
+            ("optimiser", self.optimiser, OPTIMISERS),
             ("precision", self.precision, PRECISIONS),
         ):
             if value not in known:

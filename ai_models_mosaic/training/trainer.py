@@ -18,10 +18,12 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from ..arrays import FloatArray
 from ..model.buffers import make_buffers
+from ..model.layers import Block
 from ..model.network import MosaicNetwork, initialise
 from ..rollout import progress_features
 from .archive import Archive, Sample
 from .losses import GridLoss, SpectralLoss
+from .optimisers import make_optimisers
 from .processes import Processes
 from .recipe import Phase, Recipe
 from .sampling import sample_at, training_noise
@@ -143,12 +145,15 @@ class RollOut(nn.Module):
         Makes a step.
     precision : torch.dtype
         Of its matrix products.
+    recompute : bool
+        Compute activations a second time instead of keeping those of all steps.
     """
 
-    def __init__(self, network: MosaicNetwork, precision: torch.dtype) -> None:
+    def __init__(self, network: MosaicNetwork, precision: torch.dtype, *, recompute: bool = True) -> None:
         super().__init__()
         self.network = network
         self.precision = precision
+        self.recompute = recompute
 
     def forward(self, states: Tensor, progress: Tensor, noise: Tensor) -> Tensor:
         """Every next state.
@@ -168,7 +173,7 @@ class RollOut(nn.Module):
         """
         predictions = []
         for clock, drawn in zip(progress, noise, strict=True):
-            predicted = self._step(states, clock, drawn, again=len(noise) > 1)
+            predicted = self._step(states, clock, drawn, again=self.recompute and len(noise) > 1)
             states = torch.cat([states[:, 1:], predicted[:, None]], dim=1)
             predictions.append(predicted)
         return torch.stack(predictions)
@@ -176,13 +181,12 @@ class RollOut(nn.Module):
     def _step(self, states: Tensor, progress: Tensor, noise: Tensor, *, again: bool) -> Tensor:
         with torch.autocast(states.device.type, self.precision, enabled=self.precision != torch.float32):
             if again:
-                # Activations of all steps but one are computed a second time instead of kept.
                 return recompute(self.network, states, progress, noise, use_reentrant=False)
             return self.network(states, progress, noise)
 
 
 class Trainer:
-    """Network, optimiser and averaged weights of a run.
+    """Network, optimisers and averaged weights of a run.
 
     Parameters
     ----------
@@ -202,13 +206,13 @@ class Trainer:
         self.recipe, self.archives, self.statistics, self.among = recipe, archives, statistics, among
         self.variant = recipe.table
         self.network = make_network(recipe, archives[0].static_fields(), among.device)
-        trained = [weight for weight in self.network.parameters() if weight.requires_grad]
-        # Fused: one pass over each tensor; the weights are many and small.
-        self.optimiser = torch.optim.AdamW(
-            trained, lr=0.0, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True
-        )
+        self.optimisers = make_optimisers(self.network, recipe)
         self.scaler = torch.amp.GradScaler(among.device.type, enabled=recipe.precision == "float16")
         self.averaged = {name: weight.detach().clone() for name, weight in self.network.named_parameters()}
+        if recipe.compiled:
+            for module in self.network.modules():
+                if isinstance(module, Block):
+                    module.compile(dynamic=False)
         self.done = 0
         grid = self.variant.architecture.grid
         self.grid_loss = GridLoss(grid, statistics.scale).to(among.device)
@@ -217,7 +221,7 @@ class Trainer:
         self._samples = {
             rollout: self._starts(rollout) for rollout in sorted({phase.rollout for phase in recipe.phases})
         }
-        roll_out = RollOut(self.network, HALF[recipe.precision])
+        roll_out = RollOut(self.network, HALF[recipe.precision], recompute=recipe.recompute)
         self._roll_out: nn.Module = DistributedDataParallel(roll_out) if among.count > 1 else roll_out
 
     def updates(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Update]:
@@ -259,7 +263,7 @@ class Trainer:
             "update": self.done,
             "network": {name: weight.detach() for name, weight in self.network.named_parameters()},
             "averaged": self.averaged,
-            "optimiser": self.optimiser.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
             "scaler": self.scaler.state_dict(),
         }
 
@@ -269,11 +273,19 @@ class Trainer:
         self.load_weights(state["network"])
         for name, weight in state["averaged"].items():
             self.averaged[name].copy_(weight)
-        self.optimiser.load_state_dict(state["optimiser"])
+        for optimiser, held in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(held)
         self.scaler.load_state_dict(state["scaler"])
 
     def load_weights(self, weights: dict[str, Tensor]) -> None:
-        """Take weights over, the averaged ones too."""
+        """Take weights over, the averaged ones too.
+
+        A deterministic network's silenced noise is left as it was drawn where members are to be trained: two
+        members that are alike in every bit would have no gradient that parts them.
+        """
+        noise = "noise_generator.to_noise.weight"
+        if self.recipe.kind == "crps" and not weights[noise].any():
+            weights = weights | {noise: self.network.get_parameter(noise)}
         with torch.no_grad():
             for name, weight in self.network.named_parameters():
                 weight.copy_(weights[name])
@@ -281,13 +293,14 @@ class Trainer:
 
     @contextmanager
     def averaged_network(self) -> Iterator[MosaicNetwork]:
-        """The network with the averaged weights, for a while and without gradients."""
+        """The network with the averaged weights, for a while, without gradients and as it was written, not compiled."""
         own = {name: weight.detach().clone() for name, weight in self.network.named_parameters()}
         with torch.no_grad():
             for name, weight in self.network.named_parameters():
                 weight.copy_(self.averaged[name])
             try:
-                yield self.network
+                with torch.compiler.set_stance("force_eager"):
+                    yield self.network
             finally:
                 for name, weight in self.network.named_parameters():
                     weight.copy_(own[name])
@@ -308,13 +321,15 @@ class Trainer:
         rate = learning_rate(phase, within)
         grid_loss, spectral_loss = self._losses(batch)
         loss = grid_loss + self.recipe.spectral_weight * spectral_loss
-        self.optimiser.zero_grad(set_to_none=True)
+        self.network.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
-        self.scaler.unscale_(self.optimiser)
+        for optimiser in self.optimisers:
+            self.scaler.unscale_(optimiser)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        self.scaler.step(self.optimiser)
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            self.scaler.step(optimiser)
         self.scaler.update()
         self._average()
         mean = self.among.mean(torch.stack([loss, grid_loss, spectral_loss]).detach())
