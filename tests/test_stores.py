@@ -11,10 +11,10 @@ from test_sink import GRID, INDEX, MEMBERS, PRODUCTS, SMALL, START, labels, plan
 
 from ai_models_mosaic.errors import OutputError
 from ai_models_mosaic.grid import Region
+from ai_models_mosaic.outputs.layout import Layout, variables
 from ai_models_mosaic.outputs.netcdf import convert
 from ai_models_mosaic.outputs.selection import Selection
 from ai_models_mosaic.outputs.sink import Outputs
-from ai_models_mosaic.outputs.zarr import Layout, variables
 
 
 @pytest.fixture(scope="module")
