@@ -234,7 +234,6 @@ class OutputPlan:
         if (zarr := self.zarr_path(labels)) is not None:
             require_zarr(f"--zarr {zarr}")
             check_store(zarr, "--zarr")
-            check_writable(zarr.with_name(f"{zarr.name}.partial"))
         if (netcdf := self.netcdf_path(labels)) is not None:
             require_zarr(f"--netcdf {netcdf}")
             require_netcdf(f"--netcdf {netcdf}")

@@ -18,7 +18,7 @@ import numpy as np
 from ..arrays import FloatArray
 from ..errors import OutputError
 from .fields import Field
-from .files import PARTIAL_SUFFIX, sync
+from .files import PARTIAL_SUFFIX, check_folder, sync
 from .layout import Layout, Variable, coordinates, variables
 from .products import Product
 
@@ -196,10 +196,12 @@ def check_store(path: Path, option: str) -> None:
     Raises
     ------
     OutputError
-        If the path is a file, or a folder that is no store.
+        If the path is a file, or a folder that is no store, or its folder is absent or not writable.
     """
     if path.exists() and not (path / ".zgroup").exists():
         raise OutputError(f"{option} {path}: there is something of this name that is no Zarr store; it is left alone")
+    # A partial store of a run that ended early may be there: it is gone on with, or replaced.
+    check_folder(path.with_name(path.name + PARTIAL_SUFFIX))
 
 
 def require_zarr(what: str) -> Any:
