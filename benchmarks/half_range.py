@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,14 @@ from onnx_step import PROGRESS, SAMPLE, compare
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from ai_models_mosaic.assets import locate
-from ai_models_mosaic.engines.torch import TorchEngine, load_engine
+from ai_models_mosaic.arrays import Float32Array
+from ai_models_mosaic.assets import Assets, locate, read_static_fields, read_statistics
+from ai_models_mosaic.checkpoint import build_network, read_checkpoint
+from ai_models_mosaic.engines.torch import load_engine
 from ai_models_mosaic.inputs import read_initial_state
 from ai_models_mosaic.model.scanned import exportable
-from ai_models_mosaic.variants import VARIANTS
+from ai_models_mosaic.onnx_export import Step
+from ai_models_mosaic.variants import VARIANTS, Variant
 
 LARGEST = torch.finfo(torch.float16).max
 
@@ -48,11 +52,20 @@ class Range(TorchDispatchMode):
         return made
 
 
-def half_engine(engine: TorchEngine) -> TorchEngine:
-    """An engine of the same weights in the form that is exported in float16."""
-    made = TorchEngine.__new__(TorchEngine)
-    made.__dict__ |= engine.__dict__ | {"network": exportable(engine.network, torch.float16)}
-    return made
+def half_step(
+    variant: Variant, assets: Assets
+) -> Callable[[Float32Array, tuple[float, float], Float32Array], Float32Array]:
+    """A step in the very form that is exported in float16."""
+    checkpoint = read_checkpoint(assets.checkpoint)
+    network = build_network(variant.architecture, checkpoint, read_static_fields(variant, assets, checkpoint))
+    module = Step(exportable(network, torch.float16), read_statistics(variant, assets, checkpoint)).eval()
+
+    def step(history: Float32Array, progress: tuple[float, float], noise: Float32Array) -> Float32Array:
+        with torch.no_grad():
+            made: Tensor = module(torch.from_numpy(history), torch.tensor(progress), torch.from_numpy(noise))
+        return made.numpy()
+
+    return step
 
 
 def _is_view(made: Tensor, args: Any) -> bool:
@@ -69,15 +82,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5)
     options = parser.parse_args()
     variant = VARIANTS[options.variant]
-    engine = load_engine(variant, locate(variant, options.assets, options.checkpoint), torch.device("cpu"), "float32")
-    half = half_engine(engine)
+    assets = locate(variant, options.assets, options.checkpoint)
+    engine, half = load_engine(variant, assets, torch.device("cpu"), "float32"), half_step(variant, assets)
     source = earthkit.data.from_source("file", str(options.file))
     ours = theirs = read_initial_state(source, variant.architecture.grid, variant.lags_hours).values[None]
     noise = np.random.default_rng(1).normal(size=(options.steps, 1, engine.noise_width)).astype(np.float32)
     for step in range(options.steps):
         progress = (PROGRESS[0] + step * variant.step_hours / 24, PROGRESS[1])
         with Range() as seen:
-            made = half.step(ours, progress, noise[step])
+            made = half(ours, progress, noise[step])
         ours = np.concatenate([ours[:, 1:], made[:, None]], axis=1)
         theirs = np.concatenate([theirs[:, 1:], engine.step(theirs, progress, noise[step])[:, None]], axis=1)
         operator, largest = max(seen.largest.items(), key=lambda found: found[1])

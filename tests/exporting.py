@@ -47,8 +47,11 @@ def _parity(path: Path) -> None:
     _write(path, network, Statistics(np.zeros(channels), np.ones(channels)), form)
 
 
-def _mini(path: Path) -> None:
-    assert main(["export-onnx", "--variant", "mini", "--batch", "1", "--output", str(path)]) == 0
+def _mini(*more: str) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        assert main(["export-onnx", "--variant", "mini", "--batch", "1", *more, "--output", str(path)]) == 0
+
+    return write
 
 
 MAKERS: dict[str, Callable[[Path], None]] = {
@@ -56,7 +59,8 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "tiny-half": _tiny(Form("float16", batch=2)),
     "era5_tiny": _parity,
     "hres_tiny": _parity,
-    "mini": _mini,
+    "mini": _mini(),
+    "mini-half": _mini("--precision", "float16"),
 }
 
 

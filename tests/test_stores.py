@@ -308,7 +308,9 @@ def test_what_a_run_that_died_left_of_a_store_is_no_reason_to_refuse_the_next(tm
     with pytest.raises(OutputError, match=r"^--zarr \S+/x.zarr: there is something of this name that is no Zarr store"):
         made.check(labels())
     made = plan(tmp_path, path=None, grib=False, zarr=f"{tmp_path}/gone/x.zarr")
-    with pytest.raises(OutputError, match=r"^cannot write \S+/gone/x.zarr.partial: there is no folder \S+/gone; create"):
+    with pytest.raises(
+        OutputError, match=r"^cannot write \S+/gone/x.zarr.partial: there is no folder \S+/gone; create"
+    ):
         made.check(labels())
 
 
