@@ -4,7 +4,7 @@
 
 All go on from their own states, with the same noise. Differences are of float32 fields, over the standard
 deviation of the PyTorch engine's field over the globe. With ``--keep FOLDER`` what an engine made stays,
-step by step, so that long runs can be made one by one with ``--engines``.
+and it goes on from there the next time: long runs can be made in parts, and engine by engine with ``--engines``.
 """
 
 from __future__ import annotations
@@ -66,12 +66,16 @@ def run(options: argparse.Namespace) -> None:
     source = earthkit.data.from_source("file", str(options.file))
     history = read_initial_state(source, variant.architecture.grid, variant.lags_hours).values[None]
     noise = np.random.default_rng(1).normal(size=(options.steps, 1, engine.noise_width)).astype(np.float32)
-    times = []
+    times: list[float] = []
     for step in range(options.steps):
+        place = options.keep / f"{options.one}-{step + 1}.npy"
+        if place.exists():
+            history = np.concatenate([history[:, 1:], np.load(place)[None, None]], axis=1)
+            continue
         before = time.perf_counter()
         state = engine.step(history, (PROGRESS[0] + step * variant.step_hours / 24, PROGRESS[1]), noise[step])
         times.append(round(time.perf_counter() - before, 2))
-        np.save(options.keep / f"{options.one}-{step + 1}.npy", state[0])
+        np.save(place, state[0])
         history = np.concatenate([history[:, 1:], state[:, None]], axis=1)
         found |= {"step_s": times, "peak_rss_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)}
         (options.keep / f"{options.one}.json").write_text(json.dumps(found))
