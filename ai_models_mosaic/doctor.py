@@ -217,7 +217,7 @@ def _onnx(_: Plan) -> Iterator[Finding]:
     available = onnxruntime.get_available_providers()
     session = onnxruntime.InferenceSession(IDENTITY_MODEL, providers=available)
     found, absent = session.get_providers(), sorted(set(available) - set(session.get_providers()))
-    detail = f"a session runs on {', '.join(found)}"
+    detail = f"{onnxruntime.__version__}, a session runs on {', '.join(found)}"
     yield Finding(
         WARNING if absent else OK, "ONNX Runtime", detail + (f", not on {', '.join(absent)}" if absent else "")
     )

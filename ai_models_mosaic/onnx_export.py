@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from .assets import LICENCE, Assets, check_assets, origin, read_static_fields, read_statistics
 from .channels import CHANNELS
 from .checkpoint import Statistics, build_network, read_checkpoint
-from .engines.onnx import INPUTS, METADATA_KEY, OUTPUT, Card, data_path
+from .engines.onnx import data_path
+from .engines.onnx_card import INPUTS, METADATA_KEY, OUTPUT, Card
 from .errors import OptionError, OutputError
 from .integrity import digest_of
 from .model.network import MosaicNetwork

@@ -238,17 +238,16 @@ def replay(
     """
     check_writable(output)
     batch = card.batch_of(member)
-    starts = _read_input(card, file, batch)
+    read = _read_input(card, file, batch)
+    starts = {one: read[one] for one in batch}
     engine = _load_engine(card, assets)
-    rollout = Rollout(engine, {one: starts[one] for one in batch}, card.ensemble, card.variant.step_hours)
+    expver = UNTRAINED_EXPVER if engine.untrained else EXPVER
+    size, initial_time = card.found["options"]["ensemble_size"], starts[member].initial_time
+    labels = Labels(initial_time, size, card.found["metadata"], expver, card.packing)
     made: dict[Key, bytes] = {}
     files = MessageFiles()
-    options, initial = card.found["options"], starts[member]
-    expver = UNTRAINED_EXPVER if engine.untrained else EXPVER
-    labels = Labels(initial.initial_time, options["ensemble_size"], card.found["metadata"], expver, card.packing)
     with GribEncoder(card.region, labels) as encoder:
-        for step in range(max(hours) // card.variant.step_hours + 1):
-            forecast = rollout.advance(batch, step) if step else _initial(starts, batch)
+        for forecast in _steps(card, engine, starts, max(hours)):
             if forecast.lead_time_hours not in hours:
                 continue
             whole = np.moveaxis(forecast.values[batch.index(member)], -1, 0)
@@ -261,8 +260,13 @@ def replay(
     return _compare(card, engine, made)
 
 
-def _initial(starts: dict[int, InitialState], batch: tuple[int, ...]) -> ForecastStep:
-    return ForecastStep(0, 0, batch, np.stack([starts[member].values[-1] for member in batch]))
+def _steps(card: Card, engine: LoadedEngine, starts: dict[int, InitialState], hours: int) -> Iterator[ForecastStep]:
+    """The steps of the members of a batch, from where they start to a lead time."""
+    batch = tuple(starts)
+    yield ForecastStep(0, 0, batch, np.stack([state.values[-1] for state in starts.values()]))
+    rollout = Rollout(engine, starts, card.ensemble, card.variant.step_hours)
+    for step in range(1, hours // card.variant.step_hours + 1):
+        yield rollout.advance(batch, step)
 
 
 def _read_input(card: Card, file: str | None, batch: Sequence[int]) -> dict[int, InitialState]:

@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from ai_models_mosaic.checkpoint import Statistics, build_network
 from ai_models_mosaic.cli import main
-from ai_models_mosaic.engines.onnx import METADATA_KEY
+from ai_models_mosaic.engines.onnx_card import METADATA_KEY
 from ai_models_mosaic.onnx_export import Form, make_card, make_model, write_model
 
 MEAN, STD = np.array([280.0, 1e5, 5.5e4, -3.0, 0.002]), np.array([20.0, 1e3, 3e3, 10.0, 1e-3])
@@ -47,8 +47,11 @@ def _parity(path: Path) -> None:
     _write(path, network, Statistics(np.zeros(channels), np.ones(channels)), form)
 
 
-def _mini(path: Path) -> None:
-    assert main(["export-onnx", "--variant", "mini", "--batch", "1", "--output", str(path)]) == 0
+def _mini(*more: str) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        assert main(["export-onnx", "--variant", "mini", "--batch", "1", *more, "--output", str(path)]) == 0
+
+    return write
 
 
 MAKERS: dict[str, Callable[[Path], None]] = {
@@ -56,7 +59,8 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "tiny-half": _tiny(Form("float16", batch=2)),
     "era5_tiny": _parity,
     "hres_tiny": _parity,
-    "mini": _mini,
+    "mini": _mini(),
+    "mini-half": _mini("--precision", "float16"),
 }
 
 

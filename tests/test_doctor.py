@@ -8,7 +8,7 @@ import pytest
 from running import BIN, ROOT
 
 from ai_models_mosaic.cli import main
-from ai_models_mosaic.doctor import FAILURE, OK, WARNING, Plan, examine
+from ai_models_mosaic.doctor import FAILURE, IDENTITY_MODEL, OK, WARNING, Plan, examine
 from ai_models_mosaic.variants import ERA5, MINI
 
 
@@ -35,6 +35,18 @@ def test_every_requirement_of_the_package_is_looked_at():
         if "extra" not in line
     }
     assert names <= set(findings())
+
+
+def test_providers_of_onnx_runtime_are_those_of_a_session(tmp_path: Path):
+    import onnxruntime
+
+    level, detail = findings(output=tmp_path)["ONNX Runtime"]
+    session = onnxruntime.InferenceSession(IDENTITY_MODEL, providers=onnxruntime.get_available_providers())
+    runs = session.get_providers()
+    absent = sorted(set(onnxruntime.get_available_providers()) - set(runs))
+    expected = f"{onnxruntime.__version__}, a session runs on {', '.join(runs)}"
+    assert (level, detail) == ((WARNING, f"{expected}, not on {', '.join(absent)}") if absent else (OK, expected))
+    assert runs[-1] == "CPUExecutionProvider"
 
 
 def test_absent_weights_are_a_failure_that_says_where_they_come_from(tmp_path: Path):

@@ -59,6 +59,11 @@ def test_a_member_alone_is_the_same_to_the_byte(ensemble: Path, run: Runner, mod
     assert of_member(run.path("again.grib"), 2) == of_member(ensemble, 2)
 
 
+def test_members_are_the_same_to_the_byte_in_batches(ensemble: Path, run: Runner, model: Path):
+    run(*ENSEMBLE, "--engine", "onnx", "--onnx-model", model, "--members-per-batch", 2, "--path", "both.grib")
+    assert run.path("both.grib").read_bytes() == ensemble.read_bytes()
+
+
 def test_provenance_names_graph_weights_and_provider(ensemble: Path, model: Path):
     found = json.loads(Path(f"{ensemble}.provenance.json").read_text())
     assert found["engine"].startswith("CPUExecutionProvider")

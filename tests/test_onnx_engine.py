@@ -14,7 +14,8 @@ from exporting import DATA, MEAN, STATISTICS, STD, exported, tiny_network
 from ai_models_mosaic.channels import CHANNELS
 from ai_models_mosaic.doctor import IDENTITY_MODEL
 from ai_models_mosaic.engines import onnx as engines
-from ai_models_mosaic.engines.onnx import CPU, METADATA_KEY, Card, OnnxEngine, Provider, choose_provider, load_engine
+from ai_models_mosaic.engines.onnx import CPU, OnnxEngine, Provider, choose_provider, load_engine
+from ai_models_mosaic.engines.onnx_card import METADATA_KEY, Card
 from ai_models_mosaic.engines.torch import TorchEngine
 from ai_models_mosaic.errors import CheckpointError, OptionError
 from ai_models_mosaic.onnx_export import Form, make_card
@@ -87,13 +88,25 @@ def test_five_steps_stay_with_the_torch_engine(engine, reference):
     assert np.abs((theirs[:, -1] - theirs[:, 0]) / STD).max() > 1e-2
 
 
-def test_members_in_a_batch_equal_members_alone(engine):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_on_the_cpu_a_member_is_the_same_to_the_byte_in_any_batch_and_place(path, threads):
+    engine = OnnxEngine(path, Provider(CPU), threads=threads)
     history, noise = physical_inputs(3)
     together = engine.step(history, PROGRESS, noise)
     for member in range(3):
         alone = engine.step(history[member : member + 1], PROGRESS, noise[member : member + 1])
-        np.testing.assert_allclose(((alone[0] - together[member]) / STD), 0, rtol=0, atol=5e-5)
+        np.testing.assert_array_equal(alone[0], together[member])
+    turned = engine.step(history[::-1], PROGRESS, noise[::-1])
+    np.testing.assert_array_equal(turned[::-1], together)
     assert np.abs((together[0] - together[1]) / STD).max() > 0.1
+
+
+def test_members_that_fill_up_a_fixed_batch_do_not_touch_the_others(half):
+    history, noise = physical_inputs(3)
+    together = half.step(history, PROGRESS, noise)
+    for member in range(3):
+        alone = half.step(history[member : member + 1], PROGRESS, noise[member : member + 1])
+        np.testing.assert_array_equal(alone[0], together[member])
 
 
 def test_a_step_leaves_its_inputs_and_no_trace_behind(engine):

@@ -12,7 +12,8 @@ from exporting import MEAN, STATISTICS, STD, exported, tiny_network
 
 from ai_models_mosaic import onnx_export
 from ai_models_mosaic.assets import locate
-from ai_models_mosaic.engines.onnx import METADATA_KEY, OnnxEngine
+from ai_models_mosaic.engines.onnx import OnnxEngine
+from ai_models_mosaic.engines.onnx_card import METADATA_KEY
 from ai_models_mosaic.errors import OptionError, OutputError
 from ai_models_mosaic.integrity import sha256
 from ai_models_mosaic.model.scanned import exportable

@@ -11,10 +11,10 @@ from test_sink import GRID, INDEX, MEMBERS, PRODUCTS, SMALL, START, labels, plan
 
 from ai_models_mosaic.errors import OutputError
 from ai_models_mosaic.grid import Region
+from ai_models_mosaic.outputs.layout import Layout, variables
 from ai_models_mosaic.outputs.netcdf import convert
 from ai_models_mosaic.outputs.selection import Selection
 from ai_models_mosaic.outputs.sink import Outputs
-from ai_models_mosaic.outputs.zarr import Layout, variables
 
 
 @pytest.fixture(scope="module")
@@ -298,6 +298,20 @@ def test_a_store_whose_folder_vanishes_ends_the_run_with_its_name(tmp_path):
         f"cannot write {tmp_path}/gone/x.zarr: its partial store was removed while it was being written"
     )
     assert not (tmp_path / "gone").exists()
+
+
+def test_what_a_run_that_died_left_of_a_store_is_no_reason_to_refuse_the_next(tmp_path):
+    made = plan(tmp_path, path=None, grib=False, zarr=f"{tmp_path}/x.zarr")
+    (tmp_path / "x.zarr.partial").mkdir()
+    made.check(labels())
+    (tmp_path / "x.zarr").mkdir()
+    with pytest.raises(OutputError, match=r"^--zarr \S+/x.zarr: there is something of this name that is no Zarr store"):
+        made.check(labels())
+    made = plan(tmp_path, path=None, grib=False, zarr=f"{tmp_path}/gone/x.zarr")
+    with pytest.raises(
+        OutputError, match=r"^cannot write \S+/gone/x.zarr.partial: there is no folder \S+/gone; create"
+    ):
+        made.check(labels())
 
 
 def test_a_store_that_cannot_be_made_is_named(tmp_path):

@@ -183,11 +183,24 @@ def check_writable(path: Path) -> None:
     OutputError
         If the folder is absent or not writable, or the path is a folder.
     """
-    folder = path.parent
     with _named_errors(path):
-        is_folder, has_folder = path.is_dir(), folder.is_dir()
+        is_folder = path.is_dir()
     if is_folder:
         raise OutputError(f"cannot write {path}: it is a folder; expected the name of a file")
+    check_folder(path)
+
+
+def check_folder(path: Path) -> None:
+    """Raise before a long run if nothing of this name could be made.
+
+    Raises
+    ------
+    OutputError
+        If its folder is absent or not writable.
+    """
+    folder = path.parent
+    with _named_errors(path):
+        has_folder = folder.is_dir()
     if not has_folder:
         raise OutputError(f"cannot write {path}: there is no folder {folder}; create it first")
     if not os.access(folder, os.W_OK):

@@ -14,7 +14,8 @@ import numpy as np
 
 from ..errors import OutputError
 from .files import PARTIAL_SUFFIX, sync
-from .zarr import DIMENSIONS, require_zarr
+from .layout import DIMENSIONS
+from .zarr import require_zarr
 
 COMPRESSION_LEVEL = 1
 """zlib's fastest; higher ones gain nothing on the digits of weather."""

@@ -11,14 +11,16 @@ from pathlib import Path
 from .. import __version__
 from ..errors import OptionError, OutputError
 from ..grid import LatLonGrid, Region
+from .encoder import GribEncoder
 from .fields import Field
 from .files import check_writable
-from .grib import GribEncoder, GribOutput, check_output
+from .grib import GribOutput, check_output
+from .layout import Layout
 from .netcdf import require_netcdf
 from .options import OutputOptions
 from .products import OPTION, Product
 from .templates import Labels
-from .zarr import Layout, check_store, require_zarr
+from .zarr import check_store, require_zarr
 
 SCRATCH_SUFFIX = ".scratch"
 """Of the Zarr store that a NetCDF file is made from, where no store was asked for."""
@@ -232,7 +234,6 @@ class OutputPlan:
         if (zarr := self.zarr_path(labels)) is not None:
             require_zarr(f"--zarr {zarr}")
             check_store(zarr, "--zarr")
-            check_writable(zarr.with_name(f"{zarr.name}.partial"))
         if (netcdf := self.netcdf_path(labels)) is not None:
             require_zarr(f"--netcdf {netcdf}")
             require_netcdf(f"--netcdf {netcdf}")
