@@ -105,6 +105,7 @@ class TorchEngine:
         untrained: bool = False,
     ) -> None:
         self.network = network.to(device)
+        self.network.prepare(PRECISIONS[precision])
         self.checkpoint = checkpoint
         self.untrained = untrained
         self.device = device
@@ -127,8 +128,7 @@ class TorchEngine:
 
     def step(self, history: Float32Array, progress: tuple[float, float], noise: Float32Array) -> Float32Array:
         """Advance a batch of members by one step; see `Engine.step`."""
-        half = self.precision != "float32"
-        with torch.inference_mode(), torch.autocast(self.device.type, PRECISIONS[self.precision], enabled=half):
+        with torch.inference_mode():
             states = torch.from_numpy(history).to(self.device)
             predicted = self.network(
                 (states - self._mean) / self._std,
