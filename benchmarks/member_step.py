@@ -29,7 +29,6 @@ import numpy as np
 
 from ai_models_mosaic.variants import VARIANTS, Variant
 
-PROGRESS = (0.25, 0.7)
 SAMPLE_ROWS = 2048
 """Rows of the products whose rate is measured: more than enough for full speed, and a fifth of a second."""
 
@@ -60,6 +59,7 @@ class Clock:
         return np.array([time.perf_counter(), time.process_time()])
 
     def __call__(self) -> np.ndarray[Any, Any]:
+        """Both."""
         return self._now() - self._start
 
 
@@ -147,11 +147,9 @@ def measured_apart(options: argparse.Namespace, path: Path, backend: str, precis
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Figures of one case, in this process."""
-    # Before PyTorch is loaded, which takes its memory as this says.
-    import ai_models_mosaic.engines.torch as engines
-
     import torch
 
+    import ai_models_mosaic.engines.torch as engines
     from ai_models_mosaic.assets import locate
     from ai_models_mosaic.checkpoint import read_checkpoint
     from ai_models_mosaic.model.flops import step_flops
@@ -177,15 +175,15 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     mean, std = (statistics.mean, statistics.std) if statistics is not None else (0.0, 1.0)
     history = (mean + std * generator.normal(size=shape)).astype(np.float32)
     noise = generator.normal(size=(members, engine.noise_width)).astype(np.float32)
-    for _ in range(options.warm_up):
-        engine.step(history, PROGRESS, noise)
+    for step in range(options.warm_up):
+        engine.step(history, progress_of(step), noise)
     parts, samples = Parts(wait), Samples(engine, wait)
     watch_parts(parts, samples)
     taken = []
     samples.take()
-    for _ in range(options.repeats):
+    for step in range(options.repeats):
         before, clock = samples.seconds.copy(), Clock(wait)
-        engine.step(history, PROGRESS, noise)
+        engine.step(history, progress_of(options.warm_up + step), noise)
         taken.append((clock() - (samples.seconds - before)).tolist())
     samples.take()
     step_s, cpu_s = (sorted(column)[len(taken) // 2] / members for column in zip(*taken, strict=True))
@@ -215,6 +213,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "peak_gb": peak_bytes(device) / 1e9,
         "parts": {name: (seconds / np.maximum(total, 1e-9)).tolist() for name, seconds in parts.seconds.items()},
     }
+
+
+def progress_of(step: int) -> tuple[float, float]:
+    """Another for every step: of members that start alike, an engine computes the beginning once."""
+    return 0.25 + step, 0.7
 
 
 class Samples:

@@ -8,6 +8,7 @@ Source: specification of the network, sections 4 – 8 and 11.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from itertools import pairwise
 
 from ..variants import Architecture, Stage
 
@@ -108,5 +109,5 @@ def _sampling(architecture: Architecture) -> int:
     stages = (*architecture.stages, architecture.bottleneck)
     return sum(
         2 * coarse.pixels * 4 * fine.width * coarse.width + coarse.pixels * 12 * (coarse.width + 4 * fine.width)
-        for fine, coarse in zip(stages[:-1], stages[1:], strict=True)
+        for fine, coarse in pairwise(stages)
     )

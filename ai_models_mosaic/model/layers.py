@@ -156,7 +156,7 @@ class Attention(nn.Module):
         return self.to_o(out.transpose(1, 2).flatten(2))
 
     def added_to(self, x: Tensor, norm: RMSNorm) -> Tensor:
-        """x + attention of the normed x, ``(batch, pixel, width)``, with one pass over each tensor but the heads."""
+        """The stream ``(batch, pixel, width)`` plus the attention of the normed stream."""
         query, key, value, gates = self._projected(x, norm)
         out = block_sparse_attention(query, key, value, gates, self.layout, self.backend).transpose(1, 2)
         made = torch.empty_like(x)
@@ -254,10 +254,16 @@ class BlockStack(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(Block(stage, noise_width) for _ in range(depth))
 
-    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
-        """Map ``(batch, pixel, width)`` with z ``(batch, noise)``."""
-        for block in self.blocks:
-            x = block(x, noise)
+    def forward(self, x: Tensor, noise: Tensor, *, attended: bool = False) -> Tensor:
+        """Map ``(batch, pixel, width)`` with z ``(batch, noise)``; `attended` says that `attend` made x of it."""
+        for index, block in enumerate(self.blocks):
+            x = block.perturb(x, noise) if attended and index == 0 else block(x, noise)
+        return x
+
+    def attend(self, x: Tensor) -> Tensor:
+        """What the first block does before any noise comes in."""
+        for block in self.blocks[:1]:
+            x = block.attend(x)
         return x
 
 

@@ -72,7 +72,7 @@ class MosaicNetwork(nn.Module):
             RMSNorm(), Linear(width, width), nn.SiLU(), Linear(width, architecture.channels)
         )
 
-    def forward(self, state: Tensor, progress: Tensor, noise: Tensor) -> Tensor:
+    def forward(self, state: Tensor, progress: Tensor, noise: Tensor, started: Tensor | None = None) -> Tensor:
         """Predict the normalised next state.
 
         Parameters
@@ -83,6 +83,8 @@ class MosaicNetwork(nn.Module):
             Day and year progress of the newest state, in days and years.
         noise : Tensor (batch, noise)
             ε ~ N(0, I), one per member and step.
+        started : Tensor (batch, pixel, width) or None
+            What `start` makes of state and progress; without gradients, it is used up.
 
         Returns
         -------
@@ -90,10 +92,10 @@ class MosaicNetwork(nn.Module):
             Normalised, float32.
         """
         perturbation = self.noise_generator(noise)
-        x = self.interp_to_hp(self.preprocess(self._features(state, progress)))
-        skips = []
+        x = self.start(state, progress) if started is None else started
+        skips: list[Tensor] = []
         for stage, down in zip(self.encoder_stages, self.downsample_layers, strict=True):
-            x = stage(x, perturbation)
+            x = stage(x, perturbation, attended=not skips)
             skips.append(x)
             x = down(x)
         x = self.bottleneck(x, perturbation)
@@ -102,10 +104,21 @@ class MosaicNetwork(nn.Module):
         x = self.postprocess(self.interp_to_ll(self.norm(x))).float().unflatten(1, self.architecture.grid.shape)
         return state[:, -1] + x if self.architecture.increment else x
 
-    def prepare(self, dtype: torch.dtype = torch.float32) -> None:
-        """Make ready for steps without gradients, on the device where the weights are: what never changes is done once.
+    def start(self, state: Tensor, progress: Tensor) -> Tensor:
+        """All that comes before the first noise, ``(batch, pixel, width)``: the same for members of one history.
 
-        The weights stay under their names, as parts of larger matrices. The float32 ones are given up for another dtype.
+        Parameters
+        ----------
+        state, progress
+            As in `forward`.
+        """
+        return self.encoder_stages[0].attend(self.interp_to_hp(self.preprocess(self._features(state, progress))))
+
+    def prepare(self, dtype: torch.dtype = torch.float32) -> None:
+        """Make ready for steps without gradients, on the device of the weights: what never changes is done once.
+
+        The weights stay under their names, some as parts of larger matrices; for another dtype than
+        float32, they are rounded for good.
 
         Parameters
         ----------
