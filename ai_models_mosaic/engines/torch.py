@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from ..arrays import Float32Array
 from ..assets import Assets, read_static_fields, read_statistics
@@ -12,6 +16,10 @@ from ..checkpoint import Statistics, build_network, read_checkpoint
 from ..errors import OptionError
 from ..model.network import MosaicNetwork
 from ..variants import Variant
+
+# Large arrays on large pages: of small ones, a full-size step touches two million, each a trap into the kernel.
+# PyTorch asks when it makes its first array, not when it is imported.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 """Precision of the matrix products; norms, softmax and residual sums stay in float32."""
@@ -73,6 +81,34 @@ def load_engine(variant: Variant, assets: Assets, device: torch.device, precisio
     )
 
 
+@dataclass(frozen=True)
+class Start:
+    """What members of one history have in common: see `MosaicNetwork.start`.
+
+    Parameters
+    ----------
+    history : float32 array (history, lon, lat, channel)
+        Physical units.
+    progress : (float, float)
+        Day and year progress.
+    stream : Tensor (1, pixel, width)
+        The network's stream before the first noise.
+    """
+
+    history: Float32Array
+    progress: tuple[float, float]
+    stream: Tensor
+
+    def is_of(self, history: Float32Array, progress: tuple[float, float]) -> bool:
+        """Whether a member with this history, at this time, starts so."""
+        return self.progress == progress and same(self.history, history)
+
+
+def same(one: Float32Array, other: Float32Array) -> bool:
+    """Whether two histories ``(history, lon, lat, channel)`` are equal; those that are not differ in most numbers."""
+    return np.array_equal(one[:, :1], other[:, :1]) and np.array_equal(one, other)
+
+
 class TorchEngine:
     """One step of normalised states by the network.
 
@@ -105,10 +141,13 @@ class TorchEngine:
         untrained: bool = False,
     ) -> None:
         self.network = network.to(device)
+        self.network.prepare(PRECISIONS[precision])
         self.checkpoint = checkpoint
         self.untrained = untrained
         self.device = device
         self.precision = precision
+        self._kept: Start | None = None
+        self._clock: tuple[float, float] | None = None
         self._mean, self._std = (
             torch.from_numpy(values).float().to(device) for values in (statistics.mean, statistics.std)
         )
@@ -127,15 +166,30 @@ class TorchEngine:
 
     def step(self, history: Float32Array, progress: tuple[float, float], noise: Float32Array) -> Float32Array:
         """Advance a batch of members by one step; see `Engine.step`."""
-        half = self.precision != "float32"
-        with torch.inference_mode(), torch.autocast(self.device.type, PRECISIONS[self.precision], enabled=half):
-            states = torch.from_numpy(history).to(self.device)
-            predicted = self.network(
-                (states - self._mean) / self._std,
-                torch.tensor(progress, dtype=torch.float32, device=self.device),
-                torch.from_numpy(noise).to(self.device),
-            )
+        with torch.inference_mode():
+            states = (torch.from_numpy(history).to(self.device) - self._mean) / self._std
+            clock = torch.tensor(progress, dtype=torch.float32, device=self.device)
+            started = self._started(history, progress, states, clock)
+            predicted = self.network(states, clock, torch.from_numpy(noise).to(self.device), started)
             return (predicted * self._std + self._mean).cpu().numpy()
+
+    def _started(
+        self, history: Float32Array, progress: tuple[float, float], states: Tensor, clock: Tensor
+    ) -> Tensor | None:
+        """The start of members that all have one history, computed for one of them; None where they have not.
+
+        It is kept for the next call as long as that may have the same: until two calls of one time differ.
+        """
+        first_of_time, self._clock = progress != self._clock, progress
+        if not all(same(history[0], other) for other in history[1:]):
+            self._kept = None
+            return None
+        if self._kept is not None and self._kept.is_of(history[0], progress):
+            return self._kept.stream.repeat(len(history), 1, 1)
+        stream = self.network.start(states[:1], clock)
+        self._kept = Start(history[0].copy(), progress, stream) if first_of_time else None
+        # The network uses up what it is given.
+        return stream.repeat(len(history), 1, 1)
 
     def memory_bytes(self, members: int) -> int:
         """Estimated peak memory of one step of so many members, weights included."""

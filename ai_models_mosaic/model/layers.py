@@ -7,7 +7,7 @@ Source: specification of the network, sections 5 – 8.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,13 @@ GATHERED_AT_ONCE = 2**22
 TOKENS_AT_ONCE = 8192
 """Tokens per slice of a feed-forward without gradients: the hidden layer is eight times the width."""
 
+CACHED_AT_ONCE = 2**22
+"""Elements of the widest tensor of a slice on a CPU (16 MiB in float32): what a product has made is read
+again while it is still in the cache, and the memory allocator hands the same pages to the next slice."""
+
+HELD_AT_ONCE = 2**26
+"""The same on a GPU, which is not busy with fewer rows."""
+
 
 class RMSNorm(nn.Module):
     """x / rms(x) over the last dimension, in and out in float32, without learned scale."""
@@ -34,9 +41,45 @@ class RMSNorm(nn.Module):
         return functional.rms_norm(x.float(), x.shape[-1:], eps=RMS_NORM_EPS)
 
 
-def linear(inputs: int, outputs: int) -> nn.Linear:
-    """A linear map without bias."""
-    return nn.Linear(inputs, outputs, bias=False)
+class Linear(nn.Linear):
+    """A linear map without bias, whose input is rounded to the precision of its weights."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(…, input)`` to ``(…, output)``."""
+        return functional.linear(x.to(self.weight.dtype), self.weight)
+
+
+def row_slices(batch: int, rows: int, widest: int, device: torch.device) -> Iterator[tuple[slice, slice]]:
+    """Slices of ``(batch, row, …)`` that lie in one piece: of some whole members, or of rows of one.
+
+    Parameters
+    ----------
+    batch, rows : int
+        Shape of what is sliced.
+    widest : int
+        Elements per row of the widest tensor that is made of a slice.
+    device : torch.device
+        Where it is made.
+    """
+    budget = CACHED_AT_ONCE if device.type == "cpu" else HELD_AT_ONCE
+    at_once = max(1, budget // widest)
+    members = max(1, at_once // rows)
+    for member in range(0, batch, members):
+        for row in range(0, rows, at_once):
+            yield slice(member, member + members), slice(row, row + at_once)
+
+
+def by_row(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """A function of rows over ``(batch, row, width)``: a product with two dimensions is one call of the library."""
+    return function(x.flatten(0, 1)).unflatten(0, (x.shape[0], -1))
+
+
+def in_one_go() -> bool:
+    """Whether whole tensors are to be computed: for gradients, and for graphs, which slices would swell."""
+    return torch.is_grad_enabled() or torch.compiler.is_compiling()
 
 
 def empty_buffer(module: nn.Module, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> None:
@@ -67,6 +110,12 @@ class RotaryTable(nn.Module):
         rotated = (even * self.cos_freqs - odd * self.sin_freqs, odd * self.cos_freqs + even * self.sin_freqs)
         return torch.stack(rotated, dim=-1).flatten(-2).to(x.dtype)
 
+    def of_rows(self, x: Tensor, pixels: slice) -> Tensor:
+        """The same of some pixels ``(batch, pixel, head · d)``, in one pass."""
+        turn = torch.complex(self.cos_freqs[pixels], self.sin_freqs[pixels])[:, None]
+        pairs = x.float().unflatten(-1, (-1, turn.shape[-1], 2)).contiguous()
+        return torch.view_as_real(torch.view_as_complex(pairs) * turn).flatten(-3).to(x.dtype)
+
 
 class Attention(nn.Module):
     """Gated block-sparse attention with rotary positions (section 8).
@@ -80,16 +129,24 @@ class Attention(nn.Module):
     def __init__(self, stage: Stage) -> None:
         super().__init__()
         key_value_width = stage.key_value_heads * stage.head_width
-        self.to_q = linear(stage.width, stage.width)
-        self.to_k = linear(stage.width, key_value_width)
-        self.to_v = linear(stage.width, key_value_width)
-        self.to_o = linear(stage.width, stage.width)
+        self.to_q = Linear(stage.width, stage.width)
+        self.to_k = Linear(stage.width, key_value_width)
+        self.to_v = Linear(stage.width, key_value_width)
+        self.to_o = Linear(stage.width, stage.width)
         self.q_rope = RotaryTable(stage)
         self.k_rope = RotaryTable(stage)
-        self.to_strategy_combine_mlp = linear(stage.width, 3 * stage.query_heads)
+        self.to_strategy_combine_mlp = Linear(stage.width, 3 * stage.query_heads)
         self.head_width = stage.head_width
         self.layout = BlockLayout(stage.local_block, stage.sparse_block, stage.selected_blocks)
         self.backend = DEFAULT_BACKEND
+        self.joined: Tensor | None = None
+
+    def join(self) -> None:
+        """Hold the maps of queries, keys, values and gates as one matrix, of which each becomes a part."""
+        self.joined = torch.cat([each.weight.detach() for each in self._maps()])
+        parts = self.joined.split([each.out_features for each in self._maps()])
+        for each, part in zip(self._maps(), parts, strict=True):
+            each.weight = nn.Parameter(part, requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend within ``(batch, pixel, width)``, already normed."""
@@ -97,6 +154,33 @@ class Attention(nn.Module):
         gates = self.to_strategy_combine_mlp(x).float().unflatten(-1, (-1, 3)).softmax(dim=-1).transpose(1, 2)
         out = block_sparse_attention(self.q_rope(query), self.k_rope(key), value, gates, self.layout, self.backend)
         return self.to_o(out.transpose(1, 2).flatten(2))
+
+    def added_to(self, x: Tensor, norm: RMSNorm) -> Tensor:
+        """The stream ``(batch, pixel, width)`` plus the attention of the normed stream."""
+        query, key, value, gates = self._projected(x, norm)
+        out = block_sparse_attention(query, key, value, gates, self.layout, self.backend).transpose(1, 2)
+        made = torch.empty_like(x)
+        for part in row_slices(x.shape[0], x.shape[1], x.shape[2], x.device):
+            torch.add(x[part], by_row(self.to_o, out[part].flatten(2)), out=made[part])
+        return made
+
+    def _projected(self, x: Tensor, norm: RMSNorm) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Rotated queries and keys, values ``(batch, head, pixel, d)``, and gates, of the normed x."""
+        joined = torch.cat([each.weight for each in self._maps()]) if self.joined is None else self.joined
+        widths = [each.out_features for each in self._maps()]
+        heads = x.new_empty(*x.shape[:2], sum(widths[:3]), dtype=joined.dtype)
+        gates = x.new_empty(*x.shape[:2], widths[3] // 3, 3)
+        for part in row_slices(x.shape[0], x.shape[1], joined.shape[0], x.device):
+            mapped = by_row(lambda rows: functional.linear(norm(rows).to(joined.dtype), joined), x[part])
+            query, key, value, mixed = mapped.split(widths, dim=-1)
+            turned = self.q_rope.of_rows(query, part[1]), self.k_rope.of_rows(key, part[1])
+            torch.cat([*turned, value], dim=-1, out=heads[part])
+            gates[part] = mixed.float().unflatten(-1, (-1, 3)).softmax(dim=-1)
+        query, key, value = (self._heads(each) for each in heads.split(widths[:3], dim=-1))
+        return query, key, value, gates.transpose(1, 2)
+
+    def _maps(self) -> tuple[nn.Linear, nn.Linear, nn.Linear, nn.Linear]:
+        return self.to_q, self.to_k, self.to_v, self.to_strategy_combine_mlp
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
@@ -115,9 +199,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, stage: Stage, noise_width: int) -> None:
         super().__init__()
-        self.w13 = linear(stage.width, 2 * stage.hidden_width)
-        self.w2 = linear(stage.hidden_width, stage.width)
-        self.noise_bias = linear(noise_width, stage.hidden_width)
+        self.w13 = Linear(stage.width, 2 * stage.hidden_width)
+        self.w2 = Linear(stage.hidden_width, stage.width)
+        self.noise_bias = Linear(noise_width, stage.hidden_width)
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
         """Map ``(batch, pixel, width)`` with z ``(batch, noise)``, the same at every pixel (section 7)."""
@@ -129,6 +213,14 @@ class FeedForward(nn.Module):
     def _part(self, x: Tensor, shift: Tensor) -> Tensor:
         gate, value = self.w13(x).chunk(2, dim=-1)
         return self.w2(functional.silu(gate + shift) * value)
+
+    def add_to(self, x: Tensor, noise: Tensor, norm: RMSNorm) -> Tensor:
+        """Add the map of the normed x to x itself, ``(batch, pixel, width)`` in float32."""
+        shift = self.noise_bias(noise)[:, None]
+        for part in row_slices(x.shape[0], x.shape[1], self.w13.out_features, x.device):
+            gate, value = by_row(lambda rows: self.w13(norm(rows)), x[part]).chunk(2, dim=-1)
+            x[part] += by_row(self.w2, functional.silu(gate.add_(shift[part[0]]), inplace=True).mul_(value))
+        return x
 
 
 class Block(nn.Module):
@@ -142,8 +234,17 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
         """Map ``(batch, pixel, width)`` with z ``(batch, noise)``."""
-        x = x + self.attention(self.norm(x))
-        return x + self.ffn(self.norm(x), noise)
+        return self.perturb(self.attend(x), noise)
+
+    def attend(self, x: Tensor) -> Tensor:
+        """The part that knows no noise, ``(batch, pixel, width)``."""
+        if in_one_go():
+            return x + self.attention(self.norm(x))
+        return self.attention.added_to(x, self.norm)
+
+    def perturb(self, x: Tensor, noise: Tensor) -> Tensor:
+        """The part with the noise; without gradients, x itself becomes the result."""
+        return x + self.ffn(self.norm(x), noise) if in_one_go() else self.ffn.add_to(x, noise, self.norm)
 
 
 class BlockStack(nn.Module):
@@ -153,10 +254,16 @@ class BlockStack(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(Block(stage, noise_width) for _ in range(depth))
 
-    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
-        """Map ``(batch, pixel, width)`` with z ``(batch, noise)``."""
-        for block in self.blocks:
-            x = block(x, noise)
+    def forward(self, x: Tensor, noise: Tensor, *, attended: bool = False) -> Tensor:
+        """Map ``(batch, pixel, width)`` with z ``(batch, noise)``; `attended` says that `attend` made x of it."""
+        for index, block in enumerate(self.blocks):
+            x = block.perturb(x, noise) if attended and index == 0 else block(x, noise)
+        return x
+
+    def attend(self, x: Tensor) -> Tensor:
+        """What the first block does before any noise comes in."""
+        for block in self.blocks[:1]:
+            x = block.attend(x)
         return x
 
 
@@ -168,14 +275,22 @@ class Downsample(nn.Module):
     def __init__(self, fine: Stage, coarse: Stage) -> None:
         super().__init__()
         empty_buffer(self, "rel_pos", coarse.pixels, 12)
-        self.proj_x = linear(4 * fine.width, coarse.width)
-        self.proj_pos = linear(12, coarse.width)
+        self.proj_x = Linear(4 * fine.width, coarse.width)
+        self.proj_pos = Linear(12, coarse.width)
         self.norm = RMSNorm()
 
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, 4·pixel, fine width)`` to ``(batch, pixel, coarse width)``."""
         children = x.unflatten(1, (-1, 4)).flatten(2)
-        return self.norm(self.proj_x(children) + self.proj_pos(self.rel_pos))
+        if in_one_go():
+            return self._joined(children, self.rel_pos)
+        made = x.new_empty(*children.shape[:2], self.proj_x.out_features)
+        for part in row_slices(x.shape[0], children.shape[1], children.shape[2], x.device):
+            made[part] = self._joined(children[part], self.rel_pos[part[1]])
+        return made
+
+    def _joined(self, children: Tensor, rel_pos: Tensor) -> Tensor:
+        return self.norm(by_row(self.proj_x, children) + self.proj_pos(rel_pos))
 
 
 class Upsample(nn.Module):
@@ -186,14 +301,24 @@ class Upsample(nn.Module):
     def __init__(self, coarse: Stage, fine: Stage) -> None:
         super().__init__()
         empty_buffer(self, "rel_pos", coarse.pixels, 12)
-        self.proj_x = linear(coarse.width, 4 * fine.width)
-        self.proj_pos = linear(12, 4 * fine.width)
+        self.proj_x = Linear(coarse.width, 4 * fine.width)
+        self.proj_pos = Linear(12, 4 * fine.width)
         self.norm = RMSNorm()
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """``(batch, pixel, coarse width)`` and ``(batch, 4·pixel, fine width)`` to the latter's shape."""
-        children = (self.proj_x(x) + self.proj_pos(self.rel_pos)).unflatten(-1, (4, -1)).flatten(1, 2)
-        return self.norm(children + skip)
+        skip = skip.unflatten(1, (-1, 4))
+        if in_one_go():
+            return self._dealt_out(x, skip, self.rel_pos).flatten(1, 2)
+        made = torch.empty_like(skip)
+        for part in row_slices(x.shape[0], x.shape[1], self.proj_x.out_features, x.device):
+            made[part] = self._dealt_out(x[part], skip[part], self.rel_pos[part[1]])
+        return made.flatten(1, 2)
+
+    def _dealt_out(self, x: Tensor, skip: Tensor, rel_pos: Tensor) -> Tensor:
+        """``(batch, pixel, 4, fine width)`` of as many pixels as there are of everything."""
+        children = by_row(self.proj_x, x) + self.proj_pos(rel_pos)
+        return self.norm(children.unflatten(-1, (4, -1)) + skip)
 
 
 class CrossGridAttention(nn.Module):
@@ -220,20 +345,26 @@ class CrossGridAttention(nn.Module):
         super().__init__()
         empty_buffer(self, "neighbors", targets, neighbours, dtype=torch.int64)
         empty_buffer(self, "rel_pos", targets, neighbours, 3)
-        self.to_q = linear(3, stage.width)
-        self.to_kv = linear(stage.width, 2 * stage.width)
-        self.to_o = linear(stage.width, stage.width)
+        self.to_q = Linear(3, stage.width)
+        self.to_kv = Linear(stage.width, 2 * stage.width)
+        self.to_o = Linear(stage.width, stage.width)
         self.norm = RMSNorm()
         self.heads = stage.query_heads
         self.sources = sources
+        self.folded: Tensor | None = None
+
+    def fold(self) -> None:
+        """Hold the folded weights, in the precision of scores: those they are made of may be rounded afterwards."""
+        self.folded = self._folded(self.to_kv.weight.detach().chunk(2)[0])
 
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, source, width)`` to ``(batch, target, width)``."""
         x = self.norm(x)
         key_weight, value_weight = self.to_kv.weight.chunk(2)
-        values = functional.linear(x, value_weight).float()
+        values = functional.linear(x.to(value_weight.dtype), value_weight).float()
         with torch.autocast(x.device.type, enabled=False):
-            directions = functional.linear(x, self._folded(key_weight)).unflatten(-1, (self.heads, 3))
+            folded = self._folded(key_weight) if self.folded is None else self.folded
+            directions = functional.linear(x, folded).unflatten(-1, (self.heads, 3))
             gathered = [self._gather(*of_member) for of_member in zip(directions, values, strict=True)]
         return self.to_o(torch.stack(gathered)).float()
 

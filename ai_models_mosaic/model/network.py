@@ -12,10 +12,13 @@ from torch import Tensor, nn
 
 from ..variants import STATIC_FEATURES, Architecture
 from .attention import BACKENDS, DEFAULT_BACKEND
-from .layers import Attention, BlockStack, CrossGridAttention, Downsample, RMSNorm, Upsample, empty_buffer, linear
+from .layers import Attention, BlockStack, CrossGridAttention, Downsample, Linear, RMSNorm, Upsample, empty_buffer
 
 LAST = "postprocess.3"
 """The layer that makes the output."""
+
+IN_FLOAT32 = ("preprocess.0", LAST)
+"""Linear maps from and to the normalised fields: too small to save time, and the last to round."""
 
 
 class NoiseGenerator(nn.Module):
@@ -23,7 +26,7 @@ class NoiseGenerator(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.to_noise = linear(width, width)
+        self.to_noise = Linear(width, width)
 
     def forward(self, noise: Tensor) -> Tensor:
         """ε ``(batch, noise)`` to z ``(batch, noise)``."""
@@ -52,7 +55,7 @@ class MosaicNetwork(nn.Module):
         empty_buffer(self, "static_vars", points, 1, STATIC_FEATURES)
         self.noise_generator = NoiseGenerator(noise)
         self.preprocess = nn.Sequential(
-            linear(architecture.features, width), RMSNorm(), nn.SiLU(), linear(width, width), RMSNorm()
+            Linear(architecture.features, width), RMSNorm(), nn.SiLU(), Linear(width, width), RMSNorm()
         )
         self.interp_to_hp = CrossGridAttention(stages[0], points, pixels, architecture.neighbours)
         self.interp_to_ll = CrossGridAttention(stages[0], pixels, points, architecture.neighbours)
@@ -66,10 +69,10 @@ class MosaicNetwork(nn.Module):
         self.decoder_stages = nn.ModuleList(BlockStack(stage, stage.decoder_depth, noise) for stage in reversed(stages))
         self.norm = RMSNorm()
         self.postprocess = nn.Sequential(
-            RMSNorm(), linear(width, width), nn.SiLU(), linear(width, architecture.channels)
+            RMSNorm(), Linear(width, width), nn.SiLU(), Linear(width, architecture.channels)
         )
 
-    def forward(self, state: Tensor, progress: Tensor, noise: Tensor) -> Tensor:
+    def forward(self, state: Tensor, progress: Tensor, noise: Tensor, started: Tensor | None = None) -> Tensor:
         """Predict the normalised next state.
 
         Parameters
@@ -80,6 +83,8 @@ class MosaicNetwork(nn.Module):
             Day and year progress of the newest state, in days and years.
         noise : Tensor (batch, noise)
             ε ~ N(0, I), one per member and step.
+        started : Tensor (batch, pixel, width) or None
+            What `start` makes of state and progress; without gradients, it is used up.
 
         Returns
         -------
@@ -87,10 +92,10 @@ class MosaicNetwork(nn.Module):
             Normalised, float32.
         """
         perturbation = self.noise_generator(noise)
-        x = self.interp_to_hp(self.preprocess(self._features(state, progress)))
-        skips = []
+        x = self.start(state, progress) if started is None else started
+        skips: list[Tensor] = []
         for stage, down in zip(self.encoder_stages, self.downsample_layers, strict=True):
-            x = stage(x, perturbation)
+            x = stage(x, perturbation, attended=not skips)
             skips.append(x)
             x = down(x)
         x = self.bottleneck(x, perturbation)
@@ -98,6 +103,39 @@ class MosaicNetwork(nn.Module):
             x = stage(up(x, skips.pop()), perturbation)
         x = self.postprocess(self.interp_to_ll(self.norm(x))).float().unflatten(1, self.architecture.grid.shape)
         return state[:, -1] + x if self.architecture.increment else x
+
+    def start(self, state: Tensor, progress: Tensor) -> Tensor:
+        """All that comes before the first noise, ``(batch, pixel, width)``: the same for members of one history.
+
+        Parameters
+        ----------
+        state, progress
+            As in `forward`.
+        """
+        return self.encoder_stages[0].attend(self.interp_to_hp(self.preprocess(self._features(state, progress))))
+
+    def prepare(self, dtype: torch.dtype = torch.float32) -> None:
+        """Make ready for steps without gradients, on the device of the weights: what never changes is done once.
+
+        The weights stay under their names, some as parts of larger matrices; for another dtype than
+        float32, they are rounded for good.
+
+        Parameters
+        ----------
+        dtype : torch.dtype
+            Precision of the matrix products. Norms, softmax, residual sums, the scores of the
+            interpolations and the choice of blocks stay in float32, and so do the products of `IN_FLOAT32`.
+        """
+        kept = [self.get_submodule(path) for path in IN_FLOAT32]
+        for module in self.modules():
+            if isinstance(module, CrossGridAttention):
+                module.fold()
+        for module in self.modules():
+            if isinstance(module, nn.Linear) and not any(module is each for each in kept):
+                module.weight = nn.Parameter(module.weight.to(dtype), requires_grad=False)
+        for module in self.modules():
+            if isinstance(module, Attention):
+                module.join()
 
     def use_backend(self, name: str) -> None:
         """Compute the attention of every block with one of `attention.BACKENDS`.

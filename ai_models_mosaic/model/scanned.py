@@ -16,13 +16,10 @@ from torch import Tensor, nn
 from . import attention
 from .attention import attention_of_slice, select_blocks
 from .layers import Attention, CrossGridAttention, RMSNorm
-from .network import MosaicNetwork
+from .network import IN_FLOAT32, MosaicNetwork
 
 GATHERED_AT_ONCE = 2**23
 """Elements of neighbours' values that an interpolation copies at a time (32 MiB in float32)."""
-
-IN_FLOAT32 = ("preprocess.0", "postprocess.3")
-"""Linear maps from and to the normalised fields: too small to save time, and the last to round."""
 
 
 class Product(nn.Module):
