@@ -1,17 +1,25 @@
 """How many members at once: from given numbers, and when the memory does not suffice after all."""
 
 import logging
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import tiny
 import torch
 from test_torch_engine import PROGRESS, STATISTICS, STD, physical_inputs
+from toy_run import ToyEngine, initial_state
 
 from ai_models_mosaic.checkpoint import build_network
 from ai_models_mosaic.engines.batching import HalvingStep, compare_memory, in_parts, members_that_fit
 from ai_models_mosaic.engines.torch import TorchEngine
 from ai_models_mosaic.errors import ForecastError
+from ai_models_mosaic.options import parse_options
+from ai_models_mosaic.progress import Watch
+from ai_models_mosaic.ranks import Alone
+from ai_models_mosaic.session import Session, Settings
+from ai_models_mosaic.sources import wanted_time
+from ai_models_mosaic.variants import MINI
 
 GB = 10**9
 FULL = torch.cuda.OutOfMemoryError
@@ -188,3 +196,65 @@ def test_a_lack_of_memory_that_passes_ends_no_run(network, monkeypatch):
 
 def test_on_the_cpu_one_member_is_the_best_batch(network):
     assert TorchEngine(network, STATISTICS, torch.device("cpu")).best_batch(24) == 1
+
+
+# In a run.
+
+
+class ChoosingEngine(ToyEngine):
+    """Finds two members best, and tells how many it got and was asked about."""
+
+    precision, checkpoint, checkpoint_sha256, untrained, origin = "float32", None, None, False, None
+
+    def __init__(self):
+        self.sizes, self.asked = [], []
+
+    def best_batch(self, members):
+        self.asked.append(members)
+        return 2
+
+    def step(self, history, progress, noise):
+        self.sizes.append(len(history))
+        return super().step(history, progress, noise)
+
+
+class SeveralRanks(Alone):
+    size = 3
+
+
+def session_of(engine, *words, ranks=None):
+    settings = Settings(MINI, parse_options(["--num-ensemble-members", "5", *words]), 2, {}, None, "toy")
+    starts = dict.fromkeys(range(1, 6), initial_state())
+    return Session(
+        settings,
+        ranks or Alone(),
+        Watch(),
+        read=lambda _: starts,
+        load=lambda: engine,
+        output=lambda *_: nullcontext(None),
+    )
+
+
+def test_a_run_takes_the_batch_that_the_engine_finds_best_and_records_it():
+    engine = ChoosingEngine()
+    session = session_of(engine)
+    session.run([wanted_time("20200229", 18)] * 2)
+    assert engine.sizes == [2, 2, 1] * 2 * 2
+    # The network is loaded once, and asked once.
+    assert engine.asked == [5]
+    for card in session.provenance:
+        assert card["members_per_batch"] == card["options"]["members_per_batch"] == 2
+
+
+def test_a_batch_that_was_asked_for_is_taken_without_asking_the_engine():
+    engine = ChoosingEngine()
+    session_of(engine, "--members-per-batch", "4").run([wanted_time("20200229", 18)])
+    assert engine.sizes == [4, 1] * 2
+    assert engine.asked == []
+
+
+def test_the_best_batch_is_sought_among_the_members_of_one_rank():
+    engine = ChoosingEngine()
+    session = session_of(engine, ranks=SeveralRanks())
+    assert session._engine is engine
+    assert engine.asked == [2]
