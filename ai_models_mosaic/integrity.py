@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+import threading
 import uuid
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
@@ -202,6 +203,45 @@ def digest_of(path: Path) -> str:
     """SHA-256 of a file, without hashing it where its record still holds."""
     record = read_record(path)
     return found_digest(path, record.sha256) if record else sha256(path)
+
+
+class DigestAhead:
+    """The SHA-256 of a file, hashed in a thread while the file is put to use.
+
+    Weights of which there is no record take seconds to hash, and their digest is for provenance, not for deciding
+    whether they may be used: so the run need not wait for it.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._digest: str | None = None
+        self._stamp = _stamp(path)
+        # A run that ends early does not wait for it.
+        self._thread = threading.Thread(target=self._hash, name=f"SHA-256 of {path.name}", daemon=True)
+        self._thread.start()
+
+    def __call__(self) -> str:
+        """The digest; hashed again where the file changed since, or could not be read."""
+        self._thread.join()
+        if self._digest is None or _stamp(self._path) != self._stamp:
+            return digest_of(self._path)
+        return self._digest
+
+    def _hash(self) -> None:
+        # What cannot be read is told to whoever asks for the digest.
+        with contextlib.suppress(OSError):
+            self._digest = digest_of(self._path)
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What changes when a file does."""
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def check(path: Path, folder: Path, pinned: str | None = None, *, full: bool = False) -> None:

@@ -31,8 +31,8 @@ class Options:
         Members to run, in this order.
     seed : int
         0 … 2⁶⁴ − 1.
-    members_per_batch : int
-        Members that go through the network together.
+    members_per_batch : int or None
+        Members that go through the network together; None: as many as the engine finds best.
     precision : str
         ``auto``, ``float32``, ``float16`` or ``bfloat16``.
     checkpoint : Path or None
@@ -63,6 +63,8 @@ class Options:
         Where to note progress for scripts.
     quiet : bool
         Log warnings only.
+    cuda_graphs : bool
+        Record the step on a GPU and replay it.
     output : OutputOptions
         What is written, in which form, and where.
     """
@@ -71,7 +73,7 @@ class Options:
     ensemble_size: int | None
     members: tuple[int, ...]
     seed: int
-    members_per_batch: int
+    members_per_batch: int | None
     precision: str
     checkpoint: Path | None
     input_grid_deg: float | None
@@ -87,6 +89,7 @@ class Options:
     resume: bool = False
     progress_file: Path | None = None
     quiet: bool = False
+    cuda_graphs: bool = False
     output: OutputOptions = field(default_factory=OutputOptions)
 
 
@@ -127,16 +130,20 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--members-per-batch",
         type=int,
-        default=1,
         metavar="N",
-        help="members that go through the network together. With 1 a member is bit-identical however it is run; "
-        "with more, equal to rounding (default: 1)",
+        help="members that go through the network together. Where the memory does not suffice, half as many from "
+        "then on (default: 1 on a CPU, on a GPU what fits into its free memory, up to 16)",
     )
     made.add_argument(
         "--precision",
         choices=["auto", "float32", "float16", "bfloat16"],
         default="auto",
         help="precision of the matrix products; auto is float16 on a GPU and float32 on a CPU (default: auto)",
+    )
+    made.add_argument(
+        "--cuda-graphs",
+        action="store_true",
+        help="on an NVIDIA GPU, record the step once and replay it; goes on without where that fails",
     )
     made.add_argument(
         "--checkpoint",
@@ -265,7 +272,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
         raise OptionError(
             f"--input-grid: expected degrees from 0.1 to 30 that divide 180, such as 0.25, 1 or 1.5, got {grid:g}"
         )
-    if known.members_per_batch < 1:
+    if known.members_per_batch is not None and known.members_per_batch < 1:
         raise OptionError(f"--members-per-batch: expected at least 1, got {known.members_per_batch}")
     if not 0 <= known.seed < 2**64:
         raise OptionError(f"--seed: expected 0 to 2**64 - 1, got {known.seed}")
@@ -295,6 +302,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
         resume=known.resume,
         progress_file=known.progress_file,
         quiet=known.quiet,
+        cuda_graphs=known.cuda_graphs,
         output=output_options(known),
     )
 
@@ -362,6 +370,8 @@ def _check_engine(known: argparse.Namespace) -> None:
                 "--checkpoint: the engine onnx takes its weights from --onnx-model; export that checkpoint, or give "
                 "--engine torch"
             )
+        if known.cuda_graphs:
+            raise OptionError("--cuda-graphs is for --engine torch, and the engine is onnx; leave it out")
         return
     for option in ("onnx_model", "onnx_provider"):
         if getattr(known, option) is not None:

@@ -85,14 +85,13 @@ def gather(
         }
     if engine is not None:
         from .assets import LICENCE, origin
-        from .integrity import digest_of
 
         path = engine.checkpoint
         found["precision"] = engine.precision
         found["engine"] = engine.description
         found["weights"] = {
             "file": str(path),
-            "sha256": digest_of(path) if path else None,
+            "sha256": engine.checkpoint_sha256,
             "untrained": engine.untrained,
             **(engine.origin if engine.origin is not None else origin(path) if path else {}),
         }

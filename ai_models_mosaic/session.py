@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -39,7 +39,17 @@ FATAL = (CheckpointError, OptionError, LostRankError, TerminatedError)
 
 FREE_OPTIONS = (
     *("variant", "checkpoint", "precision", "ensemble_size", "members", "members_per_batch", "seed"),
-    *("resume", "progress_file", "quiet", "patience_s", "verify_assets", "dates", "input_grid_deg", "output"),
+    *(
+        "resume",
+        "progress_file",
+        "quiet",
+        "cuda_graphs",
+        "patience_s",
+        "verify_assets",
+        "dates",
+        "input_grid_deg",
+        "output",
+    ),
 )
 """Options that may change when a run is gone on with, or that are compared under another name."""
 
@@ -93,7 +103,7 @@ class Settings:
         """Members and noise."""
         options = self.options
         factor = options.noise_factor if options.perturbations == "on" else 0.0
-        return Ensemble(options.seed, options.members, options.members_per_batch, factor, options.antithetic)
+        return Ensemble(options.seed, options.members, options.members_per_batch or 1, factor, options.antithetic)
 
 
 class Session:
@@ -162,12 +172,21 @@ class Session:
             LOG.warning(
                 "These weights are UNTRAINED, random numbers: the forecast shows that all works, and nothing else"
             )
+        self._choose_batch(engine)
         return engine
+
+    def _choose_batch(self, engine: LoadedEngine) -> None:
+        """Settle for a number of members per batch, the same on all ranks, before anything records it."""
+        options = self._settings.options
+        if options.members_per_batch is None:
+            share = -(-len(options.members) // self._ranks.size)
+            chosen = self._ranks.share(lambda: engine.best_batch(share))
+            self._settings = replace(self._settings, options=replace(options, members_per_batch=chosen))
 
     def _run_one(self, wanted: Wanted) -> None:
         starts = self._ranks.share(lambda: self._read(wanted))
-        job = Job(starts, self._settings.ensemble, self._settings.variant.step_hours, self._settings.steps)
         engine = self._engine
+        job = Job(starts, self._settings.ensemble, self._settings.variant.step_hours, self._settings.steps)
         found = self._gather(starts, engine) if self._ranks.rank == 0 else {}
         place = _Place()
         with ExitStack() as stack:

@@ -39,7 +39,20 @@ FLOORS = (
     ),
     ("engines", "assets", "hub", "convert", "integrity", "random_checkpoint", "checkpoint", "onnx_export"),
     ("model",),
-    ("variants", "channels", "regrid", "weights_cache", "grid", "state", "arrays", "errors", "harmonics", "__init__"),
+    (
+        "variants",
+        "channels",
+        "regrid",
+        "weights_cache",
+        "geometry_cache",
+        "disk_cache",
+        "grid",
+        "state",
+        "arrays",
+        "errors",
+        "harmonics",
+        "__init__",
+    ),
 )
 
 

@@ -19,6 +19,7 @@ EXAMPLES = {
     "--member-number": ("4,2", {"ensemble_size": None, "members": (4, 2)}),
     "--seed": ("18446744073709551615", {"seed": 2**64 - 1}),
     "--members-per-batch": ("8", {"members_per_batch": 8}),
+    "--cuda-graphs": (None, {"cuda_graphs": True}),
     "--precision": ("bfloat16", {"precision": "bfloat16"}),
     "--checkpoint": ("a/b.pt", {"checkpoint": Path("a/b.pt")}),
     "--input-grid": ("0.5", {"input_grid_deg": 0.5}),
@@ -70,7 +71,7 @@ DEFAULTS = {
     "ensemble_size": 1,
     "members": (1,),
     "seed": 0,
-    "members_per_batch": 1,
+    "members_per_batch": None,
     "precision": "auto",
     "checkpoint": None,
     "input_grid_deg": None,
@@ -86,6 +87,7 @@ DEFAULTS = {
     "resume": False,
     "progress_file": None,
     "quiet": False,
+    "cuda_graphs": False,
     "output": OutputOptions(),
 }
 
@@ -305,3 +307,9 @@ def test_an_option_that_there_is_not_is_refused_by_name_also_when_it_abbreviates
 def test_one_run_leaves_nothing_to_the_next():
     parse_options(["--seed", "5", "--member-number", "3,2", "--variant", "mini"])
     assert parse_options([]) == Options(**DEFAULTS)
+
+
+def test_cuda_graphs_are_for_pytorch():
+    assert refused("--engine", "onnx", "--onnx-model", "m.onnx", "--cuda-graphs") == (
+        "--cuda-graphs is for --engine torch, and the engine is onnx; leave it out"
+    )

@@ -13,12 +13,15 @@ from safetensors.torch import save_file
 
 from ai_models_mosaic import __version__
 from ai_models_mosaic.grid import LatLonGrid
+from ai_models_mosaic.integrity import digest_of
 from ai_models_mosaic.options import parse_options
 from ai_models_mosaic.provenance import PACKAGES, gather, runs_beside, write_beside
 from ai_models_mosaic.state import InitialState
 
 GRID = LatLonGrid.regular(60.0)
-OPTIONS = parse_options(["--member-number", "9,3", "--num-ensemble-members", "12", "--seed", str(2**64 - 1)])
+OPTIONS = parse_options(
+    ["--member-number", "9,3", "--num-ensemble-members", "12", "--seed", str(2**64 - 1), "--members-per-batch", "1"]
+)
 
 
 @dataclass
@@ -30,6 +33,10 @@ class LoadedEngine:
     origin: None = None
     description: str = "toy on paper"
     precision: str = "float32"
+
+    @property
+    def checkpoint_sha256(self) -> str | None:
+        return digest_of(self.checkpoint) if self.checkpoint else None
 
 
 def provenance(**changed):

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix, random
 
+from ai_models_mosaic.disk_cache import cache_folder
 from ai_models_mosaic.grid import LatLonGrid, ReducedGrid
 from ai_models_mosaic.regrid import ConservativeRegridder
-from ai_models_mosaic.weights_cache import cache_folder, cached
+from ai_models_mosaic.weights_cache import cached
 
 MATRIX = csr_matrix(random(30, 40, density=0.2, random_state=0))
 REDUCED = ReducedGrid((-80.0, -30.0, 30.0, 80.0), (8, 16, 16, 8), (0.0, 0.0, 0.0, 0.0))

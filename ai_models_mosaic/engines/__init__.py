@@ -54,9 +54,22 @@ class LoadedEngine(Engine, Protocol):
         """The file of the weights."""
 
     @property
+    def checkpoint_sha256(self) -> str | None:
+        """Digest of that file."""
+
+    @property
     def untrained(self) -> bool:
         """The weights are random and say so."""
 
     @property
     def origin(self) -> Mapping[str, Any] | None:
         """Licence and source of weights whose file says so to the engine alone; None: see `assets.origin`."""
+
+    def best_batch(self, members: int) -> int:
+        """Members per batch where nobody said how many.
+
+        Parameters
+        ----------
+        members : int
+            There are no more to put into a batch.
+        """

@@ -170,6 +170,15 @@ class OnnxEngine:
         }
 
     @property
+    def checkpoint_sha256(self) -> str:
+        """Digest of the graph's file."""
+        return digest_of(self.checkpoint)
+
+    def best_batch(self, members: int) -> int:
+        """Members per batch where nobody said how many: those that the graph takes; see `LoadedEngine.best_batch`."""
+        return min(self.card.batch or 1, members)
+
+    @property
     def noise_width(self) -> int:
         """Width of ε."""
         return self.card.noise_width

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +15,11 @@ from ..arrays import Float32Array
 from ..assets import Assets, read_static_fields, read_statistics
 from ..checkpoint import Statistics, build_network, read_checkpoint
 from ..errors import OptionError
+from ..integrity import DigestAhead
 from ..model.network import MosaicNetwork
 from ..variants import Variant
+from .batching import HalvingStep, compare_memory, in_parts, members_that_fit
+from .cuda import GraphedStep, StreamedStep
 
 # Large arrays on large pages: of small ones, a full-size step touches two million, each a trap into the kernel.
 # PyTorch asks when it makes its first array, not when it is imported.
@@ -24,8 +28,11 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 """Precision of the matrix products; norms, softmax and residual sums stay in float32."""
 
-ACTIVATION_COPIES = 20
-"""Fields of the finest stage alive at the peak of a step; measured on the full size, in float32."""
+ACTIVATION_COPIES = {"float32": 13, "float16": 10, "bfloat16": 10}
+"""Fields of the finest stage, in float32, that live at the peak of a step; counted on the full size."""
+
+CPU_FACTOR = 1.5
+"""What a process takes on the CPU over its tensors; measured on the full size, in float32."""
 
 
 def choose_device(*, only_gpu: bool, local_rank: int = 0) -> torch.device:
@@ -54,7 +61,9 @@ def choose_device(*, only_gpu: bool, local_rank: int = 0) -> torch.device:
     return torch.device("cpu")
 
 
-def load_engine(variant: Variant, assets: Assets, device: torch.device, precision: str) -> TorchEngine:
+def load_engine(
+    variant: Variant, assets: Assets, device: torch.device, precision: str, *, graphs: bool = False
+) -> TorchEngine:
     """The engine of a variant, with the weights mapped from their file.
 
     Parameters
@@ -67,17 +76,31 @@ def load_engine(variant: Variant, assets: Assets, device: torch.device, precisio
         Where to run.
     precision : str
         A name in `PRECISIONS`.
+    graphs : bool
+        Record the step as CUDA graphs, on a GPU.
 
     Raises
     ------
     CheckpointError
         If a file is unsafe, incomplete or of another variant.
+    OptionError
+        If graphs are asked for on the CPU.
     """
+    if graphs and device.type != "cuda":
+        raise OptionError("--cuda-graphs: expected an NVIDIA GPU, and the forecast runs on the CPU; leave it out")
     checkpoint = read_checkpoint(assets.checkpoint)
+    digest = DigestAhead(checkpoint.path)
     statistics = read_statistics(variant, assets, checkpoint)
     network = build_network(variant.architecture, checkpoint, read_static_fields(variant, assets, checkpoint))
     return TorchEngine(
-        network, statistics, device, precision, checkpoint=checkpoint.path, untrained=checkpoint.untrained
+        network,
+        statistics,
+        device,
+        precision,
+        checkpoint=checkpoint.path,
+        digest=digest,
+        untrained=checkpoint.untrained,
+        graphs=graphs,
     )
 
 
@@ -124,8 +147,12 @@ class TorchEngine:
         A name in `PRECISIONS`.
     checkpoint : Path or None
         Where the weights came from.
+    digest : callable or None
+        Gives the SHA-256 of that file.
     untrained : bool
         The weights are random and say so.
+    graphs : bool
+        Record the step as CUDA graphs, on a GPU.
     """
 
     origin = None
@@ -138,7 +165,9 @@ class TorchEngine:
         precision: str = "float32",
         *,
         checkpoint: Path | None = None,
+        digest: Callable[[], str] | None = None,
         untrained: bool = False,
+        graphs: bool = False,
     ) -> None:
         self.network = network.to(device)
         self.network.prepare(PRECISIONS[precision])
@@ -151,6 +180,12 @@ class TorchEngine:
         self._mean, self._std = (
             torch.from_numpy(values).float().to(device) for values in (statistics.mean, statistics.std)
         )
+        self._digest = digest
+        self._compared = False
+        self._graphs = graphs and device.type == "cuda"
+        on_device = GraphedStep(self._advance) if self._graphs else self._advance
+        by_parts = StreamedStep(on_device, device) if device.type == "cuda" else self._in_turn
+        self._step = HalvingStep(by_parts, torch.cuda.OutOfMemoryError, torch.cuda.empty_cache)
 
     @property
     def noise_width(self) -> int:
@@ -162,16 +197,30 @@ class TorchEngine:
         """Device, precision and attention backend, for people."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
         threads = f" ({torch.get_num_threads()} threads)" if self.device.type == "cpu" else ""
-        return f"{name}{threads}, {self.precision}, attention backend {self.network.backend}"
+        graphs = ", CUDA graphs" if self._graphs else ""
+        return f"{name}{threads}, {self.precision}, attention backend {self.network.backend}{graphs}"
+
+    @property
+    def checkpoint_sha256(self) -> str | None:
+        """Digest of the file of the weights."""
+        return self._digest() if self._digest is not None else None
 
     def step(self, history: Float32Array, progress: tuple[float, float], noise: Float32Array) -> Float32Array:
-        """Advance a batch of members by one step; see `Engine.step`."""
+        """Advance a batch of members by one step; see `Engine.step`.
+
+        Raises
+        ------
+        ForecastError
+            If the memory of the GPU does not suffice for one member.
+        """
+        at_once = self._at_once(len(history))
         with torch.inference_mode():
-            states = (torch.from_numpy(history).to(self.device) - self._mean) / self._std
-            clock = torch.tensor(progress, dtype=torch.float32, device=self.device)
-            started = self._started(history, progress, states, clock)
-            predicted = self.network(states, clock, torch.from_numpy(noise).to(self.device), started)
-            return (predicted * self._std + self._mean).cpu().numpy()
+            made = self._step(history, progress, noise, at_once)
+        if self.device.type == "cuda" and not self._compared:
+            self._compared = True
+            measured = torch.cuda.max_memory_allocated(self.device)
+            compare_memory(self.memory_bytes(len(history)), measured, len(history))
+        return made
 
     def _started(
         self, history: Float32Array, progress: tuple[float, float], states: Tensor, clock: Tensor
@@ -194,6 +243,40 @@ class TorchEngine:
     def memory_bytes(self, members: int) -> int:
         """Estimated peak memory of one step of so many members, weights included."""
         stage = self.network.architecture.stages[0]
+        # A graph keeps to itself what the step needs, beside the first that ran without.
+        factor = CPU_FACTOR if self.device.type == "cpu" else 2 if self._graphs else 1
+        copies = ACTIVATION_COPIES[self.precision] * factor
+        return self._weights_bytes() + int(self._at_once(members) * copies * stage.pixels * stage.width * 4)
+
+    def best_batch(self, members: int) -> int:
+        """Members per batch where nobody said how many, of so many; see `LoadedEngine.best_batch`."""
+        if self.device.type == "cpu":
+            # Together they were no faster, and take more memory.
+            return 1
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return members_that_fit(self.memory_bytes, free + self._weights_bytes(), members)
+
+    def _advance(self, states: Tensor, progress: Tensor, noise: Tensor) -> Tensor:
+        """Physical units to physical units, on the device."""
+        return self.network((states - self._mean) / self._std, progress, noise) * self._std + self._mean
+
+    def _in_turn(
+        self, history: Float32Array, progress: tuple[float, float], noise: Float32Array, at_once: int
+    ) -> Float32Array:
+        return in_parts(self._at_home, history, progress, noise, at_once)
+
+    def _at_home(self, history: Float32Array, progress: tuple[float, float], noise: Float32Array) -> Float32Array:
+        """A step on the CPU."""
+        clock = torch.tensor(progress, dtype=torch.float32)
+        states = (torch.from_numpy(history) - self._mean) / self._std
+        started = self._started(history, progress, states, clock)
+        predicted = self.network(states, clock, torch.from_numpy(noise), started)
+        return (predicted * self._std + self._mean).numpy()
+
+    def _at_once(self, members: int) -> int:
+        """Members of a batch that are computed together: on a GPU half of it, while the other half is copied."""
+        return -(-members // 2) if self.device.type == "cuda" else members
+
+    def _weights_bytes(self) -> int:
         held = {tensor.data_ptr(): tensor for tensor in self.network.state_dict().values()}
-        weights = sum(tensor.numel() * tensor.element_size() for tensor in held.values())
-        return weights + members * ACTIVATION_COPIES * stage.pixels * stage.width * 4
+        return sum(tensor.numel() * tensor.element_size() for tensor in held.values())

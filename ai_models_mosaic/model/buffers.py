@@ -1,7 +1,7 @@
 """The derived buffers of a network: geometry, rotary tables and standardised static fields.
 
 A released checkpoint may or may not carry them; where it does, they win. Only what is missing is
-computed: the neighbour search alone takes seconds at full size.
+computed, and the neighbour search, which takes seconds at full size, only where the cache lacks it.
 Source: specification of the network, sections 4 – 6 and 8.
 """
 
@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..arrays import FloatArray
-from ..grid import LatLonGrid, healpix_centres, nearest_neighbours, unit_vectors
+from ..geometry_cache import kept_neighbours
+from ..grid import LatLonGrid, healpix_centres, unit_vectors
 from ..variants import Architecture, Stage
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def make_buffers(
             made[key] = _static_variables(architecture.grid, static_fields)
         elif name == "neighbors":
             target, source = _sides(architecture, group)
-            made[key] = torch.from_numpy(nearest_neighbours(target, source, architecture.neighbours))
+            made[key] = torch.from_numpy(kept_neighbours(target, source, architecture.neighbours))
         elif group.startswith("interp"):
             neighbours = {**known, **made}[f"{group}.neighbors"]
             made[key] = _directions(*_sides(architecture, group), neighbours)

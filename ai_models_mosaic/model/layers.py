@@ -82,6 +82,15 @@ def in_one_go() -> bool:
     return torch.is_grad_enabled() or torch.compiler.is_compiling()
 
 
+def of_members(layer: nn.Linear, x: Tensor) -> Tensor:
+    """A linear map of one row per member, ``(batch, inputs)``, whose results do not hang on their number.
+
+    A matrix product of one row is another routine than one of several, and rounds in another way: it was all that
+    told members in a batch from members alone.
+    """
+    return (x.float()[:, None, :] * layer.weight).sum(dim=-1)
+
+
 def empty_buffer(module: nn.Module, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> None:
     """Declare a derived buffer that is filled when a checkpoint is loaded."""
     module.register_buffer(name, torch.empty(shape, dtype=dtype))
@@ -205,7 +214,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
         """Map ``(batch, pixel, width)`` with z ``(batch, noise)``, the same at every pixel (section 7)."""
-        shift = self.noise_bias(noise)[:, None]
+        shift = of_members(self.noise_bias, noise)[:, None]
         if torch.is_grad_enabled():
             return self._part(x, shift)
         return torch.cat([self._part(tokens, shift) for tokens in x.split(TOKENS_AT_ONCE, dim=1)], dim=1)
@@ -216,7 +225,7 @@ class FeedForward(nn.Module):
 
     def add_to(self, x: Tensor, noise: Tensor, norm: RMSNorm) -> Tensor:
         """Add the map of the normed x to x itself, ``(batch, pixel, width)`` in float32."""
-        shift = self.noise_bias(noise)[:, None]
+        shift = of_members(self.noise_bias, noise)[:, None]
         for part in row_slices(x.shape[0], x.shape[1], self.w13.out_features, x.device):
             gate, value = by_row(lambda rows: self.w13(norm(rows)), x[part]).chunk(2, dim=-1)
             x[part] += by_row(self.w2, functional.silu(gate.add_(shift[part[0]]), inplace=True).mul_(value))

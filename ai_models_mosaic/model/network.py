@@ -12,7 +12,17 @@ from torch import Tensor, nn
 
 from ..variants import STATIC_FEATURES, Architecture
 from .attention import BACKENDS, DEFAULT_BACKEND
-from .layers import Attention, BlockStack, CrossGridAttention, Downsample, Linear, RMSNorm, Upsample, empty_buffer
+from .layers import (
+    Attention,
+    BlockStack,
+    CrossGridAttention,
+    Downsample,
+    Linear,
+    RMSNorm,
+    Upsample,
+    empty_buffer,
+    of_members,
+)
 
 LAST = "postprocess.3"
 """The layer that makes the output."""
@@ -30,7 +40,7 @@ class NoiseGenerator(nn.Module):
 
     def forward(self, noise: Tensor) -> Tensor:
         """ε ``(batch, noise)`` to z ``(batch, noise)``."""
-        return self.to_noise(noise)
+        return of_members(self.to_noise, noise)
 
 
 class MosaicNetwork(nn.Module):

@@ -293,14 +293,13 @@ class Trainer:
 
     @contextmanager
     def averaged_network(self) -> Iterator[MosaicNetwork]:
-        """The network with the averaged weights, for a while, without gradients and as it was written, not compiled."""
+        """The network with the averaged weights, for a while and without gradients."""
         own = {name: weight.detach().clone() for name, weight in self.network.named_parameters()}
         with torch.no_grad():
             for name, weight in self.network.named_parameters():
                 weight.copy_(self.averaged[name])
             try:
-                with torch.compiler.set_stance("force_eager"):
-                    yield self.network
+                yield self.network
             finally:
                 for name, weight in self.network.named_parameters():
                     weight.copy_(own[name])

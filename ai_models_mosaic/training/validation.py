@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -82,7 +83,8 @@ def validate(network: MosaicNetwork, trainer: Trainer, archives: Sequence[Archiv
     """
     recipe, variant = trainer.recipe, trainer.variant
     statistics = Statistics(trainer.statistics.state_mean, trainer.statistics.state_std)
-    engine = TorchEngine(network, statistics, trainer.among.device)
+    # An engine makes the network its own: weights become parts of larger ones, and lose their gradients.
+    engine = TorchEngine(copy.deepcopy(network), statistics, trainer.among.device)
     step = timedelta(hours=variant.step_hours)
     leads = [variant.step_hours * ahead for ahead in range(1, max(LEADS) + 1)]
     starts = [(archive, time) for archive in archives for time in archive.starts(variant.lags_hours, leads)]

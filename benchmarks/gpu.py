@@ -1,0 +1,194 @@
+"""Member-steps on a CUDA GPU, beside the published figure and the roofline.
+
+``python benchmarks/gpu.py`` on any machine with a CUDA GPU; ``--estimate`` prints the roofline anywhere.
+Weights are random unless ``--checkpoint`` is given: times do not hang on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import flops
+import numpy as np
+import torch
+
+from ai_models_mosaic.checkpoint import Checkpoint, Statistics, build_network, read_checkpoint
+from ai_models_mosaic.engines.torch import TorchEngine
+from ai_models_mosaic.model.attention import BACKENDS
+from ai_models_mosaic.model.network import MosaicNetwork, initialise
+from ai_models_mosaic.variants import VARIANTS, Variant
+
+PUBLISHED_SECONDS = {"era5": 0.048}
+"""Per member-step: 24 members × 10 steps in 12 s on one H100 (arXiv:2604.16429)."""
+
+GEMM = 8192
+"""Side of the square product whose rate is taken for the machine's."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a device is said to do at best.
+
+    Parameters
+    ----------
+    name : str
+        Of the device.
+    operations : float
+        Per second, dense, in float16 and bfloat16.
+    bytes : float
+        Per second, to and from its memory.
+    """
+
+    name: str
+    operations: float
+    bytes: float
+
+
+ASSUMED = Device("H100 SXM", 989e12, 3.35e12)
+"""Data sheet of the maker: dense bfloat16 or float16 on tensor cores; HBM3."""
+
+
+def estimate(variant: Variant, device: Device, members: int) -> dict[str, float]:
+    """The roofline of a member-step: the longer of computing and moving, at the device's best, s."""
+    work = flops.work(variant.architecture)
+    moved = flops.bytes_moved(variant.architecture, 2, members) / members
+    computing, moving = work.total / device.operations, moved / device.bytes
+    found = {"TFLOP": work.total / 1e12, "GB": moved / 1e9, "computing": computing, "moving": moving}
+    return {**found, "roofline": max(computing, moving)}
+
+
+def print_estimate(device: Device, names: list[str], members: int) -> None:
+    """The table of `estimate`, with its assumptions."""
+    print(
+        f"Not measured. {device.name}: {device.operations / 1e12:.0f} TFLOP/s in float16 or bfloat16, "
+        f"{device.bytes / 1e12:.2f} TB/s; weights read once for {members} members.\n"
+    )
+    print("| variant | TFLOP | GB moved | computing | moving | roofline | published |\n|---|---|---|---|---|---|---|")
+    for name in names:
+        found = estimate(VARIANTS[name], device, members)
+        times = " | ".join(f"{found[part] * 1e3:.2f} ms" for part in ("computing", "moving", "roofline"))
+        published = f"{PUBLISHED_SECONDS[name] * 1e3:.0f} ms" if name in PUBLISHED_SECONDS else ""
+        print(f"| {name} | {found['TFLOP']:.3g} | {found['GB']:.3g} | {times} | {published} |")
+
+
+def random_network(variant: Variant) -> MosaicNetwork:
+    """The network of a variant with random weights and static fields."""
+    network = MosaicNetwork(variant.architecture)
+    initialise(network, torch.Generator().manual_seed(0))
+    state = {key: value.detach() for key, value in network.named_parameters()}
+    return build_network(
+        variant.architecture, Checkpoint(Path("random"), state), np.zeros((*variant.architecture.grid.shape, 3))
+    )
+
+
+def network_of(variant: Variant, checkpoint: Path | None) -> MosaicNetwork:
+    """The network to measure."""
+    if checkpoint is None:
+        return random_network(variant)
+    statics = np.zeros((*variant.architecture.grid.shape, 3))
+    return build_network(variant.architecture, read_checkpoint(checkpoint), statics)
+
+
+def gemm_rate(precision: torch.dtype, device: torch.device, repeats: int) -> float:
+    """Operations per second of a large square product."""
+    left, right = (torch.randn(GEMM, GEMM, device=device, dtype=precision) for _ in range(2))
+    return flops.matmul(GEMM, GEMM, GEMM) / seconds(lambda: left @ right, repeats)
+
+
+def seconds(what: Any, repeats: int) -> float:
+    """Median time of a call on the GPU, after one that is not counted."""
+    what()
+    torch.cuda.synchronize()
+    taken = []
+    for _ in range(repeats):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        what()
+        end.record()
+        end.synchronize()
+        taken.append(start.elapsed_time(end) / 1e3)
+    return statistics.median(taken)
+
+
+def member_step(engine: TorchEngine, variant: Variant, members: int, repeats: int) -> dict[str, float]:
+    """Time per member of a step of a batch, from and to arrays of the host, and memory."""
+    architecture, generator = variant.architecture, np.random.default_rng(0)
+    shape = (members, architecture.history, *architecture.grid.shape, architecture.channels)
+    history = generator.normal(size=shape).astype(np.float32)
+    noise = generator.normal(size=(members, architecture.noise_width)).astype(np.float32)
+    torch.cuda.reset_peak_memory_stats()
+    taken = seconds(lambda: engine.step(history, (0.25, 0.5), noise), repeats) / members
+    measured = torch.cuda.max_memory_allocated()
+    return {"seconds": taken, "measured GB": measured / 1e9, "estimated GB": engine.memory_bytes(members) / 1e9}
+
+
+def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """All rows, printed as they come."""
+    device, rows = torch.device("cuda"), []
+    print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}\n")
+    print(
+        "| variant | backend | precision | graphs | members | s per member-step | of GEMM rate | memory | estimated |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
+    rates = {name: gemm_rate(getattr(torch, name), device, options.repeats) for name in options.precision}
+    for name in options.variant:
+        variant, network = VARIANTS[name], network_of(VARIANTS[name], options.checkpoint)
+        channels = variant.architecture.channels
+        statistics_of_one = Statistics(np.zeros(channels), np.ones(channels))
+        total = flops.work(variant.architecture).total
+        for backend in options.backend:
+            network.use_backend(backend)
+            for precision in options.precision:
+                for graphs in (False, True) if options.graphs else (False,):
+                    engine = TorchEngine(network, statistics_of_one, device, precision, graphs=graphs)
+                    for members in options.members:
+                        row = {"variant": name, "backend": backend, "precision": precision, "graphs": graphs}
+                        row |= {"members": members, **member_step(engine, variant, members, options.repeats)}
+                        row["share"] = total / row["seconds"] / rates[precision]
+                        rows.append(row)
+                        print(
+                            f"| {name} | {backend} | {precision} | {'on' if graphs else 'off'} | {members} | "
+                            f"{row['seconds']:.4f} | {row['share']:.0%} | {row['measured GB']:.1f} GB | "
+                            f"{row['estimated GB']:.1f} GB |",
+                            flush=True,
+                        )
+    print("\n" + "; ".join(f"GEMM rate in {name}: {rate / 1e12:.0f} TFLOP/s" for name, rate in rates.items()))
+    for name, published in PUBLISHED_SECONDS.items():
+        print(f"published for {name} on an H100: {published} s per member-step (float16)")
+    return rows
+
+
+def main() -> None:
+    made = argparse.ArgumentParser(description=__doc__)
+    made.add_argument("--estimate", action="store_true", help="only print the roofline; needs no GPU")
+    made.add_argument("--variant", nargs="+", choices=sorted(VARIANTS), default=["era5", "hres", "mini"])
+    made.add_argument("--backend", nargs="+", choices=sorted(BACKENDS), default=sorted(BACKENDS))
+    made.add_argument("--precision", nargs="+", default=["float16", "bfloat16", "float32"])
+    made.add_argument("--members", type=int, nargs="+", default=[1, 2, 4, 8])
+    made.add_argument("--graphs", action="store_true", help="with CUDA graphs as well")
+    made.add_argument("--checkpoint", type=Path, help="weights of the one variant that is measured")
+    made.add_argument("--repeats", type=int, default=5)
+    made.add_argument("--operations", type=float, default=ASSUMED.operations, help="of the roofline, per second")
+    made.add_argument("--bandwidth", type=float, default=ASSUMED.bytes, help="of the roofline, bytes per second")
+    made.add_argument("--json", type=Path, help="write raw figures")
+    options = made.parse_args()
+    if not options.estimate and not torch.cuda.is_available():
+        raise SystemExit("no CUDA GPU that PyTorch can use: nothing to measure; --estimate prints the roofline")
+    named = (options.operations, options.bandwidth) == (ASSUMED.operations, ASSUMED.bytes)
+    device = Device(ASSUMED.name if named else "as given", options.operations, options.bandwidth)
+    if options.estimate:
+        print_estimate(device, options.variant, options.members[0])
+        rows = [{"variant": name, **estimate(VARIANTS[name], device, options.members[0])} for name in options.variant]
+    else:
+        rows = measure(options)
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,260 @@
+"""How many members at once: from given numbers, and when the memory does not suffice after all."""
+
+import logging
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from test_torch_engine import PROGRESS, STATISTICS, STD, physical_inputs
+from toy_run import ToyEngine, initial_state
+
+from ai_models_mosaic.checkpoint import build_network
+from ai_models_mosaic.engines.batching import HalvingStep, compare_memory, in_parts, members_that_fit
+from ai_models_mosaic.engines.torch import TorchEngine
+from ai_models_mosaic.errors import ForecastError
+from ai_models_mosaic.options import parse_options
+from ai_models_mosaic.progress import Watch
+from ai_models_mosaic.ranks import Alone
+from ai_models_mosaic.session import Session, Settings
+from ai_models_mosaic.sources import wanted_time
+from ai_models_mosaic.variants import MINI
+
+GB = 10**9
+FULL = torch.cuda.OutOfMemoryError
+
+
+def linear(weights, member):
+    return lambda members: weights + members * member
+
+
+@pytest.mark.parametrize(
+    ("available", "members", "expected"),
+    [
+        # 0.8 of it is planned with; weights 1 GB, a member 2 GB.
+        (80 * GB, 24, 16),
+        (80 * GB, 6, 4),
+        (80 * GB, 1, 1),
+        (24 * GB, 24, 8),
+        (21.3 * GB, 24, 8),
+        (21.2 * GB, 24, 4),
+        (8 * GB, 24, 2),
+        (4 * GB, 24, 1),
+        (0, 24, 1),
+    ],
+)
+def test_as_many_members_are_chosen_as_fit_in_powers_of_two_up_to_16(available, members, expected):
+    assert members_that_fit(linear(GB, 2 * GB), available, members) == expected
+
+
+def test_the_choice_never_exceeds_what_fits_or_falls_short_of_half_of_it():
+    for available in np.geomspace(GB, 200 * GB, 60):
+        chosen = members_that_fit(linear(GB, GB), available, 1000)
+        fitting = (0.8 * available - GB) / GB
+        assert chosen == 1 or chosen <= fitting
+        assert chosen == 16 or 2 * chosen > fitting
+
+
+class Device:
+    """Doubles every state plus its noise, and has room for so many members."""
+
+    def __init__(self, room):
+        self.room, self.tried = room, []
+
+    def __call__(self, history, progress, noise, at_once):
+        self.tried.append(at_once)
+        if at_once > self.room:
+            raise FULL("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore of it.")
+        return in_parts(lambda h, p, n: 2 * h[:, -1] + n.sum() * 0 + n[:, :1], history, progress, noise, at_once)
+
+
+def inputs(members):
+    generator = np.random.default_rng(0)
+    return generator.normal(size=(members, 2, 3)).astype(np.float32), (0.1, 0.2), np.ones((members, 4), np.float32)
+
+
+def test_without_need_nothing_is_halved_and_nothing_said(caplog):
+    device = Device(8)
+    HalvingStep(device, FULL)(*inputs(5), 5)
+    assert device.tried == [5]
+    assert caplog.text == ""
+
+
+def test_members_are_halved_until_they_fit_and_stay_so(caplog):
+    device, released = Device(3), []
+    step = HalvingStep(device, FULL, lambda: released.append(True))
+    history, progress, noise = inputs(16)
+    expected = 2 * history[:, -1] + 1
+    np.testing.assert_array_equal(step(history, progress, noise, 16), expected)
+    assert device.tried == [16, 8, 4, 2]
+    assert len(released) == 3
+    np.testing.assert_array_equal(step(history, progress, noise, 16), expected)
+    np.testing.assert_array_equal(step(history[:1], progress, noise[:1], 1), expected[:1])
+    assert device.tried[4:] == [2, 1]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"The memory does not suffice for {tried} members at once: going on with {then}. --members-per-batch {then} "
+        "avoids the attempt"
+        for tried, then in ((16, 8), (8, 4), (4, 2))
+    ]
+
+
+def test_where_not_even_one_member_fits_the_forecast_ends_and_says_what_to_do():
+    with pytest.raises(ForecastError) as caught:
+        HalvingStep(Device(0), FULL)(*inputs(3), 3)
+    assert str(caught.value) == (
+        "the memory does not suffice for one member; free some of it, or try --precision float16 or bfloat16, or a "
+        "larger device. The device says: CUDA out of memory. Tried to allocate 2.00 GiB."
+    )
+
+
+def test_other_failures_are_not_taken_for_a_lack_of_memory():
+    def broken(*_):
+        raise RuntimeError("something else")
+
+    with pytest.raises(RuntimeError, match=r"^something else$"):
+        HalvingStep(broken, FULL)(*inputs(4), 4)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 9])
+def test_parts_follow_each_other_in_order_and_none_is_missing(size):
+    sizes = []
+
+    def step(history, progress, noise):
+        sizes.append(len(history))
+        return history[:, -1] + noise[:, :1]
+
+    history, progress, noise = inputs(5)
+    np.testing.assert_array_equal(in_parts(step, history, progress, noise, size), history[:, -1] + 1)
+    assert sum(sizes) == 5
+    assert max(sizes) == min(size, 5)
+
+
+@pytest.mark.parametrize(
+    ("measured", "level"),
+    [(10 * GB, logging.INFO), (14.9 * GB, logging.INFO), (15.1 * GB, logging.WARNING), (6.6 * GB, logging.WARNING)],
+)
+def test_an_estimate_that_was_off_by_half_is_worth_a_warning(caplog, measured, level):
+    caplog.set_level(logging.INFO)
+    compare_memory(10 * GB, int(measured), 4)
+    (record,) = caplog.records
+    assert record.levelno == level
+    said = f"The first step of 4 members took {measured / GB:.2f} GB of the device's memory; 10.00 GB were estimated"
+    assert record.getMessage().startswith(said)
+
+
+# With the network.
+
+
+@pytest.fixture(scope="module")
+def network():
+    return build_network(tiny.ARCHITECTURE, tiny.checkpoint_of(tiny.parameters()), tiny.STATICS)
+
+
+def filling_up(network, room):
+    """An engine whose network does not fit with more than so many members."""
+    engine = TorchEngine(network, STATISTICS, torch.device("cpu"))
+    forward, tried = engine.network.forward, []
+
+    def limited(state, progress, noise):
+        tried.append(len(state))
+        if len(state) > room:
+            raise FULL("CUDA out of memory.")
+        return forward(state, progress, noise)
+
+    return engine, limited, tried
+
+
+def test_members_have_the_same_bytes_in_any_batch_and_after_halving(network, monkeypatch, caplog):
+    history, noise = physical_inputs(7)
+    engine, limited, tried = filling_up(network, 2)
+    alone = np.concatenate([engine.step(history[k : k + 1], PROGRESS, noise[k : k + 1]) for k in range(7)])
+    for size in (2, 3, 7):
+        parts = [engine.step(history[k : k + size], PROGRESS, noise[k : k + size]) for k in range(0, 7, size)]
+        np.testing.assert_array_equal(np.concatenate(parts), alone)
+    monkeypatch.setattr(engine.network, "forward", limited)
+    np.testing.assert_array_equal(engine.step(history, PROGRESS, noise), alone)
+    assert tried == [7, 3, 1, 1, 1, 1, 1, 1, 1]
+    assert "does not suffice for 7 members at once: going on with 3" in caplog.text
+    assert np.abs((alone[0] - alone[1]) / STD).max() > 0.1
+
+
+def test_a_lack_of_memory_that_passes_ends_no_run(network, monkeypatch):
+    history, noise = physical_inputs(2)
+    engine, _, _ = filling_up(network, 2)
+    expected = engine.step(history, PROGRESS, noise)
+    forward, failures = engine.network.forward, [FULL("once")]
+
+    def once(*arguments):
+        if failures:
+            raise failures.pop()
+        return forward(*arguments)
+
+    monkeypatch.setattr(engine.network, "forward", once)
+    np.testing.assert_array_equal(engine.step(history, PROGRESS, noise), expected)
+
+
+def test_on_the_cpu_one_member_is_the_best_batch(network):
+    assert TorchEngine(network, STATISTICS, torch.device("cpu")).best_batch(24) == 1
+
+
+# In a run.
+
+
+class ChoosingEngine(ToyEngine):
+    """Finds two members best, and tells how many it got and was asked about."""
+
+    precision, checkpoint, checkpoint_sha256, untrained, origin = "float32", None, None, False, None
+
+    def __init__(self):
+        self.sizes, self.asked = [], []
+
+    def best_batch(self, members):
+        self.asked.append(members)
+        return 2
+
+    def step(self, history, progress, noise):
+        self.sizes.append(len(history))
+        return super().step(history, progress, noise)
+
+
+class SeveralRanks(Alone):
+    size = 3
+
+
+def session_of(engine, *words, ranks=None):
+    settings = Settings(MINI, parse_options(["--num-ensemble-members", "5", *words]), 2, {}, None, "toy")
+    starts = dict.fromkeys(range(1, 6), initial_state())
+    return Session(
+        settings,
+        ranks or Alone(),
+        Watch(),
+        read=lambda _: starts,
+        load=lambda: engine,
+        output=lambda *_: nullcontext(None),
+    )
+
+
+def test_a_run_takes_the_batch_that_the_engine_finds_best_and_records_it():
+    engine = ChoosingEngine()
+    session = session_of(engine)
+    session.run([wanted_time("20200229", 18)] * 2)
+    assert engine.sizes == [2, 2, 1] * 2 * 2
+    # The network is loaded once, and asked once.
+    assert engine.asked == [5]
+    for card in session.provenance:
+        assert card["members_per_batch"] == card["options"]["members_per_batch"] == 2
+
+
+def test_a_batch_that_was_asked_for_is_taken_without_asking_the_engine():
+    engine = ChoosingEngine()
+    session_of(engine, "--members-per-batch", "4").run([wanted_time("20200229", 18)])
+    assert engine.sizes == [4, 1] * 2
+    assert engine.asked == []
+
+
+def test_the_best_batch_is_sought_among_the_members_of_one_rank():
+    engine = ChoosingEngine()
+    session = session_of(engine, ranks=SeveralRanks())
+    assert session._engine is engine
+    assert engine.asked == [2]
