@@ -333,7 +333,7 @@ class MosaicModel(Model):  # type: ignore[misc]
         if precision == "auto":
             precision = "float16" if device.type == "cuda" else "float32"
         LOG.info("Loading the weights of %s", assets.checkpoint)
-        return load_engine(self.variant, assets, device, precision)
+        return load_engine(self.variant, assets, device, precision, self.options.attention_backend)
 
     def _plan(self) -> OutputPlan:
         """What is written where."""

@@ -10,6 +10,7 @@ from ..arrays import Float32Array
 from ..assets import Assets, read_static_fields, read_statistics
 from ..checkpoint import Statistics, build_network, read_checkpoint
 from ..errors import OptionError
+from ..model.attention_choice import AUTO, UnfitBackendError, choose_backend
 from ..model.network import MosaicNetwork
 from ..variants import Variant
 
@@ -46,7 +47,9 @@ def choose_device(*, only_gpu: bool, local_rank: int = 0) -> torch.device:
     return torch.device("cpu")
 
 
-def load_engine(variant: Variant, assets: Assets, device: torch.device, precision: str) -> TorchEngine:
+def load_engine(
+    variant: Variant, assets: Assets, device: torch.device, precision: str, backend: str = AUTO
+) -> TorchEngine:
     """The engine of a variant, with the weights mapped from their file.
 
     Parameters
@@ -59,15 +62,24 @@ def load_engine(variant: Variant, assets: Assets, device: torch.device, precisio
         Where to run.
     precision : str
         A name in `PRECISIONS`.
+    backend : str
+        A name in `attention_choice.NAMES`.
 
     Raises
     ------
     CheckpointError
         If a file is unsafe, incomplete or of another variant.
+    OptionError
+        If the attention backend is unfit for device or precision.
     """
+    try:
+        backend = choose_backend(backend, variant.architecture, device, PRECISIONS[precision])
+    except UnfitBackendError as error:
+        raise OptionError(f"--attention-backend: {error}; give auto or sdpa, or leave the option out") from error
     checkpoint = read_checkpoint(assets.checkpoint)
     statistics = read_statistics(variant, assets, checkpoint)
     network = build_network(variant.architecture, checkpoint, read_static_fields(variant, assets, checkpoint))
+    network.use_backend(backend)
     return TorchEngine(
         network, statistics, device, precision, checkpoint=checkpoint.path, untrained=checkpoint.untrained
     )

@@ -35,24 +35,25 @@ def attend_to_lists(
     out_head,
     out_pixel,
     blocks,
+    count,
     key_heads,
     scale_log2,
     SIZE: tl.constexpr,
-    COUNT: tl.constexpr,
     RATIO: tl.constexpr,
     WIDTH: tl.constexpr,
     PADDED_WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
     KEYS: tl.constexpr,
     LISTED: tl.constexpr,
-    DOT: tl.constexpr,
+    UPCAST: tl.constexpr,
 ):
     """One program: `ROWS` queries of one block and group, over all keys of the block's list.
 
     The rows of a program run over the pixels of the block, head by head of the group, whose heads
     share keys and values: one load of these serves them all. With `LISTED`, keys come from ``lists``
-    (batch, key/value head, block, COUNT) and the result is added to ``out``, together with the
-    compressed branch; without, a block attends to itself and the result replaces ``out``.
+    (batch, key/value head, block, count) and the result is added to ``out``, together with the
+    compressed branch; without, a block attends to itself and the result replaces ``out``. With
+    `UPCAST`, products are of float32, rounded as without: the interpreter has none of bfloat16.
     """
     tiles: tl.constexpr = (RATIO * SIZE + ROWS - 1) // ROWS
     block = (tl.program_id(0) // tiles).to(tl.int64)
@@ -66,14 +67,16 @@ def attend_to_lists(
 
     at_query = batch * query_batch + head * query_head + pixel * query_pixel
     queries = tl.load(query + at_query[:, None] + channel[None, :], mask=inside, other=0.0)
+    if UPCAST:
+        queries = queries.to(tl.float32)
     key += batch * key_batch + group * key_head
     value += batch * value_batch + group * value_head
-    lists += ((batch * key_heads + group) * blocks + block) * COUNT
+    lists += ((batch * key_heads + group) * blocks + block) * count
 
     highest = tl.full([ROWS], float("-inf"), tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     summed = tl.zeros([ROWS, PADDED_WIDTH], tl.float32)
-    for first in range(0, COUNT * SIZE, KEYS):
+    for first in range(0, count * SIZE, KEYS):
         if SIZE % KEYS == 0:
             # All keys of this turn are of one block.
             listed = tl.load(lists + first // SIZE).to(tl.int64) if LISTED else block
@@ -81,20 +84,26 @@ def attend_to_lists(
             there = tl.full([KEYS], True, tl.int1)
         else:
             number = first + tl.arange(0, KEYS)
-            there = number < COUNT * SIZE
+            there = number < count * SIZE
             listed = tl.load(lists + number // SIZE, mask=there, other=0).to(tl.int64) if LISTED else block
             at = listed * SIZE + number % SIZE
         inside_keys = there[:, None] & (channel < WIDTH)[None, :]
         keys = tl.load(key + at[:, None] * key_pixel + channel[None, :], mask=inside_keys, other=0.0)
-        scores = tl.dot(queries, tl.trans(keys), input_precision=DOT) * scale_log2
-        if (COUNT * SIZE) % KEYS != 0:
+        if UPCAST:
+            keys = keys.to(tl.float32)
+        scores = tl.dot(queries, tl.trans(keys), input_precision="ieee") * scale_log2
+        if SIZE % KEYS != 0:
             scores = tl.where(there[None, :], scores, float("-inf"))
         new_highest = tl.maximum(highest, tl.max(scores, axis=1))
         weights = tl.exp2(scores - new_highest[:, None])
         shrink = tl.exp2(highest - new_highest)
         total = total * shrink + tl.sum(weights, axis=1)
         values = tl.load(value + at[:, None] * value_pixel + channel[None, :], mask=inside_keys, other=0.0)
-        summed = tl.dot(weights.to(values.dtype), values, summed * shrink[:, None], input_precision=DOT)
+        weights = weights.to(values.dtype)
+        if UPCAST:
+            weights = weights.to(tl.float32)
+            values = values.to(tl.float32)
+        summed = tl.dot(weights, values, summed * shrink[:, None], input_precision="ieee")
         highest = new_highest
 
     at_gate = batch * gate_batch + head * gate_head + pixel * gate_pixel

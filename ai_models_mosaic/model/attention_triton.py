@@ -30,12 +30,12 @@ class Tiling:
     stages: int
 
 
-def tiling(layout_size: int, ratio: int, width: int, element_bytes: int) -> Tiling:
+def tiling(size: int, ratio: int, width: int, element_bytes: int) -> Tiling:
     """The tiling of a problem.
 
     Parameters
     ----------
-    layout_size : int
+    size : int
         Pixels per block.
     ratio : int
         Query heads per key/value head.
@@ -44,11 +44,13 @@ def tiling(layout_size: int, ratio: int, width: int, element_bytes: int) -> Tili
     element_bytes : int
         Bytes of an element of the keys.
     """
-    rows = min(128, max(16, power_of_two(layout_size * ratio)))
-    keys = min(64, max(16, power_of_two(layout_size)))
+    padded = max(16, power_of_two(width))
+    # The sums of a program, rows × width in float32, fill a quarter of a chip's registers.
+    rows = max(16, min(256, 2**14 // padded, power_of_two(size * ratio)))
+    keys = max(16, min(64, power_of_two(size)))
     if element_bytes > 2:
         rows, keys = min(rows, 64), min(keys, 32)
-    return Tiling(rows, keys, warps=4 if rows * width <= 128 * 64 else 8, stages=2 if element_bytes > 2 else 3)
+    return Tiling(rows, keys, warps=8 if rows * padded > 2**13 else 4, stages=3 if element_bytes == 2 else 2)
 
 
 def power_of_two(number: int) -> int:
@@ -83,30 +85,25 @@ def triton_attention(problem: Problem, attend: DenseAttention) -> Tensor:
     return out
 
 
-def constants(problem: Problem, *, listed: bool) -> dict[str, Any]:
-    """What the kernel is compiled for.
+def constants(size: int, ratio: int, width: int, element_bytes: int, *, listed: bool) -> dict[str, Any]:
+    """What the kernel is compiled for; the first four as `tiling`.
 
     Parameters
     ----------
-    problem : Problem
-        What to attend.
+    size, ratio, width, element_bytes : int
+        The problem.
     listed : bool
         The selected branch, or else the local one.
     """
-    size = problem.layout.sparse if listed else problem.layout.local
-    width, element_bytes = problem.query.shape[-1], problem.key.element_size()
-    tiles = tiling(size, problem.ratio, width, element_bytes)
+    tiles = tiling(size, ratio, width, element_bytes)
     return {
         "SIZE": size,
-        "COUNT": problem.layout.selected if listed else 1,
-        "RATIO": problem.ratio,
+        "RATIO": ratio,
         "WIDTH": width,
         "PADDED_WIDTH": max(16, power_of_two(width)),
         "ROWS": tiles.rows,
         "KEYS": tiles.keys,
         "LISTED": listed,
-        # Half precision knows no other; float32 is for those who ask for it.
-        "DOT": "ieee",
         "num_warps": tiles.warps,
         "num_stages": tiles.stages,
     }
@@ -114,13 +111,16 @@ def constants(problem: Problem, *, listed: bool) -> dict[str, Any]:
 
 def _launch(problem: Problem, out: Tensor, compressed: Tensor, *, listed: bool) -> None:
     """Let the kernel add one branch to `out`, or begin it."""
+    from triton import JITFunction
+
     from .attention_kernel import attend_to_lists
 
     query, key, value = (_rows(tensor) for tensor in (problem.query, problem.key, problem.value))
     gates = problem.gates
-    fixed = constants(problem, listed=listed)
-    blocks = query.shape[2] // fixed["SIZE"]
-    tiles = -(-fixed["SIZE"] * fixed["RATIO"] // fixed["ROWS"])
+    size = problem.layout.sparse if listed else problem.layout.local
+    fixed = constants(size, problem.ratio, query.shape[-1], query.element_size(), listed=listed)
+    blocks = query.shape[2] // size
+    tiles = -(-size * problem.ratio // fixed["ROWS"])
     attend_to_lists[(blocks * tiles, key.shape[0] * key.shape[1])](
         query,
         key.to(query.dtype),
@@ -136,8 +136,10 @@ def _launch(problem: Problem, out: Tensor, compressed: Tensor, *, listed: bool) 
         *gates.stride()[:3],
         *out.stride()[:3],
         blocks,
+        problem.lists.shape[-1] if listed else 1,
         key.shape[1],
         query.shape[-1] ** -0.5 * math.log2(math.e),
+        UPCAST=query.dtype == torch.bfloat16 and not isinstance(attend_to_lists, JITFunction),
         **fixed,
     )
 
