@@ -20,9 +20,6 @@ from .variants import Variant
 
 OK, WARNING, FAILURE = "ok", "warning", "FAILURE"
 
-AGREEMENT = 1e-4
-"""Largest difference of an attention backend from the reference, on unit-variance input in float32."""
-
 GRIB_MESSAGE_BYTES = 2.0
 """Bytes per value of the output."""
 
@@ -174,25 +171,22 @@ def _device(_: Plan) -> Iterator[Finding]:
         yield Finding(WARNING, "GPU", f"none ({reason}); forecasts run on the CPU, {torch.get_num_threads()} threads")
 
 
-def _backends(_: Plan) -> Iterator[Finding]:
-    """Every attention backend against the reference, on this machine's device."""
+def _backends(plan: Plan) -> Iterator[Finding]:
+    """Every attention backend that a run might choose against the reference, on this machine's device."""
     import torch
 
-    from .model.attention import BACKENDS, BlockLayout, block_sparse_attention
+    from .model.attention_choice import UnfitBackendError, candidates, try_backend
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    generator = torch.Generator().manual_seed(0)
-    shapes = ((1, 4, 768, 32), (1, 1, 768, 32), (1, 1, 768, 32), (1, 4, 768, 3))
-    inputs = [torch.randn(shape, generator=generator).to(device) for shape in shapes]
-    query, key, value, gates = *inputs[:3], inputs[3].softmax(dim=-1)
-    layout = BlockLayout(local=256, sparse=32, selected=6)
-    outputs = {name: block_sparse_attention(query, key, value, gates, layout, name) for name in BACKENDS}
-    for name, output in outputs.items():
-        difference = float((output - outputs["reference"]).abs().max())
-        level = OK if difference <= AGREEMENT else FAILURE
-        yield Finding(
-            level, f"attention backend {name}", f"differs from the reference by {difference:.0e} on {device.type}"
-        )
+    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    for name in candidates(device, dtype):
+        try:
+            found = try_backend(name, plan.variant.architecture, device, dtype)
+        except UnfitBackendError as error:
+            yield Finding(WARNING if name == "triton" else FAILURE, f"attention backend {name}", str(error))
+        else:
+            detail = f"differs from the reference by {found:.0e} on {device.type}"
+            yield Finding(OK, f"attention backend {name}", detail)
 
 
 def _accounts(_: Plan) -> Iterator[Finding]:

@@ -45,6 +45,8 @@ class Options:
         Hash all assets, not only those that changed.
     engine : str
         ``torch`` or ``onnx``.
+    attention_backend : str
+        ``auto``, ``reference``, ``sdpa``, ``flex`` or ``triton``.
     onnx_model : Path or None
         The graph that the engine ``onnx`` runs.
     onnx_provider : Provider
@@ -80,6 +82,7 @@ class Options:
     patience_s: float = 600.0
     verify_assets: bool = False
     engine: str = "torch"
+    attention_backend: str = AUTO
     onnx_model: Path | None = None
     onnx_provider: Provider = ANYWHERE
     perturbations: str = "on"
@@ -174,6 +177,13 @@ def parser() -> argparse.ArgumentParser:
         choices=["torch", "onnx"],
         default="torch",
         help="what runs the network: PyTorch, or ONNX Runtime with the graph of --onnx-model (default: torch)",
+    )
+    made.add_argument(
+        "--attention-backend",
+        choices=[AUTO, "reference", "sdpa", "flex", "triton"],
+        default=AUTO,
+        help="what computes attention for --engine torch; tried against reference before the run. auto is triton on a "
+        "GPU in half precision and else sdpa, and the next best where that fails (default: auto)",
     )
     made.add_argument(
         "--onnx-model",
@@ -293,6 +303,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
         patience_s=60 * known.patience,
         verify_assets=known.verify_assets,
         engine=known.engine,
+        attention_backend=known.attention_backend,
         onnx_model=known.onnx_model,
         onnx_provider=parse_provider(known.onnx_provider),
         perturbations=known.perturbations,
@@ -372,6 +383,8 @@ def _check_engine(known: argparse.Namespace) -> None:
             )
         if known.cuda_graphs:
             raise OptionError("--cuda-graphs is for --engine torch, and the engine is onnx; leave it out")
+        if known.attention_backend != AUTO:
+            raise OptionError("--attention-backend is for --engine torch, and the engine is onnx; leave one out")
         return
     for option in ("onnx_model", "onnx_provider"):
         if getattr(known, option) is not None:

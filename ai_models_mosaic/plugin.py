@@ -333,7 +333,8 @@ class MosaicModel(Model):  # type: ignore[misc]
         if precision == "auto":
             precision = "float16" if device.type == "cuda" else "float32"
         LOG.info("Loading the weights of %s", assets.checkpoint)
-        return load_engine(self.variant, assets, device, precision, graphs=self.options.cuda_graphs)
+        backend = self.options.attention_backend
+        return load_engine(self.variant, assets, device, precision, backend, graphs=self.options.cuda_graphs)
 
     def _plan(self) -> OutputPlan:
         """What is written where."""

@@ -311,7 +311,8 @@ def _load_engine(card: Card, assets: Path | None) -> LoadedEngine:
     threads = re.search(r"\((\d+) threads\)", card.found["engine"])
     if threads:
         torch.set_num_threads(int(threads[1]))
-    return load_engine(card.variant, located, choose_device(only_gpu=False), card.found["precision"])
+    backend = card.found.get("options", {}).get("attention_backend", "auto")
+    return load_engine(card.variant, located, choose_device(only_gpu=False), card.found["precision"], backend)
 
 
 def _locate(card: Card, assets: Path | None) -> Assets:

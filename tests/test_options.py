@@ -26,6 +26,7 @@ EXAMPLES = {
     "--patience": ("2.5", {"patience_s": 150.0}),
     "--verify-assets": (None, {"verify_assets": True}),
     "--engine": ("onnx --onnx-model m.onnx", {"engine": "onnx", "onnx_model": Path("m.onnx")}),
+    "--attention-backend": ("reference", {"attention_backend": "reference"}),
     "--onnx-model": ("m.onnx --engine onnx", {"engine": "onnx", "onnx_model": Path("m.onnx")}),
     "--onnx-provider": (
         "CUDA,device_id=1 --engine onnx --onnx-model m.onnx",
@@ -78,6 +79,7 @@ DEFAULTS = {
     "patience_s": 600.0,
     "verify_assets": False,
     "engine": "torch",
+    "attention_backend": "auto",
     "onnx_model": None,
     "onnx_provider": Provider(),
     "perturbations": "on",

@@ -16,6 +16,7 @@ from ..assets import Assets, read_static_fields, read_statistics
 from ..checkpoint import Statistics, build_network, read_checkpoint
 from ..errors import OptionError
 from ..integrity import DigestAhead
+from ..model.attention_choice import AUTO, UnfitBackendError, choose_backend
 from ..model.network import MosaicNetwork
 from ..variants import Variant
 from .batching import HalvingStep, compare_memory, in_parts, members_that_fit
@@ -62,7 +63,13 @@ def choose_device(*, only_gpu: bool, local_rank: int = 0) -> torch.device:
 
 
 def load_engine(
-    variant: Variant, assets: Assets, device: torch.device, precision: str, *, graphs: bool = False
+    variant: Variant,
+    assets: Assets,
+    device: torch.device,
+    precision: str,
+    backend: str = AUTO,
+    *,
+    graphs: bool = False,
 ) -> TorchEngine:
     """The engine of a variant, with the weights mapped from their file.
 
@@ -76,6 +83,8 @@ def load_engine(
         Where to run.
     precision : str
         A name in `PRECISIONS`.
+    backend : str
+        A name in `attention_choice.NAMES`.
     graphs : bool
         Record the step as CUDA graphs, on a GPU.
 
@@ -84,14 +93,19 @@ def load_engine(
     CheckpointError
         If a file is unsafe, incomplete or of another variant.
     OptionError
-        If graphs are asked for on the CPU.
+        If the attention backend is unfit for device or precision, or graphs are asked for on the CPU.
     """
     if graphs and device.type != "cuda":
         raise OptionError("--cuda-graphs: expected an NVIDIA GPU, and the forecast runs on the CPU; leave it out")
+    try:
+        backend = choose_backend(backend, variant.architecture, device, PRECISIONS[precision])
+    except UnfitBackendError as error:
+        raise OptionError(f"--attention-backend: {error}; give auto or sdpa, or leave the option out") from error
     checkpoint = read_checkpoint(assets.checkpoint)
     digest = DigestAhead(checkpoint.path)
     statistics = read_statistics(variant, assets, checkpoint)
     network = build_network(variant.architecture, checkpoint, read_static_fields(variant, assets, checkpoint))
+    network.use_backend(backend)
     return TorchEngine(
         network,
         statistics,

@@ -1,47 +1,28 @@
 """Block-sparse attention: three branches over the tokens of one HEALPix stage.
 
-`block_sparse_attention` is the one call; what varies between backends is only how the softmax
-attention inside blocks is computed, so a faster backend is one more entry in `BACKENDS`.
+`block_sparse_attention` is the one call. What is selected is decided here, once; what varies
+between backends is only how the softmax attention to it is computed.
 Source: specification of the network, section 8.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from types import MappingProxyType
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-DenseAttention = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Softmax attention ``(n, query, d), (n, key, d), (n, key, d) -> (n, query, d)``, scale 1/√d."""
+from .attention_flex import flex_attention
+from .attention_problem import Backend, BlockLayout, DenseAttention, Problem, gated_sum, grouped, runs, ungrouped
+from .attention_triton import triton_attention
 
 SCORES_AT_ONCE = 2**24
 """Scores that a plain softmax holds at a time (64 MiB in float32)."""
 
 GATHERED_AT_ONCE = 2**23
 """Elements of selected keys that are copied at a time (32 MiB in float32)."""
-
-
-@dataclass(frozen=True)
-class BlockLayout:
-    """Which tokens attend to which.
-
-    Parameters
-    ----------
-    local : int
-        Tokens per run of the local branch.
-    sparse : int
-        Tokens per run of the compressed and selected branches.
-    selected : int
-        Key runs that every query run selects.
-    """
-
-    local: int
-    sparse: int
-    selected: int
 
 
 def plain_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -76,8 +57,23 @@ def sdpa_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return fused[:, 0]
 
 
-BACKENDS: Mapping[str, DenseAttention] = MappingProxyType({"reference": plain_attention, "sdpa": sdpa_attention})
+def gathering(attend: DenseAttention) -> Backend:
+    """A backend of dense attention: the selected keys and values are copied together, a few blocks at a time."""
+    return lambda problem: gated_sum(problem, attend, lambda: _selected(problem, attend))
+
+
+BACKENDS: Mapping[str, Backend] = MappingProxyType(
+    {
+        "reference": gathering(plain_attention),
+        "sdpa": gathering(sdpa_attention),
+        "flex": lambda problem: flex_attention(problem, sdpa_attention),
+        "triton": lambda problem: triton_attention(problem, sdpa_attention),
+    }
+)
 """Backends by name; all agree with `reference` to rounding."""
+
+PORTABLE = ("reference", "sdpa")
+"""Backends for every device, shape and precision, with gradients."""
 
 DEFAULT_BACKEND = "sdpa"
 
@@ -105,17 +101,9 @@ def block_sparse_attention(
     Tensor (batch, query head, pixel, d)
         In the dtype of `gates`.
     """
-    attend = BACKENDS[backend]
-    mean_query, mean_key, mean_value = (_block_means(tensor, layout.sparse) for tensor in (query, key, value))
-    local = _local(query, key, value, layout.local, attend)
-    combined = gates[..., 0:1] * local
-    compressed = _compressed(mean_query, mean_key, mean_value, attend)
-    # Every token of a block receives its block's result.
-    blocks = (-1, layout.sparse)
-    by_block = compressed.unsqueeze(3) * gates[..., 1:2].unflatten(2, blocks)
-    combined = combined + by_block.flatten(2, 3)
-    lists = select_blocks(mean_query, mean_key, layout.selected)
-    return combined + gates[..., 2:3] * _selected(query, key, value, lists, layout.sparse, attend)
+    means = (block_means(query, layout.sparse), block_means(key, layout.sparse), block_means(value, layout.sparse))
+    lists = select_blocks(means[0], means[1], layout.selected)
+    return BACKENDS[backend](Problem(query, key, value, gates, means, lists, layout))
 
 
 def select_blocks(mean_query: Tensor, mean_key: Tensor, count: int) -> Tensor:
@@ -134,58 +122,39 @@ def select_blocks(mean_query: Tensor, mean_key: Tensor, count: int) -> Tensor:
     """
     heads = mean_key.shape[1]
     ratio = mean_query.shape[1] // heads
+    # The heads of a mean end to end, so that one product gives their sum and no head's scores are held.
+    query, served = (
+        tensor.float().unflatten(1, (ratio, heads)).permute(0, 2, 3, 1, 4).flatten(3)
+        for tensor in (mean_query, mean_key.repeat_interleave(ratio, dim=1))
+    )
+    at_once = max(1, SCORES_AT_ONCE // (query.shape[0] * heads * served.shape[2]))
     # Which blocks are chosen must not hang on half precision.
-    with torch.autocast(mean_query.device.type, enabled=False):
-        scores = mean_query.float() @ mean_key.float().repeat_interleave(ratio, dim=1).transpose(2, 3)
-    per_key_head = scores.unflatten(1, (ratio, heads)).mean(dim=1)
-    return per_key_head.topk(count, dim=-1, sorted=False).indices
+    with torch.autocast(query.device.type, enabled=False):
+        by_slice = [
+            (some @ served.transpose(2, 3)).topk(count, dim=-1, sorted=False).indices
+            for some in query.split(at_once, dim=2)
+        ]
+    return torch.cat(by_slice, dim=2)
 
 
-def _block_means(tensor: Tensor, size: int) -> Tensor:
+def block_means(tensor: Tensor, size: int) -> Tensor:
     """Means over runs of `size` pixels in float32, ``(batch, head, block, d)``."""
     return tensor.unflatten(2, (-1, size)).float().mean(dim=3)
 
 
-def _local(query: Tensor, key: Tensor, value: Tensor, size: int, attend: DenseAttention) -> Tensor:
-    """Attention inside every run of `size` pixels."""
-    ratio = query.shape[1] // key.shape[1]
-    # The query heads of a group stand under one another: they share keys and values.
-    grouped = query.unflatten(1, (-1, ratio)).unflatten(3, (-1, size)).transpose(2, 3)
-    runs = (tensor.unflatten(2, (-1, size)).flatten(0, 2) for tensor in (key, value))
-    out = attend(grouped.flatten(3, 4).flatten(0, 2), *runs)
-    return _ungroup(out.unflatten(1, (ratio, size)), query)
-
-
-def _compressed(mean_query: Tensor, mean_key: Tensor, mean_value: Tensor, attend: DenseAttention) -> Tensor:
-    """Attention among block means, ``(batch, query head, block, d)``."""
-    ratio = mean_query.shape[1] // mean_key.shape[1]
-    grouped = mean_query.unflatten(1, (-1, ratio)).flatten(2, 3).flatten(0, 1)
-    out = attend(grouped, mean_key.flatten(0, 1), mean_value.flatten(0, 1))
-    return out.unflatten(1, (ratio, -1)).reshape(mean_query.shape)
-
-
-def _selected(query: Tensor, key: Tensor, value: Tensor, lists: Tensor, size: int, attend: DenseAttention) -> Tensor:
+def _selected(problem: Problem, attend: DenseAttention) -> Tensor:
     """Attention of every query block to the pixels of its selected key blocks."""
-    ratio = query.shape[1] // key.shape[1]
-    grouped = query.unflatten(1, (-1, ratio)).unflatten(3, (-1, size)).transpose(2, 3)
-    queries = grouped.flatten(3, 4).flatten(0, 2)
+    lists, size = problem.lists, problem.layout.sparse
+    queries = grouped(problem.query, problem.ratio, size)
+    key_blocks, value_blocks = runs(problem.key, size), runs(problem.value, size)
     count, blocks = lists.shape[-1], lists.shape[2]
-    key_blocks, value_blocks = (tensor.unflatten(2, (-1, size)).flatten(0, 2) for tensor in (key, value))
     first = torch.arange(lists.shape[0] * lists.shape[1], device=lists.device).view(*lists.shape[:2], 1, 1) * blocks
     rows = (lists + first).flatten(0, 2)
-    at_once = max(1, GATHERED_AT_ONCE // (count * size * key.shape[-1]))
+    at_once = max(1, GATHERED_AT_ONCE // (count * size * key_blocks.shape[-1]))
     out = torch.cat(
         [
             attend(some, key_blocks[chosen].flatten(1, 2), value_blocks[chosen].flatten(1, 2))
             for some, chosen in zip(queries.split(at_once), rows.split(at_once), strict=True)
         ]
     )
-    return _ungroup(out.unflatten(1, (ratio, size)), query)
-
-
-def _ungroup(out: Tensor, query: Tensor) -> Tensor:
-    """``(batch · key/value head · block, ratio, size, d)`` back to the layout of `query`."""
-    batch, heads, _, _ = query.shape
-    ratio = out.shape[1]
-    by_head = out.view(batch, heads // ratio, -1, *out.shape[1:]).transpose(2, 3)
-    return by_head.reshape(query.shape)
+    return ungrouped(out, problem.query, problem.ratio)
