@@ -243,7 +243,7 @@ class Samples:
 
 
 def watch_parts(parts: Parts, samples: Samples) -> None:
-    """Count what runs by part, and sample the rate of products after every feed-forward."""
+    """Count what runs by part, and sample the rate of products after every block."""
     from ai_models_mosaic.model import layers, network
 
     parts.watch(layers.Linear, "forward", "linear maps")
@@ -257,15 +257,15 @@ def watch_parts(parts: Parts, samples: Samples) -> None:
     for sampling in (layers.Downsample, layers.Upsample):
         parts.watch(sampling, "forward", "change of resolution")
     parts.watch(network.MosaicNetwork, "forward", "the rest")
-    perturb = layers.Block.perturb
+    forward = layers.Block.forward
 
-    def sampled(*arguments: Any) -> Any:
-        made = perturb(*arguments)
+    def sampled(*arguments: Any, **named: Any) -> Any:
+        made = forward(*arguments, **named)
         with parts.part("(samples)"):
             samples.take()
         return made
 
-    layers.Block.perturb = sampled  # type: ignore[method-assign]
+    layers.Block.forward = sampled  # type: ignore[method-assign]
 
 
 def peak_bytes(device: Any) -> int:
