@@ -1,114 +1,115 @@
-"""Floating-point operations and bytes of one member-step, counted from the architecture alone.
+"""Floating-point operations and bytes of one member-step, counted from the architecture: what a time is compared with.
 
-A multiplication and the addition after it are two operations. Counted are matrix products, those of attention
-included; norms, softmax, RoPE and gates are a few operations per number, bound by memory, and left out.
-Source: specification of the network, sections 4 - 8; the sections stand beside each formula.
+Products only, a multiplication and an addition counting as two. Norms, rotations, softmax and gates
+are left out: they are bound by memory, and a thousandth of the sum.
+Source: specification of the network, sections 4 – 8 and 11.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 
 from ai_models_mosaic.variants import Architecture, Stage
 
 
 @dataclass(frozen=True)
-class Work:
-    """Operations of one member-step, by part.
+class StepFlops:
+    """Floating-point operations of one member and step, by part of the network.
 
     Parameters
     ----------
     linear : int
-        Linear maps of blocks, of changes of resolution, and before and after them.
-    attention : int
-        Products of queries and keys, and of probabilities and values, in the blocks.
+        Linear maps of the blocks, and from and to the fields.
+    local, compressed, selected : int
+        Branches of the attention, the scores of the selection counting to the last.
     interpolation : int
-        Linear maps and weighted sums of the interpolations, folded as the network has them.
-    folded_away : int
-        What the interpolations would take beyond that if keys and queries were formed.
+        Both ways between grid and mesh.
+    sampling : int
+        Changes of resolution.
     """
 
     linear: int
-    attention: int
+    local: int
+    compressed: int
+    selected: int
     interpolation: int
-    folded_away: int
+    sampling: int
+
+    @property
+    def attention(self) -> int:
+        """All three branches."""
+        return self.local + self.compressed + self.selected
 
     @property
     def total(self) -> int:
-        """What is computed."""
-        return self.linear + self.attention + self.interpolation
+        """All parts."""
+        return sum(getattr(self, part.name) for part in fields(self))
 
 
-def matmul(rows: int, inner: int, columns: int) -> int:
-    """Operations of a product of matrices."""
-    return 2 * rows * inner * columns
-
-
-def block_linear(stage: Stage, noise_width: int) -> int:
-    """Linear maps of one transformer block (sections 7 and 8)."""
-    tokens, width, hidden = stage.pixels, stage.width, stage.hidden_width
-    keys_and_values = 2 * stage.key_value_heads * stage.head_width
-    projections = width + keys_and_values + width + 3 * stage.query_heads  # q; k and v; o; gates
-    feed_forward = matmul(tokens, width, 2 * hidden) + matmul(tokens, hidden, width)
-    return matmul(tokens, width, projections) + feed_forward + matmul(1, noise_width, hidden)
-
-
-def block_attention(stage: Stage) -> int:
-    """The three branches of one block, and the scores of the selection (section 8)."""
-    blocks = stage.pixels // stage.sparse_block
-    pairs = stage.pixels * (stage.local_block + stage.selected_blocks * stage.sparse_block) + blocks * blocks
-    # Scores and weighted sum: twice a product over the head's width, for every query head.
-    return 2 * matmul(pairs, stage.head_width, stage.query_heads) + matmul(blocks, stage.width, blocks)
-
-
-def changes_of_resolution(architecture: Architecture) -> int:
-    """Down and up between stages: children of a pixel side by side, and their positions (section 6)."""
-    stages = (*architecture.stages, architecture.bottleneck)
-    return sum(
-        # Down: from (child, channel) and (child, xyz); up: to (child, channel) from channel and (child, xyz).
-        matmul(coarse.pixels, 4 * fine.width + 12, coarse.width)
-        + matmul(coarse.pixels, coarse.width + 12, 4 * fine.width)
-        for fine, coarse in pairwise(stages)
-    )
-
-
-def interpolations(architecture: Architecture) -> tuple[int, int]:
-    """Both interpolations, folded, and what folding saves (section 5)."""
-    stage, points = architecture.stages[0], architecture.grid.size
-    width, heads, neighbours = stage.width, stage.query_heads, architecture.neighbours
-    folded = saved = 0
-    for sources, targets in ((points, stage.pixels), (stage.pixels, points)):
-        values, out = matmul(sources, width, width), matmul(targets, width, width)
-        directions, scores = matmul(sources, width, 3 * heads), matmul(targets * neighbours, 3, heads)
-        sums = matmul(targets * neighbours, 1, width)
-        folded += values + out + directions + scores + sums
-        plain_keys, plain_queries = matmul(sources, width, width), matmul(targets * neighbours, 3, width)
-        plain_scores = matmul(targets * neighbours, 1, width)
-        saved += plain_keys + plain_queries + plain_scores - directions - scores
-    return folded, saved
-
-
-def work(architecture: Architecture) -> Work:
-    """Operations of one member-step.
+def step_flops(architecture: Architecture, *, folded: bool = True) -> StepFlops:
+    """Count one member-step.
 
     Parameters
     ----------
     architecture : Architecture
-        Of the variant.
+        Shapes.
+    folded : bool
+        The queries of the interpolations are folded into the keys, as this package has it; False
+        counts the released form.
     """
+    blocks = [(stage, stage.encoder_depth + stage.decoder_depth) for stage in architecture.stages]
+    blocks.append((architecture.bottleneck, architecture.bottleneck.encoder_depth))
+    points, width = architecture.grid.size, architecture.stages[0].width
+    outside = points * width * (architecture.features + 2 * width + architecture.channels)
+    return StepFlops(
+        linear=2 * (outside + sum(depth * _maps(stage) for stage, depth in blocks)),
+        local=sum(depth * 4 * stage.pixels * stage.local_block * stage.width for stage, depth in blocks),
+        compressed=sum(depth * 4 * _block_pairs(stage) * stage.width for stage, depth in blocks),
+        selected=sum(depth * _selected(stage) for stage, depth in blocks),
+        interpolation=_interpolations(architecture, folded=folded),
+        sampling=2 * _sampling(architecture),
+    )
+
+
+def _maps(stage: Stage) -> int:
+    """Multiplications of the linear maps of one block: queries to gates, output, and the three of the feed-forward."""
+    key_value_width = stage.key_value_heads * stage.head_width
+    attention = stage.width * (stage.width + 2 * key_value_width + 3 * stage.query_heads) + stage.width**2
+    return stage.pixels * (attention + 3 * stage.width * stage.hidden_width)
+
+
+def _block_pairs(stage: Stage) -> int:
+    return (stage.pixels // stage.sparse_block) ** 2
+
+
+def _selected(stage: Stage) -> int:
+    """Scores between block means, then scores and sums over the pixels of the selected blocks."""
+    keys = stage.selected_blocks * stage.sparse_block
+    return 2 * _block_pairs(stage) * stage.width + 4 * stage.pixels * keys * stage.width
+
+
+def _interpolations(architecture: Architecture, *, folded: bool) -> int:
+    stage, points, count = architecture.stages[0], architecture.grid.size, architecture.neighbours
+    width, heads = stage.width, stage.query_heads
+    operations = 0
+    for sources, targets in ((points, stage.pixels), (stage.pixels, points)):
+        gathered = targets * count
+        values_and_output = sources * width**2 + targets * width**2 + gathered * width
+        if folded:
+            scores = sources * width * 3 * heads + gathered * 3 * heads
+        else:
+            scores = sources * width**2 + gathered * (3 * width + width)
+        operations += 2 * (values_and_output + scores)
+    return operations
+
+
+def _sampling(architecture: Architecture) -> int:
+    """Multiplications of both ways between stages, positions included."""
     stages = (*architecture.stages, architecture.bottleneck)
-    depths = [(stage, stage.encoder_depth + stage.decoder_depth) for stage in stages]
-    width, points = architecture.stages[0].width, architecture.grid.size
-    # Before: features to width to width; after: width to width to channels (sections 4 and 6).
-    ends = matmul(points, width, architecture.features + width) + matmul(points, width, width + architecture.channels)
-    linear = sum(depth * block_linear(stage, architecture.noise_width) for stage, depth in depths)
-    folded, saved = interpolations(architecture)
-    return Work(
-        linear=linear + ends + changes_of_resolution(architecture),
-        attention=sum(depth * block_attention(stage) for stage, depth in depths),
-        interpolation=folded,
-        folded_away=saved,
+    return sum(
+        2 * coarse.pixels * 4 * fine.width * coarse.width + coarse.pixels * 12 * (coarse.width + 4 * fine.width)
+        for fine, coarse in pairwise(stages)
     )
 
 

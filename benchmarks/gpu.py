@@ -55,7 +55,7 @@ ASSUMED = Device("H100 SXM", 989e12, 3.35e12)
 
 def estimate(variant: Variant, device: Device, members: int) -> dict[str, float]:
     """The roofline of a member-step: the longer of computing and moving, at the device's best, s."""
-    work = flops.work(variant.architecture)
+    work = flops.step_flops(variant.architecture)
     moved = flops.bytes_moved(variant.architecture, 2, members) / members
     computing, moving = work.total / device.operations, moved / device.bytes
     found = {"TFLOP": work.total / 1e12, "GB": moved / 1e9, "computing": computing, "moving": moving}
@@ -97,7 +97,7 @@ def network_of(variant: Variant, checkpoint: Path | None) -> MosaicNetwork:
 def gemm_rate(precision: torch.dtype, device: torch.device, repeats: int) -> float:
     """Operations per second of a large square product."""
     left, right = (torch.randn(GEMM, GEMM, device=device, dtype=precision) for _ in range(2))
-    return flops.matmul(GEMM, GEMM, GEMM) / seconds(lambda: left @ right, repeats)
+    return 2 * GEMM**3 / seconds(lambda: left @ right, repeats)
 
 
 def seconds(what: Any, repeats: int) -> float:
@@ -140,7 +140,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
         variant, network = VARIANTS[name], network_of(VARIANTS[name], options.checkpoint)
         channels = variant.architecture.channels
         statistics_of_one = Statistics(np.zeros(channels), np.ones(channels))
-        total = flops.work(variant.architecture).total
+        total = flops.step_flops(variant.architecture).total
         for backend in options.backend:
             network.use_backend(backend)
             for precision in options.precision:

@@ -25,6 +25,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import flops
 import numpy as np
 
 from ai_models_mosaic.variants import VARIANTS, Variant
@@ -152,7 +153,6 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     import ai_models_mosaic.engines.torch as engines
     from ai_models_mosaic.assets import locate
     from ai_models_mosaic.checkpoint import read_checkpoint
-    from ai_models_mosaic.model.flops import step_flops
 
     variant, backend, precision, members = (
         VARIANTS[options.variant],
@@ -187,7 +187,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         taken.append((clock() - (samples.seconds - before)).tolist())
     samples.take()
     step_s, cpu_s = (sorted(column)[len(taken) // 2] / members for column in zip(*taken, strict=True))
-    operations = step_flops(variant.architecture).total
+    operations = flops.step_flops(variant.architecture).total
     wall_rate, cpu_rate = (samples.operations / samples.seconds / 1e9).tolist()
     total = sum(seconds for seconds in parts.seconds.values())
     return {
@@ -243,7 +243,7 @@ class Samples:
 
 
 def watch_parts(parts: Parts, samples: Samples) -> None:
-    """Count what runs by part, and sample the rate of products after every feed-forward."""
+    """Count what runs by part, and sample the rate of products after every block."""
     from ai_models_mosaic.model import layers, network
 
     parts.watch(layers.Linear, "forward", "linear maps")
@@ -257,15 +257,15 @@ def watch_parts(parts: Parts, samples: Samples) -> None:
     for sampling in (layers.Downsample, layers.Upsample):
         parts.watch(sampling, "forward", "change of resolution")
     parts.watch(network.MosaicNetwork, "forward", "the rest")
-    perturb = layers.Block.perturb
+    forward = layers.Block.forward
 
-    def sampled(*arguments: Any) -> Any:
-        made = perturb(*arguments)
+    def sampled(*arguments: Any, **named: Any) -> Any:
+        made = forward(*arguments, **named)
         with parts.part("(samples)"):
             samples.take()
         return made
 
-    layers.Block.perturb = sampled  # type: ignore[method-assign]
+    layers.Block.forward = sampled  # type: ignore[method-assign]
 
 
 def peak_bytes(device: Any) -> int:

@@ -14,6 +14,7 @@ from ai_models_mosaic.model.layers import (
     RMSNorm,
     RotaryTable,
     Upsample,
+    row_slices,
 )
 from ai_models_mosaic.variants import Stage
 
@@ -201,6 +202,107 @@ def test_a_block_adds_attention_and_feed_forward_of_the_normed_stream():
     assert torch.equal(block(x, noise), x)
 
 
+# Without gradients: in slices.
+
+
+@pytest.fixture
+def in_small_slices(monkeypatch):
+    """Slices of 7 rows of the feed-forward, of 10 of the heads, of 20 of the residual sum."""
+    monkeypatch.setattr(layers, "CACHED_AT_ONCE", 7 * 2 * STAGE.hidden_width)
+
+
+def without_gradients(function, *arguments):
+    with torch.no_grad():
+        return function(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("batch", "rows", "at_once", "count"),
+    [(1, 48, 7, 7), (3, 48, 7, 21), (3, 48, 48, 3), (5, 48, 100, 3), (2, 5, 1, 10)],
+)
+def test_slices_are_of_whole_members_or_of_rows_of_one_and_cover_everything_once(
+    monkeypatch, batch, rows, at_once, count
+):
+    monkeypatch.setattr(layers, "CACHED_AT_ONCE", at_once * 16)
+    seen = torch.zeros(batch, rows, 2)
+    parts = list(row_slices(batch, rows, 16, seen.device))
+    for part in parts:
+        assert seen[part].flatten(0, 1).data_ptr() == seen[part].data_ptr(), "a copy would not be written back"
+        assert seen[part].shape[:2].numel() <= max(at_once, 1)
+        seen[part] += 1
+    assert (seen == 1).all()
+    assert len(parts) == count
+
+
+def test_a_block_in_slices_equals_that_with_gradients(in_small_slices):
+    block = randomise(Block(STAGE, NOISE))
+    x, noise = 5 * randn(2, STAGE.pixels, STAGE.width), randn(2, NOISE)
+    before = x.clone()
+    expected = block(x, noise)
+    assert expected.requires_grad
+    torch.testing.assert_close(without_gradients(block, x, noise), expected.detach(), rtol=0, atol=2e-5)
+    assert torch.equal(x, before), "the skips of the network are inputs of other blocks"
+
+
+def test_a_block_in_slices_never_holds_the_hidden_layer_nor_all_its_normed_input(in_small_slices):
+    block = randomise(Block(STAGE, NOISE))
+    x, noise = randn(1, STAGE.pixels, STAGE.width), randn(1, NOISE)
+    x = without_gradients(block.attend, x)
+    with torch.no_grad(), Recorder() as recorder:
+        found = block(x, noise, attended=True)
+    assert found.data_ptr() == x.data_ptr()
+    # The weights are the largest of all.
+    assert recorder.largest == 2 * STAGE.hidden_width * STAGE.width < STAGE.pixels * 2 * STAGE.hidden_width
+    made = [torch.Size(shape).numel() for shape in recorder.shapes if shape[0] != 2 * STAGE.hidden_width]
+    assert 7 * 2 * STAGE.hidden_width in made
+
+
+def test_joined_maps_are_one_matrix_of_which_the_weights_are_parts():
+    module = randomise(Attention(STAGE)).requires_grad_(False)
+    before = {key: tensor.clone() for key, tensor in module.state_dict().items()}
+    module.join()
+    assert module.joined.shape == (32 + 16 + 16 + 12, 32)
+    assert module.state_dict().keys() == before.keys(), "checkpoints know nothing of it"
+    assert all(torch.equal(tensor, before[key]) for key, tensor in module.state_dict().items())
+    for each in (module.to_q, module.to_k, module.to_v, module.to_strategy_combine_mlp):
+        assert each.weight.untyped_storage().data_ptr() == module.joined.untyped_storage().data_ptr()
+    assert module.to_o.weight.untyped_storage().data_ptr() != module.joined.untyped_storage().data_ptr()
+
+
+def test_joined_maps_change_no_number():
+    block = randomise(Block(STAGE, NOISE)).requires_grad_(False)
+    x, noise = randn(2, STAGE.pixels, STAGE.width), randn(2, NOISE)
+    before = without_gradients(block, x, noise)
+    block.attention.join()
+    assert torch.equal(without_gradients(block, x, noise), before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rotation_of_some_pixels_is_that_of_all(dtype):
+    rope = rope_of(STAGE)
+    x = randn(2, STAGE.pixels, 4 * STAGE.head_width).to(dtype)
+    whole = rope(x.unflatten(-1, (4, -1)).transpose(1, 2)).transpose(1, 2).flatten(2)
+    found = rope.of_rows(x[:, 5:12], slice(5, 12))
+    assert found.dtype == dtype
+    torch.testing.assert_close(found, whole[:, 5:12], rtol=2**-8 if dtype == torch.bfloat16 else 0, atol=1e-6)
+
+
+def test_a_map_rounds_its_input_to_the_precision_of_its_weights():
+    module = layers.Linear(8, 3).bfloat16()
+    x = randn(5, 8)
+    found = without_gradients(module, x)
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, without_gradients(module, x.bfloat16()))
+
+
+def test_changes_of_resolution_in_slices_equal_those_with_gradients(in_small_slices):
+    down, up = randomise(Downsample(STAGE, COARSE)), randomise(Upsample(COARSE, STAGE))
+    x = randn(2, STAGE.pixels, STAGE.width, seed=70)
+    coarse = down(x)
+    torch.testing.assert_close(without_gradients(down, x), coarse.detach(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(without_gradients(up, coarse, x), up(coarse, x).detach(), rtol=0, atol=1e-6)
+
+
 # Change of resolution.
 
 
@@ -292,6 +394,16 @@ def test_no_tensor_of_neighbours_times_width_is_ever_made(gradients):
     with Recorder() as plain:
         plain_interpolation(module, x, double=False)
     assert plain.largest >= 500 * 16 * STAGE.width
+
+
+def test_folded_weights_keep_their_precision_when_those_they_are_made_of_are_rounded(interpolation):
+    x = randn(2, SOURCES, STAGE.width, seed=80)
+    before = without_gradients(interpolation, x)
+    interpolation.fold()
+    assert torch.equal(without_gradients(interpolation, x), before)
+    interpolation.to_q.weight.data.zero_()
+    interpolation.to_kv.weight.data[: STAGE.width] = 0
+    assert torch.equal(without_gradients(interpolation, x), before)
 
 
 def test_scores_of_an_interpolation_stay_in_float32_under_autocast(interpolation):

@@ -344,3 +344,62 @@ def test_a_clock_for_every_sample_is_read_row_by_row(network):
         for index in range(2):
             alone = network(state[index : index + 1], both[index], noise[index : index + 1])
             torch.testing.assert_close(together[index : index + 1], alone, rtol=1e-5, atol=1e-5)
+
+
+# Made ready for steps without gradients.
+
+
+def without_gradients(network, *arguments):
+    with torch.inference_mode():
+        return network(*arguments)
+
+
+def test_a_prepared_network_has_the_same_weights_under_the_same_names_and_gives_the_same_numbers(network):
+    inputs = tiny.inputs(members=2)
+    before, expected = network.state_dict(), without_gradients(network, *inputs)
+    network.prepare()
+    network.prepare()
+    after = network.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(tensor, before[key]) for key, tensor in after.items())
+    assert torch.equal(without_gradients(network, *inputs), expected)
+
+
+def test_steps_without_gradients_equal_those_with(network):
+    inputs = tiny.inputs(members=3)
+    network.requires_grad_(True)
+    with torch.enable_grad():
+        expected = network(*inputs)
+    assert expected.requires_grad
+    torch.testing.assert_close(without_gradients(network, *inputs), expected.detach(), rtol=0, atol=1e-5)
+
+
+def test_half_precision_is_of_all_products_but_those_from_and_to_the_fields(network):
+    network.prepare(torch.bfloat16)
+    kinds = {name: parameter.dtype for name, parameter in network.named_parameters()}
+    assert {name for name, kind in kinds.items() if kind == torch.float32} == {
+        "preprocess.0.weight",
+        "postprocess.3.weight",
+    }
+    assert set(kinds.values()) == {torch.float32, torch.bfloat16}
+    assert network.interp_to_hp.folded.dtype == torch.float32
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_what_no_noise_has_reached_yet_can_be_computed_apart(network, members):
+    state, progress, noise = tiny.inputs(members)
+    expected = without_gradients(network, state, progress, noise)
+    with torch.inference_mode():
+        started = network.start(state, progress)
+        assert torch.equal(network(state, progress, noise, started), expected)
+
+
+def test_what_comes_before_the_noise_knows_none(network):
+    state, progress, noise = tiny.inputs()
+    seen = []
+    network.encoder_stages[0].blocks[0].ffn.noise_bias.register_forward_hook(lambda *_: seen.append("noise"))
+    with torch.inference_mode():
+        started = network.start(state, progress)
+        assert seen == []
+        network(state, progress, noise, started)
+    assert seen == ["noise"]

@@ -27,6 +27,10 @@ def made_network():
     return build_network(tiny.ARCHITECTURE, tiny.checkpoint_of(tiny.parameters()), tiny.STATICS)
 
 
+def made_engine():
+    return TorchEngine(made_network(), STATISTICS, CPU)
+
+
 @pytest.fixture(scope="module")
 def network():
     return made_network()
@@ -123,6 +127,80 @@ def test_engines_with_other_statistics_do_not_share_them(network, engine):
     predicted = (other.step(shifted.astype(np.float32), PROGRESS, noise) - MEAN - STD) / (2 * STD)
     np.testing.assert_allclose(predicted, (before - MEAN) / STD, rtol=0, atol=2e-4)
     np.testing.assert_array_equal(engine.step(history, PROGRESS, noise), before)
+
+
+# Members that start alike.
+
+
+@pytest.fixture
+def counted():
+    """An engine, and how often its network computed what comes before the noise."""
+    network, seen = made_network(), []
+    network.interp_to_hp.register_forward_hook(lambda _, arguments, __: seen.append(len(arguments[0])))
+    return TorchEngine(network, STATISTICS, CPU), seen
+
+
+def test_members_of_one_history_share_what_comes_before_the_noise_to_the_bit(counted):
+    history, noise = physical_inputs(3)
+    history[:] = history[:1]
+    shared, seen = counted
+    for member in range(3):
+        alone = made_engine().step(history[:1], PROGRESS, noise[member : member + 1])
+        np.testing.assert_array_equal(shared.step(history[:1], PROGRESS, noise[member : member + 1]), alone)
+    assert seen == [1], "computed once for three members"
+    together = shared.step(history, PROGRESS, noise)
+    np.testing.assert_allclose((together[2] - alone[0]) / STD, 0, rtol=0, atol=5e-5)
+    assert not np.array_equal(together[0], together[1])
+
+
+def test_members_of_one_history_in_a_batch_share_what_comes_before_the_noise(counted):
+    history, noise = physical_inputs(3)
+    shared, seen = counted
+    shared.step(np.repeat(history[:1], 3, axis=0), PROGRESS, noise)
+    assert seen == [1]
+    # The last member alone differs, and in its last number.
+    almost = np.repeat(history[:1], 3, axis=0)
+    almost[2, -1, -1, -1, -1] += 1
+    shared.step(almost, PROGRESS, noise)
+    assert seen == [1, 3]
+
+
+@pytest.mark.parametrize("change", ["first number", "last number", "time"])
+def test_nothing_is_shared_with_another_history_or_another_time(counted, change):
+    history, noise = physical_inputs(1)
+    shared, seen = counted
+    shared.step(history, PROGRESS, noise)
+    other, progress = history.copy(), PROGRESS
+    if change == "time":
+        progress = (PROGRESS[0] + 1, PROGRESS[1])
+    else:
+        other[(0, 0, 0, 0, 0) if change == "first number" else (0, -1, -1, -1, -1)] += 30
+    found = shared.step(other, progress, noise)
+    np.testing.assert_array_equal(found, made_engine().step(other, progress, noise))
+    assert seen == [1, 1]
+
+
+def test_what_is_shared_is_let_go_when_members_have_parted(counted):
+    history, noise = physical_inputs(3)
+    shared, _ = counted
+    for member in range(2):
+        shared.step(history[member : member + 1], PROGRESS, noise[:1])
+    assert shared._kept is None
+    shared.step(history[2:], PROGRESS, noise[:1])
+    assert shared._kept is None, "the next of this time differs too, most likely"
+    shared.step(history[2:], (1.25, 0.7), noise[:1])
+    assert shared._kept is not None
+
+
+def test_what_is_shared_does_not_change_with_the_callers_array(counted):
+    history, noise = physical_inputs(1)
+    shared, _ = counted
+    before = shared.step(history, PROGRESS, noise)
+    kept = history.copy()
+    history += 30
+    changed = shared.step(history, PROGRESS, noise)
+    assert not np.array_equal(changed, before)
+    np.testing.assert_array_equal(made_engine().step(kept, PROGRESS, noise), before)
 
 
 # What it says of itself.

@@ -8,6 +8,7 @@ Source: specification of the network, sections 5 – 8.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -241,19 +242,18 @@ class Block(nn.Module):
         self.attention = Attention(stage)
         self.ffn = FeedForward(stage, noise_width)
 
-    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
-        """Map ``(batch, pixel, width)`` with z ``(batch, noise)``."""
-        return self.perturb(self.attend(x), noise)
+    def forward(self, x: Tensor, noise: Tensor, *, attended: bool = False) -> Tensor:
+        """Map ``(batch, pixel, width)`` with z ``(batch, noise)``; `attended` says that `attend` made x of it."""
+        x = x if attended else self.attend(x)
+        if in_one_go():
+            return x + self.ffn(self.norm(x), noise)
+        return self.ffn.add_to(x, noise, self.norm)
 
     def attend(self, x: Tensor) -> Tensor:
         """The part that knows no noise, ``(batch, pixel, width)``."""
         if in_one_go():
             return x + self.attention(self.norm(x))
         return self.attention.added_to(x, self.norm)
-
-    def perturb(self, x: Tensor, noise: Tensor) -> Tensor:
-        """The part with the noise; without gradients, x itself becomes the result."""
-        return x + self.ffn(self.norm(x), noise) if in_one_go() else self.ffn.add_to(x, noise, self.norm)
 
 
 class BlockStack(nn.Module):
@@ -266,14 +266,12 @@ class BlockStack(nn.Module):
     def forward(self, x: Tensor, noise: Tensor, *, attended: bool = False) -> Tensor:
         """Map ``(batch, pixel, width)`` with z ``(batch, noise)``; `attended` says that `attend` made x of it."""
         for index, block in enumerate(self.blocks):
-            x = block.perturb(x, noise) if attended and index == 0 else block(x, noise)
+            x = block(x, noise, attended=attended and index == 0)
         return x
 
     def attend(self, x: Tensor) -> Tensor:
         """What the first block does before any noise comes in."""
-        for block in self.blocks[:1]:
-            x = block.attend(x)
-        return x
+        return cast(Block, self.blocks[0]).attend(x)
 
 
 class Downsample(nn.Module):

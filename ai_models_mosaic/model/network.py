@@ -6,6 +6,7 @@ Source: specification of the network, sections 4 – 7 and 9.
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -122,7 +123,8 @@ class MosaicNetwork(nn.Module):
         state, progress
             As in `forward`.
         """
-        return self.encoder_stages[0].attend(self.interp_to_hp(self.preprocess(self._features(state, progress))))
+        x = self.interp_to_hp(self.preprocess(self._features(state, progress)))
+        return cast(BlockStack, self.encoder_stages[0]).attend(x)
 
     def prepare(self, dtype: torch.dtype = torch.float32) -> None:
         """Make ready for steps without gradients, on the device of the weights: what never changes is done once.

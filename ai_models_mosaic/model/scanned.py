@@ -37,6 +37,7 @@ class Product(nn.Module):
 
     def __init__(self, weight: Tensor, dtype: torch.dtype) -> None:
         super().__init__()
+        self.out_features = weight.shape[0]
         self.register_buffer("weight", weight.detach().to(dtype).t().contiguous())
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,6 +68,10 @@ class ScannedAttention(nn.Module):
         gates = to_gates(x).float().unflatten(-1, (-1, 3)).softmax(dim=-1).transpose(1, 2)
         out = self._branches(self.q_rope(query), self.k_rope(key), value, gates)
         return to_o(out.transpose(1, 2).flatten(2))
+
+    def added_to(self, x: Tensor, norm: RMSNorm) -> Tensor:
+        """As `Attention.added_to`, in one go."""
+        return x + self(norm(x))
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
