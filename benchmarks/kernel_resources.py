@@ -129,8 +129,8 @@ def main() -> int:
     print("|---|---|---|---|---|---|---|---|---|")
     for one in found:
         print(
-            f"| sm_{one.capability} | {one.stage} | {one.branch} | {one.precision} | {one.rows} × {one.keys} | {one.warps} "
-            f"| {one.registers} | {one.shared_bytes / 1024:.0f} KiB | {one.spilled_bytes} B |"
+            f"| sm_{one.capability} | {one.stage} | {one.branch} | {one.precision} | {one.rows} × {one.keys} "
+            f"| {one.warps} | {one.registers} | {one.shared_bytes / 1024:.0f} KiB | {one.spilled_bytes} B |"
         )
     if options.json is not None:
         options.json.write_text(json.dumps([asdict(one) for one in found], indent=1) + "\n")

@@ -8,7 +8,7 @@ from recorder import Recorder
 
 from ai_models_mosaic.model import attention
 from ai_models_mosaic.model.attention import (
-    BACKENDS,
+    PORTABLE,
     BlockLayout,
     block_sparse_attention,
     plain_attention,
@@ -20,7 +20,7 @@ BATCH, HEADS, KEY_HEADS, PIXELS, WIDTH = 2, 6, 2, 48, 8
 LAYOUT = BlockLayout(local=16, sparse=4, selected=5)
 LOCAL, COMPRESSED, SELECTED = range(3)
 
-each_backend = pytest.mark.parametrize("backend", sorted(BACKENDS))
+each_backend = pytest.mark.parametrize("backend", PORTABLE)
 
 
 def randn(*shape, seed=0):
@@ -131,7 +131,7 @@ def test_all_head_ratios_and_layouts_equal_the_dense_form_in_every_backend(heads
     query, key, value = (randn(1, n, PIXELS, 4, seed=n + i) for i, n in enumerate((query_heads, key_heads, key_heads)))
     gates = randn(1, query_heads, PIXELS, 3, seed=9).softmax(dim=-1)
     expected = (gates.movedim(-1, 0)[..., None] * dense_branches(query, key, value, layout)).sum(dim=0)
-    for backend in BACKENDS:
+    for backend in PORTABLE:
         found = block_sparse_attention(query, key, value, gates, layout, backend)
         torch.testing.assert_close(found.double(), expected, rtol=0, atol=2e-6)
 

@@ -132,7 +132,7 @@ def test_every_documented_option_is_accepted_and_changes_what_it_should_and_no_m
 )
 def test_every_documented_choice_is_accepted(option, choice):
     needed = ["--onnx-model", "m.onnx"] if choice == "onnx" else []
-    assert getattr(parse_options([option, choice, *needed]), option.removeprefix("--")) == choice
+    assert getattr(parse_options([option, choice, *needed]), option.removeprefix("--").replace("-", "_")) == choice
 
 
 def test_help_names_the_default_of_every_option_that_has_one():

@@ -141,21 +141,25 @@ def try_backend(name: str, architecture: Architecture, device: torch.device, dty
         raise UnfitBackendError(
             "attention backend triton: expected the package triton, which PyTorch for CUDA brings; found none"
         )
-    found = 0.0
-    for shape in shapes(architecture):
-        try:
-            found = max(found, difference(name, shape, device, dtype))
-        except Exception as error:
-            # Compilers fail in as many ways as there are of them, and none must end a run that could go on.
-            said = next(iter(str(error).strip().splitlines()), "")
-            raise UnfitBackendError(
-                f"attention backend {name} does not run on {device.type} in {_name(dtype)}: {type(error).__name__}: {said}"
-            ) from error
+    return max(_tried(name, shape, device, dtype) for shape in shapes(architecture))
+
+
+def _tried(name: str, shape: Shape, device: torch.device, dtype: torch.dtype) -> float:
+    """`difference`, where it is one to be content with."""
+    on = f"on {device.type} in {str(dtype).removeprefix('torch.')}"
+    try:
+        found = difference(name, shape, device, dtype)
+    except Exception as error:
+        # Compilers fail in as many ways as there are of them, and none must end a run that could go on.
+        said = next(iter(str(error).strip().splitlines()), "")
+        raise UnfitBackendError(
+            f"attention backend {name} does not run {on}: {type(error).__name__}: {said}"
+        ) from error
     # Not <= is also true of NaN.
     if not found <= AGREEMENT[dtype]:
         raise UnfitBackendError(
-            f"attention backend {name} is wrong on {device.type} in {_name(dtype)}: expected to differ from the "
-            f"reference by at most {AGREEMENT[dtype]:.0e}, got {found:.1e}"
+            f"attention backend {name} is wrong {on}: expected to differ from the reference by at most "
+            f"{AGREEMENT[dtype]:.0e}, got {found:.1e}"
         )
     return found
 
@@ -190,10 +194,6 @@ def difference(name: str, shape: Shape, device: torch.device, dtype: torch.dtype
             found = block_sparse_attention(query, key, value, gates, layout, name)
     worst = (found.float() - expected).abs().max()
     return float(worst)
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 NAMES = (AUTO, *BACKENDS)

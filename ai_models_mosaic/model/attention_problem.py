@@ -77,7 +77,7 @@ DenseAttention = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def grouped(query: Tensor, ratio: int, size: int) -> Tensor:
-    """The queries of a group and a run under one another, as they share keys: ``(batch · key/value head · run, ratio · size, d)``.
+    """The queries that share keys under one another: ``(batch · key/value head · run, ratio · size, d)``.
 
     Parameters
     ----------
