@@ -149,6 +149,12 @@ class MosaicNetwork(nn.Module):
             if isinstance(module, Attention):
                 module.join()
 
+    def close_selected(self) -> None:
+        """Shut the gate of the selected branch in every block: an ablation."""
+        for module in self.modules():
+            if isinstance(module, Attention):
+                module.without_selected = True
+
     def use_backend(self, name: str) -> None:
         """Compute the attention of every block with one of `attention.BACKENDS`.
 
