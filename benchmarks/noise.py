@@ -19,6 +19,7 @@ from ai_models_mosaic.assets import locate
 from ai_models_mosaic.engines import Engine
 from ai_models_mosaic.engines.torch import load_engine
 from ai_models_mosaic.inputs import read_initial_state
+from ai_models_mosaic.integrity import digest_of
 from ai_models_mosaic.rollout import Ensemble, forecast
 from ai_models_mosaic.state import InitialState
 from ai_models_mosaic.variants import VARIANTS
@@ -79,7 +80,8 @@ def main() -> None:
     assets = locate(variant, known.assets, known.checkpoint)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     engine = load_engine(variant, assets, device, "float32")
-    print(f"{variant.name}, {assets.checkpoint}, +{known.steps * variant.step_hours} h, {engine.description}")
+    weights = f"{assets.checkpoint.name} of SHA-256 {digest_of(assets.checkpoint)[:12]}…"
+    print(f"{variant.name}, {weights}, +{known.steps * variant.step_hours} h, {engine.description}")
     measure(engine, initial, variant.step_hours, known.steps, known.members, known.factors)
 
 
