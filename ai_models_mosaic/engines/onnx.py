@@ -289,6 +289,8 @@ def _open(path: Path, provider: str, options: dict[str, str], threads: int | Non
     settings.use_deterministic_compute = deterministic
     # What a step needs at its peak is not kept until the next by an arena that doubles.
     settings.enable_cpu_mem_arena = False
+    # A buffer that is planned for a later value is kept until then: that doubled the memory of a step.
+    settings.enable_mem_reuse = False
     if threads is not None:
         settings.intra_op_num_threads = threads
     providers = [(provider, options)] if provider == CPU else [(provider, options), (CPU, {})]
