@@ -15,6 +15,7 @@ from ..variants import STATIC_FEATURES, Architecture
 from .attention import BACKENDS, DEFAULT_BACKEND
 from .layers import (
     Attention,
+    Block,
     BlockStack,
     CrossGridAttention,
     Downsample,
@@ -148,6 +149,13 @@ class MosaicNetwork(nn.Module):
         for module in self.modules():
             if isinstance(module, Attention):
                 module.join()
+
+    def compile_blocks(self) -> None:
+        """Have the blocks compiled when they are first called; PyTorch keeps what it made on disk."""
+        for module in self.modules():
+            if isinstance(module, Block):
+                # Shapes never change within a run, and code for all of them would be slower.
+                module.compile(dynamic=False)
 
     def use_backend(self, name: str) -> None:
         """Compute the attention of every block with one of `attention.BACKENDS`.
