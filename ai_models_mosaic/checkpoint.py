@@ -195,6 +195,8 @@ def build_network(
     except LookupError as error:
         raise CheckpointError(f"{checkpoint.path} carries no static fields, and none were found: {error}") from error
     network.load_state_dict(state, assign=True)
+    if json.loads(checkpoint.metadata.get("recipe", "{}")).get("without_selected"):
+        network.close_selected()
     return network.eval().requires_grad_(False)
 
 

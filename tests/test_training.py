@@ -16,16 +16,17 @@ import torch
 import worlds
 from worlds import GRID, START, TOY
 
-from ai_models_mosaic.checkpoint import Statistics, read_checkpoint
+from ai_models_mosaic.checkpoint import Statistics, build_network, read_checkpoint
 from ai_models_mosaic.engines.torch import TorchEngine
 from ai_models_mosaic.errors import OptionError
+from ai_models_mosaic.model.layers import branch_gates
 from ai_models_mosaic.rollout import Ensemble, forecast, member_noise
 from ai_models_mosaic.state import InitialState
 from ai_models_mosaic.training import statistics as archive_statistics
 from ai_models_mosaic.training.archive import Archive, Sample
 from ai_models_mosaic.training.processes import Processes
 from ai_models_mosaic.training.recipe import Phase, recipe_of
-from ai_models_mosaic.training.run import Place, train
+from ai_models_mosaic.training.run import Place, export, train
 from ai_models_mosaic.training.sampling import sample_at, training_noise
 from ai_models_mosaic.training.trainer import RollOut, Trainer, learning_rate, make_network
 from ai_models_mosaic.variants import VARIANTS
@@ -447,9 +448,18 @@ def test_quiet_blocks_stay_quiet_through_training(data):
     assert len(silent) == 2
 
 
-def test_a_closed_branch_has_no_part_in_the_output(data):
+def test_a_closed_branch_has_no_part_in_the_output(data, tmp_path):
+    """Neither in training nor in the plugin, whose network hears of it from the checkpoint."""
     made = trainer(data, without_selected=True)
-    block = made.network.encoder_stages[0].blocks[0].attention
-    gates = block.to_strategy_combine_mlp(torch.randn(1, 4, 16)).float().unflatten(-1, (-1, 3)).softmax(dim=-1)
-    assert gates[..., 2].max() == 0.0
-    torch.testing.assert_close(gates.sum(dim=-1), torch.ones_like(gates[..., 0]))
+    opened = trainer(data)
+    inputs = torch.randn(1, 2, *GRID.shape, 82), torch.zeros(2), torch.zeros(1, 4)
+    with torch.no_grad():
+        shut, free = made.network(*inputs), opened.network(*inputs)
+        assert not torch.equal(shut, free)
+        for block in (made.network.encoder_stages[0].blocks[0], made.network.bottleneck.blocks[0]):
+            gates = branch_gates(torch.randn(1, 4, 12), without_selected=block.attention.without_selected)
+            assert gates[..., 2].max() == 0.0
+            torch.testing.assert_close(gates.sum(dim=-1), torch.ones_like(gates[..., 0]))
+        path = export(made, tmp_path / "checkpoint.safetensors")
+        network = build_network(TOY.architecture, read_checkpoint(path))
+        torch.testing.assert_close(network(*inputs), shut)

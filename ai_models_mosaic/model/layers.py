@@ -128,6 +128,22 @@ class RotaryTable(nn.Module):
         return torch.view_as_real(torch.view_as_complex(pairs) * turn).flatten(-3).to(x.dtype)
 
 
+def branch_gates(mixed: Tensor, *, without_selected: bool) -> Tensor:
+    """Weights of the branches local, compressed, selected ``(batch, pixel, head, 3)`` (section 8).
+
+    Parameters
+    ----------
+    mixed : Tensor (batch, pixel, head · 3)
+        What `Attention.to_strategy_combine_mlp` gives.
+    without_selected : bool
+        The third has none: an ablation.
+    """
+    by_branch = mixed.float().unflatten(-1, (-1, 3))
+    if without_selected:
+        return functional.pad(by_branch[..., :2].softmax(dim=-1), (0, 1))
+    return by_branch.softmax(dim=-1)
+
+
 class Attention(nn.Module):
     """Gated block-sparse attention with rotary positions (section 8).
 
@@ -150,6 +166,7 @@ class Attention(nn.Module):
         self.head_width = stage.head_width
         self.layout = BlockLayout(stage.local_block, stage.sparse_block, stage.selected_blocks)
         self.backend = DEFAULT_BACKEND
+        self.without_selected = False
         self.joined: Tensor | None = None
 
     def join(self) -> None:
@@ -162,7 +179,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Attend within ``(batch, pixel, width)``, already normed."""
         query, key, value = (self._heads(project(x)) for project in (self.to_q, self.to_k, self.to_v))
-        gates = self.to_strategy_combine_mlp(x).float().unflatten(-1, (-1, 3)).softmax(dim=-1).transpose(1, 2)
+        gates = branch_gates(self.to_strategy_combine_mlp(x), without_selected=self.without_selected).transpose(1, 2)
         out = block_sparse_attention(self.q_rope(query), self.k_rope(key), value, gates, self.layout, self.backend)
         return self.to_o(out.transpose(1, 2).flatten(2))
 
@@ -186,7 +203,7 @@ class Attention(nn.Module):
             query, key, value, mixed = mapped.split(widths, dim=-1)
             turned = self.q_rope.of_rows(query, part[1]), self.k_rope.of_rows(key, part[1])
             torch.cat([*turned, value], dim=-1, out=heads[part])
-            gates[part] = mixed.float().unflatten(-1, (-1, 3)).softmax(dim=-1)
+            gates[part] = branch_gates(mixed, without_selected=self.without_selected)
         query, key, value = (self._heads(each) for each in heads.split(widths[:3], dim=-1))
         return query, key, value, gates.transpose(1, 2)
 

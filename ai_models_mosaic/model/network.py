@@ -150,12 +150,24 @@ class MosaicNetwork(nn.Module):
             if isinstance(module, Attention):
                 module.join()
 
-    def compile_blocks(self) -> None:
-        """Have the blocks compiled when they are first called; PyTorch keeps what it made on disk."""
+    def compile_blocks(self, backend: str = "inductor") -> None:
+        """Have the blocks compiled when they are first called; PyTorch keeps what it made on disk.
+
+        Parameters
+        ----------
+        backend : str
+            Of ``torch.compile``.
+        """
         for module in self.modules():
             if isinstance(module, Block):
                 # Shapes never change within a run, and code for all of them would be slower.
-                module.compile(dynamic=False)
+                module.compile(dynamic=False, backend=backend)
+
+    def close_selected(self) -> None:
+        """Shut the gate of the selected branch in every block: an ablation."""
+        for module in self.modules():
+            if isinstance(module, Attention):
+                module.without_selected = True
 
     def use_backend(self, name: str) -> None:
         """Compute the attention of every block with one of `attention.BACKENDS`.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from . import attention
 from .attention import attention_of_slice, select_blocks
-from .layers import Attention, CrossGridAttention, RMSNorm
+from .layers import Attention, CrossGridAttention, RMSNorm, branch_gates
 from .network import IN_FLOAT32, MosaicNetwork
 
 GATHERED_AT_ONCE = 2**23
@@ -60,12 +60,13 @@ class ScannedAttention(nn.Module):
         self.q_rope, self.k_rope = source.q_rope, source.k_rope
         self.head_width = source.head_width
         self.layout = source.layout
+        self.without_selected = source.without_selected
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend within ``(batch, pixel, width)``, already normed."""
         to_q, to_k, to_v, to_gates, to_o = self.maps
         query, key, value = (self._heads(project(x)) for project in (to_q, to_k, to_v))
-        gates = to_gates(x).float().unflatten(-1, (-1, 3)).softmax(dim=-1).transpose(1, 2)
+        gates = branch_gates(to_gates(x), without_selected=self.without_selected).transpose(1, 2)
         out = self._branches(self.q_rope(query), self.k_rope(key), value, gates)
         return to_o(out.transpose(1, 2).flatten(2))
 

@@ -34,8 +34,6 @@ HALF = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.f
 BACKEND = "reference"
 """Attention backend of training; on the CPU the gradient of the fused kernels is the slower one in half precision."""
 
-CLOSED_GATE = -1e4
-
 
 @dataclass(frozen=True)
 class Batch:
@@ -124,16 +122,8 @@ def ablate(network: MosaicNetwork, recipe: Recipe) -> None:
         weight = network.get_parameter(f"{name}.weight")
         nn.init.zeros_(weight)
         weight.requires_grad_(False)
-    for name, module in network.named_modules():
-        if name.endswith("to_strategy_combine_mlp") and recipe.without_selected:
-            module.register_forward_hook(_close_selected)
-
-
-def _close_selected(module: nn.Module, inputs: tuple[Tensor, ...], gates: Tensor) -> Tensor:
-    """Gates with the third branch of every head shut."""
-    shut = torch.zeros(3, device=gates.device, dtype=gates.dtype)
-    shut[2] = CLOSED_GATE
-    return gates + shut.repeat(gates.shape[-1] // 3)
+    if recipe.without_selected:
+        network.close_selected()
 
 
 class RollOut(nn.Module):
