@@ -67,6 +67,8 @@ class Options:
         Log warnings only.
     cuda_graphs : bool
         Record the step on a GPU and replay it.
+    compiled : bool
+        Compile the blocks of the network.
     output : OutputOptions
         What is written, in which form, and where.
     """
@@ -93,6 +95,7 @@ class Options:
     progress_file: Path | None = None
     quiet: bool = False
     cuda_graphs: bool = False
+    compiled: bool = False
     output: OutputOptions = field(default_factory=OutputOptions)
 
 
@@ -147,6 +150,13 @@ def parser() -> argparse.ArgumentParser:
         "--cuda-graphs",
         action="store_true",
         help="on an NVIDIA GPU, record the step once and replay it; goes on without where that fails",
+    )
+    made.add_argument(
+        "--compile",
+        action="store_true",
+        dest="compiled",
+        help="compile the blocks of the network with torch.compile, which takes minutes the first time, and is kept on "
+        "disk; members are then equal to rounding only, with any number of them per batch",
     )
     made.add_argument(
         "--checkpoint",
@@ -314,6 +324,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
         progress_file=known.progress_file,
         quiet=known.quiet,
         cuda_graphs=known.cuda_graphs,
+        compiled=known.compiled,
         output=output_options(known),
     )
 
@@ -381,8 +392,9 @@ def _check_engine(known: argparse.Namespace) -> None:
                 "--checkpoint: the engine onnx takes its weights from --onnx-model; export that checkpoint, or give "
                 "--engine torch"
             )
-        if known.cuda_graphs:
-            raise OptionError("--cuda-graphs is for --engine torch, and the engine is onnx; leave it out")
+        for option, given in (("--cuda-graphs", known.cuda_graphs), ("--compile", known.compiled)):
+            if given:
+                raise OptionError(f"{option} is for --engine torch, and the engine is onnx; leave it out")
         if known.attention_backend != AUTO:
             raise OptionError("--attention-backend is for --engine torch, and the engine is onnx; leave one out")
         return

@@ -333,8 +333,16 @@ class MosaicModel(Model):  # type: ignore[misc]
         if precision == "auto":
             precision = "float16" if device.type == "cuda" else "float32"
         LOG.info("Loading the weights of %s", assets.checkpoint)
-        backend = self.options.attention_backend
-        return load_engine(self.variant, assets, device, precision, backend, graphs=self.options.cuda_graphs)
+        options = self.options
+        return load_engine(
+            self.variant,
+            assets,
+            device,
+            precision,
+            options.attention_backend,
+            graphs=options.cuda_graphs,
+            compiled=options.compiled,
+        )
 
     def _plan(self) -> OutputPlan:
         """What is written where."""

@@ -311,8 +311,10 @@ def _load_engine(card: Card, assets: Path | None) -> LoadedEngine:
     threads = re.search(r"\((\d+) threads\)", card.found["engine"])
     if threads:
         torch.set_num_threads(int(threads[1]))
-    backend = card.found.get("options", {}).get("attention_backend", "auto")
-    return load_engine(card.variant, located, choose_device(only_gpu=False), card.found["precision"], backend)
+    options = card.found.get("options", {})
+    backend, compiled = options.get("attention_backend", "auto"), options.get("compiled", False)
+    device, precision = choose_device(only_gpu=False), card.found["precision"]
+    return load_engine(card.variant, located, device, precision, backend, compiled=compiled)
 
 
 def _locate(card: Card, assets: Path | None) -> Assets:

@@ -217,15 +217,21 @@ def without_gradients(function, *arguments):
 
 
 @pytest.mark.parametrize(
-    ("batch", "rows", "at_once", "count"),
-    [(1, 48, 7, 7), (3, 48, 7, 21), (3, 48, 48, 3), (5, 48, 100, 3), (2, 5, 1, 10)],
+    ("device", "batch", "rows", "at_once", "count"),
+    [
+        ("cpu", 1, 48, 7, 7),
+        ("cpu", 3, 48, 7, 21),
+        ("cpu", 3, 48, 48, 3),
+        ("cpu", 5, 48, 100, 5),
+        ("meta", 5, 48, 100, 3),
+        ("meta", 2, 5, 0, 10),
+    ],
 )
-def test_slices_are_of_whole_members_or_of_rows_of_one_and_cover_everything_once(
-    monkeypatch, batch, rows, at_once, count
-):
+def test_slices_lie_in_one_piece_and_cover_everything_once(monkeypatch, device, batch, rows, at_once, count):
     monkeypatch.setattr(layers, "CACHED_AT_ONCE", at_once * 16)
+    monkeypatch.setattr(layers, "HELD_AT_ONCE", at_once * 16)
     seen = torch.zeros(batch, rows, 2)
-    parts = list(row_slices(batch, rows, 16, seen.device))
+    parts = list(row_slices(batch, rows, 16, torch.device(device)))
     for part in parts:
         assert seen[part].flatten(0, 1).data_ptr() == seen[part].data_ptr(), "a copy would not be written back"
         assert seen[part].shape[:2].numel() <= max(at_once, 1)

@@ -7,6 +7,7 @@ import parity
 import pytest
 import tiny
 import torch
+from torch._dynamo.utils import counters
 
 from ai_models_mosaic.checkpoint import build_network
 from ai_models_mosaic.model.attention import PORTABLE
@@ -405,3 +406,26 @@ def test_what_comes_before_the_noise_knows_none(network):
         assert seen == []
         network(state, progress, noise, started)
     assert seen == ["noise"]
+
+
+def test_compiled_blocks_give_the_same_numbers_in_one_graph_each(network):
+    inputs = tiny.inputs(members=2)
+    network.prepare()
+    expected = without_gradients(network, *inputs)
+    torch.compiler.reset()
+    # Traced by the compiler, and run as they are: making machine code of them takes a minute.
+    network.compile_blocks("eager")
+    counters.clear()
+    torch.testing.assert_close(without_gradients(network, *inputs), expected, rtol=0, atol=1e-5)
+    assert counters["graph_break"] == {}
+    assert counters["stats"]["unique_graphs"] >= 2, "one for either resolution"
+
+
+def test_steps_without_gradients_can_be_in_half_precision_by_autocast(network):
+    # As validation during training has them.
+    inputs = tiny.inputs(members=2)
+    expected = without_gradients(network, *inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = without_gradients(network, *inputs)
+    assert found.dtype == torch.float32
+    assert 1e-4 < (found - expected).abs().max() < 0.1

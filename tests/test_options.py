@@ -20,6 +20,7 @@ EXAMPLES = {
     "--seed": ("18446744073709551615", {"seed": 2**64 - 1}),
     "--members-per-batch": ("8", {"members_per_batch": 8}),
     "--cuda-graphs": (None, {"cuda_graphs": True}),
+    "--compile": (None, {"compiled": True}),
     "--precision": ("bfloat16", {"precision": "bfloat16"}),
     "--checkpoint": ("a/b.pt", {"checkpoint": Path("a/b.pt")}),
     "--input-grid": ("0.5", {"input_grid_deg": 0.5}),
@@ -90,6 +91,7 @@ DEFAULTS = {
     "progress_file": None,
     "quiet": False,
     "cuda_graphs": False,
+    "compiled": False,
     "output": OutputOptions(),
 }
 
@@ -311,7 +313,8 @@ def test_one_run_leaves_nothing_to_the_next():
     assert parse_options([]) == Options(**DEFAULTS)
 
 
-def test_cuda_graphs_are_for_pytorch():
-    assert refused("--engine", "onnx", "--onnx-model", "m.onnx", "--cuda-graphs") == (
-        "--cuda-graphs is for --engine torch, and the engine is onnx; leave it out"
+@pytest.mark.parametrize("option", ["--cuda-graphs", "--compile"])
+def test_what_pytorch_does_with_a_network_is_for_pytorch(option):
+    assert refused("--engine", "onnx", "--onnx-model", "m.onnx", option) == (
+        f"{option} is for --engine torch, and the engine is onnx; leave it out"
     )

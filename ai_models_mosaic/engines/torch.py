@@ -70,6 +70,7 @@ def load_engine(
     backend: str = AUTO,
     *,
     graphs: bool = False,
+    compiled: bool = False,
 ) -> TorchEngine:
     """The engine of a variant, with the weights mapped from their file.
 
@@ -87,6 +88,8 @@ def load_engine(
         A name in `attention_choice.NAMES`.
     graphs : bool
         Record the step as CUDA graphs, on a GPU.
+    compiled : bool
+        Compile the blocks at the first step.
 
     Raises
     ------
@@ -115,6 +118,7 @@ def load_engine(
         digest=digest,
         untrained=checkpoint.untrained,
         graphs=graphs,
+        compiled=compiled,
     )
 
 
@@ -167,6 +171,8 @@ class TorchEngine:
         The weights are random and say so.
     graphs : bool
         Record the step as CUDA graphs, on a GPU.
+    compiled : bool
+        Compile the blocks at the first step.
     """
 
     origin = None
@@ -182,9 +188,13 @@ class TorchEngine:
         digest: Callable[[], str] | None = None,
         untrained: bool = False,
         graphs: bool = False,
+        compiled: bool = False,
     ) -> None:
         self.network = network.to(device)
         self.network.prepare(PRECISIONS[precision])
+        self._compiled = compiled
+        if compiled:
+            self.network.compile_blocks()
         self.checkpoint = checkpoint
         self.untrained = untrained
         self.device = device
@@ -211,8 +221,9 @@ class TorchEngine:
         """Device, precision and attention backend, for people."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
         threads = f" ({torch.get_num_threads()} threads)" if self.device.type == "cpu" else ""
-        graphs = ", CUDA graphs" if self._graphs else ""
-        return f"{name}{threads}, {self.precision}, attention backend {self.network.backend}{graphs}"
+        more = ", CUDA graphs" if self._graphs else ""
+        more += ", compiled" if self._compiled else ""
+        return f"{name}{threads}, {self.precision}, attention backend {self.network.backend}{more}"
 
     @property
     def checkpoint_sha256(self) -> str | None:

@@ -54,7 +54,7 @@ class Linear(nn.Linear):
 
 
 def row_slices(batch: int, rows: int, widest: int, device: torch.device) -> Iterator[tuple[slice, slice]]:
-    """Slices of ``(batch, row, …)`` that lie in one piece: of some whole members, or of rows of one.
+    """Slices of ``(batch, row, …)`` that lie in one piece: of rows of one member, on a GPU also of whole members.
 
     Parameters
     ----------
@@ -65,9 +65,10 @@ def row_slices(batch: int, rows: int, widest: int, device: torch.device) -> Iter
     device : torch.device
         Where it is made.
     """
-    budget = CACHED_AT_ONCE if device.type == "cpu" else HELD_AT_ONCE
-    at_once = max(1, budget // widest)
-    members = max(1, at_once // rows)
+    on_cpu = device.type == "cpu"
+    at_once = max(1, (CACHED_AT_ONCE if on_cpu else HELD_AT_ONCE) // widest)
+    # On a CPU, a product has as many rows in a batch as alone, and so rounds in the same way.
+    members = 1 if on_cpu else max(1, at_once // rows)
     for member in range(0, batch, members):
         for row in range(0, rows, at_once):
             yield slice(member, member + members), slice(row, row + at_once)

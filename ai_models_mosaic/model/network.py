@@ -15,6 +15,7 @@ from ..variants import STATIC_FEATURES, Architecture
 from .attention import BACKENDS, DEFAULT_BACKEND
 from .layers import (
     Attention,
+    Block,
     BlockStack,
     CrossGridAttention,
     Downsample,
@@ -148,6 +149,19 @@ class MosaicNetwork(nn.Module):
         for module in self.modules():
             if isinstance(module, Attention):
                 module.join()
+
+    def compile_blocks(self, backend: str = "inductor") -> None:
+        """Have the blocks compiled when they are first called; PyTorch keeps what it made on disk.
+
+        Parameters
+        ----------
+        backend : str
+            Of ``torch.compile``.
+        """
+        for module in self.modules():
+            if isinstance(module, Block):
+                # Shapes never change within a run, and code for all of them would be slower.
+                module.compile(dynamic=False, backend=backend)
 
     def close_selected(self) -> None:
         """Shut the gate of the selected branch in every block: an ablation."""
