@@ -39,13 +39,19 @@ def linear(inputs: int, outputs: int) -> nn.Linear:
     return nn.Linear(inputs, outputs, bias=False)
 
 
-def of_members(layer: nn.Linear, x: Tensor) -> Tensor:
-    """A linear map of one row per member, ``(batch, inputs)``, whose results do not hang on their number.
+class MemberLinear(nn.Linear):
+    """A linear map without bias of one row per member, whose results do not hang on their number.
 
     A matrix product of one row is another routine than one of several, and rounds in another way: it was all that
     told members in a batch from members alone.
     """
-    return (x.float()[:, None, :] * layer.weight).sum(dim=-1)
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(batch, inputs)`` to ``(batch, outputs)``, in float32."""
+        return (x.float()[:, None, :] * self.weight).sum(dim=-1)
 
 
 def empty_buffer(module: nn.Module, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> None:
@@ -126,11 +132,11 @@ class FeedForward(nn.Module):
         super().__init__()
         self.w13 = linear(stage.width, 2 * stage.hidden_width)
         self.w2 = linear(stage.hidden_width, stage.width)
-        self.noise_bias = linear(noise_width, stage.hidden_width)
+        self.noise_bias = MemberLinear(noise_width, stage.hidden_width)
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
         """Map ``(batch, pixel, width)`` with z ``(batch, noise)``, the same at every pixel (section 7)."""
-        shift = of_members(self.noise_bias, noise)[:, None]
+        shift = self.noise_bias(noise)[:, None]
         if torch.is_grad_enabled():
             return self._part(x, shift)
         return torch.cat([self._part(tokens, shift) for tokens in x.split(TOKENS_AT_ONCE, dim=1)], dim=1)

@@ -17,11 +17,11 @@ from .layers import (
     BlockStack,
     CrossGridAttention,
     Downsample,
+    MemberLinear,
     RMSNorm,
     Upsample,
     empty_buffer,
     linear,
-    of_members,
 )
 
 LAST = "postprocess.3"
@@ -33,11 +33,11 @@ class NoiseGenerator(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.to_noise = linear(width, width)
+        self.to_noise = MemberLinear(width, width)
 
     def forward(self, noise: Tensor) -> Tensor:
         """ε ``(batch, noise)`` to z ``(batch, noise)``."""
-        return of_members(self.to_noise, noise)
+        return self.to_noise(noise)
 
 
 class MosaicNetwork(nn.Module):
