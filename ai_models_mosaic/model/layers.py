@@ -53,6 +53,18 @@ class Linear(nn.Linear):
         return functional.linear(x.to(self.weight.dtype), self.weight)
 
 
+class MemberLinear(Linear):
+    """A linear map without bias of one row per member, whose results do not hang on their number.
+
+    A matrix product of one row is another routine than one of several, and rounds in another way: it was all that
+    told members in a batch from members alone.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(batch, inputs)`` to ``(batch, outputs)``, in float32."""
+        return (x.float()[:, None, :] * self.weight).sum(dim=-1)
+
+
 def row_slices(batch: int, rows: int, widest: int, device: torch.device) -> Iterator[tuple[slice, slice]]:
     """Slices of ``(batch, row, …)`` that lie in one piece: of rows of one member, on a GPU also of whole members.
 
@@ -82,15 +94,6 @@ def by_row(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 def in_one_go() -> bool:
     """Whether whole tensors are to be computed: for gradients, and for graphs, which slices would swell."""
     return torch.is_grad_enabled() or torch.compiler.is_compiling()
-
-
-def of_members(layer: nn.Linear, x: Tensor) -> Tensor:
-    """A linear map of one row per member, ``(batch, inputs)``, whose results do not hang on their number.
-
-    A matrix product of one row is another routine than one of several, and rounds in another way: it was all that
-    told members in a batch from members alone.
-    """
-    return (x.float()[:, None, :] * layer.weight).sum(dim=-1)
 
 
 def empty_buffer(module: nn.Module, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> None:
@@ -229,11 +232,11 @@ class FeedForward(nn.Module):
         super().__init__()
         self.w13 = Linear(stage.width, 2 * stage.hidden_width)
         self.w2 = Linear(stage.hidden_width, stage.width)
-        self.noise_bias = Linear(noise_width, stage.hidden_width)
+        self.noise_bias = MemberLinear(noise_width, stage.hidden_width)
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
         """Map ``(batch, pixel, width)`` with z ``(batch, noise)``, the same at every pixel (section 7)."""
-        shift = of_members(self.noise_bias, noise)[:, None]
+        shift = self.noise_bias(noise)[:, None]
         if torch.is_grad_enabled():
             return self._part(x, shift)
         return torch.cat([self._part(tokens, shift) for tokens in x.split(TOKENS_AT_ONCE, dim=1)], dim=1)
@@ -244,7 +247,7 @@ class FeedForward(nn.Module):
 
     def add_to(self, x: Tensor, noise: Tensor, norm: RMSNorm) -> Tensor:
         """Add the map of the normed x to x itself, ``(batch, pixel, width)`` in float32."""
-        shift = of_members(self.noise_bias, noise)[:, None]
+        shift = self.noise_bias(noise)[:, None]
         for part in row_slices(x.shape[0], x.shape[1], self.w13.out_features, x.device):
             gate, value = by_row(lambda rows: self.w13(norm(rows)), x[part]).chunk(2, dim=-1)
             x[part] += by_row(self.w2, functional.silu(gate.add_(shift[part[0]]), inplace=True).mul_(value))

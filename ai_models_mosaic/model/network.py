@@ -20,10 +20,10 @@ from .layers import (
     CrossGridAttention,
     Downsample,
     Linear,
+    MemberLinear,
     RMSNorm,
     Upsample,
     empty_buffer,
-    of_members,
 )
 
 LAST = "postprocess.3"
@@ -38,11 +38,11 @@ class NoiseGenerator(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.to_noise = Linear(width, width)
+        self.to_noise = MemberLinear(width, width)
 
     def forward(self, noise: Tensor) -> Tensor:
         """ε ``(batch, noise)`` to z ``(batch, noise)``."""
-        return of_members(self.to_noise, noise)
+        return self.to_noise(noise)
 
 
 class MosaicNetwork(nn.Module):
