@@ -244,13 +244,17 @@ class Samples:
 
 def watch_parts(parts: Parts, samples: Samples) -> None:
     """Count what runs by part, and sample the rate of products after every block."""
-    from ai_models_mosaic.model import layers, network
+    from ai_models_mosaic.model import attention, attention_problem, layers, network
 
     parts.watch(layers.Linear, "forward", "linear maps")
     parts.watch(layers.RMSNorm, "forward", "norms")
     parts.watch(layers.Attention, "_projected", "queries, keys, values, gates")
     parts.watch(layers.RotaryTable, "of_rows", "rotation")
-    parts.watch(layers, "block_sparse_attention", "attention branches")
+    parts.watch(layers, "block_sparse_attention", "gated sum of the branches")
+    parts.watch(attention, "select_blocks", "choice of blocks")
+    parts.watch(attention_problem, "local_branch", "local branch")
+    parts.watch(attention_problem, "compressed_branch", "compressed branch")
+    parts.watch(attention, "_selected", "selected branch")
     parts.watch(layers.Attention, "added_to", "residual of the attention")
     parts.watch(layers.FeedForward, "add_to", "gates and residual of the feed-forward")
     parts.watch(layers.CrossGridAttention, "forward", "interpolation")
