@@ -10,6 +10,7 @@ import argparse
 import json
 import statistics
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -115,14 +116,25 @@ def seconds(what: Any, repeats: int) -> float:
     return statistics.median(taken)
 
 
-def member_step(engine: TorchEngine, variant: Variant, members: int, repeats: int) -> dict[str, float]:
+def engine_of(variant: Variant, network: MosaicNetwork, precision: str, *, graphs: bool) -> TorchEngine:
+    """An engine on the GPU for states that are normalised already."""
+    channels = variant.architecture.channels
+    unit = Statistics(np.zeros(channels), np.ones(channels))
+    return TorchEngine(network, unit, torch.device("cuda"), precision, graphs=graphs)
+
+
+def member_step(engine: TorchEngine, variant: Variant, members: int, repeats: int) -> dict[str, Any]:
     """Time per member of a step of a batch, from and to arrays of the host, and memory."""
     architecture, generator = variant.architecture, np.random.default_rng(0)
     shape = (members, architecture.history, *architecture.grid.shape, architecture.channels)
     history = generator.normal(size=shape).astype(np.float32)
     noise = generator.normal(size=(members, architecture.noise_width)).astype(np.float32)
+    torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    taken = seconds(lambda: engine.step(history, (0.25, 0.5), noise), repeats) / members
+    try:
+        taken = seconds(lambda: engine.step(history, (0.25, 0.5), noise), repeats) / members
+    except Exception as error:  # whatever a backend does that this device or precision is not for
+        return {"failed": (str(error).strip().splitlines() or [type(error).__name__])[0][:80]}
     measured = torch.cuda.max_memory_allocated()
     return {"seconds": taken, "measured GB": measured / 1e9, "estimated GB": engine.memory_bytes(members) / 1e9}
 
@@ -136,31 +148,34 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     )
     print("|---|---|---|---|---|---|---|---|---|")
     rates = {name: gemm_rate(getattr(torch, name), device, options.repeats) for name in options.precision}
-    for name in options.variant:
+    for name, precision in product(options.variant, options.precision):
+        # An engine rounds the weights of its network for good.
         variant, network = VARIANTS[name], network_of(VARIANTS[name], options.checkpoint)
-        channels = variant.architecture.channels
-        statistics_of_one = Statistics(np.zeros(channels), np.ones(channels))
         total = flops.step_flops(variant.architecture).total
-        for backend in options.backend:
+        for backend, graphs in product(options.backend, (False, True) if options.graphs else (False,)):
             network.use_backend(backend)
-            for precision in options.precision:
-                for graphs in (False, True) if options.graphs else (False,):
-                    engine = TorchEngine(network, statistics_of_one, device, precision, graphs=graphs)
-                    for members in options.members:
-                        row = {"variant": name, "backend": backend, "precision": precision, "graphs": graphs}
-                        row |= {"members": members, **member_step(engine, variant, members, options.repeats)}
-                        row["share"] = total / row["seconds"] / rates[precision]
-                        rows.append(row)
-                        print(
-                            f"| {name} | {backend} | {precision} | {'on' if graphs else 'off'} | {members} | "
-                            f"{row['seconds']:.4f} | {row['share']:.0%} | {row['measured GB']:.1f} GB | "
-                            f"{row['estimated GB']:.1f} GB |",
-                            flush=True,
-                        )
+            engine = engine_of(variant, network, precision, graphs=graphs)
+            for members in options.members:
+                row = {"variant": name, "backend": backend, "precision": precision, "graphs": graphs}
+                row |= {"members": members, **member_step(engine, variant, members, options.repeats)}
+                if "seconds" in row:
+                    row["share"] = total / row["seconds"] / rates[precision]
+                rows.append(row)
+                print_row(row)
     print("\n" + "; ".join(f"GEMM rate in {name}: {rate / 1e12:.0f} TFLOP/s" for name, rate in rates.items()))
     for name, published in PUBLISHED_SECONDS.items():
         print(f"published for {name} on an H100: {published} s per member-step (float16)")
     return rows
+
+
+def print_row(row: dict[str, Any]) -> None:
+    """One row of the table; the reason where there is no time."""
+    head = f"| {row['variant']} | {row['backend']} | {row['precision']} | {'on' if row['graphs'] else 'off'} |"
+    if "failed" in row:
+        print(f"{head} {row['members']} | {row['failed']} | | | |", flush=True)
+        return
+    memory = f"{row['measured GB']:.1f} GB | {row['estimated GB']:.1f} GB"
+    print(f"{head} {row['members']} | {row['seconds']:.4f} | {row['share']:.0%} | {memory} |", flush=True)
 
 
 def main() -> None:

@@ -130,6 +130,8 @@ def test_powers_of_two_are_rounded_up(number, power):
 # FlexAttention, compiled for this machine.
 
 
+# The compiler's own.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*")
 @pytest.mark.parametrize(
     ("groups", "pixels", "width", "layout", "dtype", "batch"),
     [

@@ -11,6 +11,7 @@ from ai_models_mosaic.model.layers import (
     CrossGridAttention,
     Downsample,
     FeedForward,
+    MemberLinear,
     RMSNorm,
     RotaryTable,
     Upsample,
@@ -421,3 +422,12 @@ def test_scores_of_an_interpolation_stay_in_float32_under_autocast(interpolation
         found = interpolation(x)
     # One rounding of the values and one of the result, 2^-9 each, of numbers up to 4.
     torch.testing.assert_close(found.double(), plain_interpolation(interpolation, x), rtol=2**-7, atol=2**-7)
+
+
+def test_rows_of_members_are_mapped_the_same_to_the_bit_however_many_there_are():
+    layer, rows = MemberLinear(32, 96), torch.randn(7, 32, generator=torch.Generator().manual_seed(3))
+    together = layer(rows)
+    torch.testing.assert_close(together, rows @ layer.weight.T, rtol=0, atol=1e-5)
+    for row in range(7):
+        assert torch.equal(layer(rows[row : row + 1]), together[row : row + 1])
+    assert list(layer.state_dict()) == ["weight"]

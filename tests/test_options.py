@@ -244,6 +244,10 @@ def test_a_value_that_makes_no_sense_is_refused(arguments, message):
             "--checkpoint: the engine onnx takes its weights from --onnx-model; export that checkpoint, or give "
             "--engine torch",
         ),
+        (
+            "--engine onnx --onnx-model a.onnx --attention-backend sdpa",
+            "--attention-backend is for --engine torch, and the engine is onnx; leave one out",
+        ),
         ("--onnx-model a.onnx", "--onnx-model is for --engine onnx, and the engine is torch; give both"),
         ("--onnx-provider CPU", "--onnx-provider is for --engine onnx, and the engine is torch; give both"),
     ],

@@ -15,6 +15,7 @@ from ai_models_mosaic.checkpoint import Statistics, build_network, read_checkpoi
 from ai_models_mosaic.engines.torch import CPU_FACTOR, TorchEngine, choose_device, load_engine
 from ai_models_mosaic.errors import CheckpointError, OptionError
 from ai_models_mosaic.integrity import sha256
+from ai_models_mosaic.model import attention_choice
 from ai_models_mosaic.variants import MINI
 
 CPU = torch.device("cpu")
@@ -215,6 +216,24 @@ def test_an_engine_describes_itself():
     assert (made.checkpoint, made.untrained) == (None, False)
     network.use_backend("reference")
     assert made.description.endswith(", attention backend reference")
+
+
+def test_an_engine_runs_with_the_backend_that_was_asked_for_or_else_with_the_best():
+    assets = locate(MINI, Path())
+    assert load_engine(MINI, assets, CPU, "float32").description.endswith(", attention backend sdpa")
+    made = load_engine(MINI, assets, CPU, "float32", "reference")
+    assert made.description.endswith(", attention backend reference")
+
+
+def test_an_unfit_backend_is_refused_before_the_weights_are_read(monkeypatch):
+    # Neither compiled nor interpreted, the kernel cannot run on a CPU.
+    monkeypatch.setattr(attention_choice, "find_spec", lambda name: None)
+    with pytest.raises(
+        OptionError,
+        match=r"^--attention-backend: attention backend triton: expected the package triton, which PyTorch for CUDA brings; "
+        r"found none; give auto or sdpa, or leave the option out$",
+    ):
+        load_engine(MINI, Assets(Path("absent"), None, None, Path()), CPU, "float32", "triton")
 
 
 def test_memory_counts_shared_tables_once_and_grows_by_the_member(engine):

@@ -29,8 +29,8 @@ PREFERRED = ("CUDAExecutionProvider", "ROCMExecutionProvider", "MIGraphXExecutio
 DEVICE_OF_PROVIDER = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "cuda"}
 """Where arrays are bound; all other providers take and give those of the CPU."""
 
-ACTIVATION_COPIES = 20
-"""Fields of the finest stage alive at the peak of a step, per member, as in the torch engine."""
+ACTIVATION_COPIES = 45
+"""Fields of the finest stage that a step takes at its peak, per member; measured on the full size, on the CPU."""
 
 INSTALL = "pip install 'ai-models-mosaic[onnx]' (or onnxruntime-gpu in place of onnxruntime, for NVIDIA GPUs)"
 
@@ -298,6 +298,8 @@ def _open(path: Path, provider: str, options: dict[str, str], threads: int | Non
     settings.use_deterministic_compute = deterministic
     # What a step needs at its peak is not kept until the next by an arena that doubles.
     settings.enable_cpu_mem_arena = False
+    # A buffer that is planned for a later value is kept until then: that doubled the memory of a step.
+    settings.enable_mem_reuse = False
     if threads is not None:
         settings.intra_op_num_threads = threads
     providers = [(provider, options)] if provider == CPU else [(provider, options), (CPU, {})]

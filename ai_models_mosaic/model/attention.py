@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from .attention_flex import flex_attention
-from .attention_problem import Backend, BlockLayout, DenseAttention, Problem, gated_sum, grouped, runs, ungrouped
+from .attention_problem import Backend, DenseAttention, Problem, gated_sum, grouped, runs, ungrouped
+from .attention_problem import BlockLayout as BlockLayout
 from .attention_triton import triton_attention
 
 SCORES_AT_ONCE = 2**24

@@ -9,7 +9,8 @@ from importlib.util import find_spec
 import torch
 
 from ..variants import Architecture
-from .attention import BACKENDS, BlockLayout, block_sparse_attention
+from .attention import BACKENDS, block_sparse_attention
+from .attention_problem import BlockLayout
 
 LOG = logging.getLogger(__name__)
 

@@ -50,6 +50,9 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(…, input)`` to ``(…, output)``."""
+        # Autocast, in training, rounds both, and what it gave is rounded already.
+        if torch.is_autocast_enabled(x.device.type):
+            return functional.linear(x, self.weight)
         return functional.linear(x.to(self.weight.dtype), self.weight)
 
 
