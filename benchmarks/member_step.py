@@ -20,6 +20,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from itertools import product
 from pathlib import Path
@@ -104,21 +105,34 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--warm-up", type=int, default=0, metavar="STEPS")
     parser.add_argument("--json", type=Path, metavar="FILE", help="raw figures")
+    parser.add_argument("--shallow", action="store_true", help="one block per resolution: for a busy machine")
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         options.one.write_text(json.dumps(measure(options)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        if options.checkpoint is None and not VARIANTS[options.variant].bundled:
-            options.checkpoint = random_checkpoint(VARIANTS[options.variant], Path(folder))
+        variant = variant_of(options)
+        if options.shallow or (options.checkpoint is None and not variant.bundled):
+            options.checkpoint = random_checkpoint(variant, Path(folder))
         found = [
             measured_apart(options, Path(folder) / "one.json", *case)
             for case in product(options.backend, options.precision, options.members)
         ]
     if options.json:
         options.json.write_text(json.dumps(found, indent=1))
-    show(options.variant, found)
+    show(options.variant + ", one block per resolution" * options.shallow, found)
+
+
+def variant_of(options: argparse.Namespace) -> Variant:
+    """The variant, or with one block per resolution, all of them on the way down."""
+    variant = VARIANTS[options.variant]
+    if not options.shallow:
+        return variant
+    architecture = variant.architecture
+    stages = tuple(replace(stage, encoder_depth=1, decoder_depth=0) for stage in architecture.stages)
+    bottleneck = replace(architecture.bottleneck, encoder_depth=1)
+    return replace(variant, architecture=replace(architecture, stages=stages, bottleneck=bottleneck))
 
 
 def random_checkpoint(variant: Variant, folder: Path) -> Path:
@@ -138,7 +152,7 @@ def measured_apart(options: argparse.Namespace, path: Path, backend: str, precis
     """`measure` in a process of its own, whose peak memory is that of this case alone."""
     command = [sys.executable, __file__, "--one", str(path), "--variant", options.variant, "--backend", backend]
     command += ["--precision", precision, "--members", str(members), "--repeats", str(options.repeats)]
-    command += ["--warm-up", str(options.warm_up)]
+    command += ["--warm-up", str(options.warm_up), *["--shallow"] * options.shallow]
     for name in ("checkpoint", "threads"):
         if getattr(options, name) is not None:
             command += [f"--{name}", str(getattr(options, name))]
@@ -155,7 +169,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     from ai_models_mosaic.checkpoint import read_checkpoint
 
     variant, backend, precision, members = (
-        VARIANTS[options.variant],
+        variant_of(options),
         options.backend[0],
         options.precision[0],
         options.members[0],
@@ -192,6 +206,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     total = sum(seconds for seconds in parts.seconds.values())
     return {
         "variant": variant.name,
+        "shallow": options.shallow,
         "backend": backend,
         "precision": precision,
         "members": members,
@@ -244,13 +259,17 @@ class Samples:
 
 def watch_parts(parts: Parts, samples: Samples) -> None:
     """Count what runs by part, and sample the rate of products after every block."""
-    from ai_models_mosaic.model import layers, network
+    from ai_models_mosaic.model import attention, attention_problem, layers, network
 
     parts.watch(layers.Linear, "forward", "linear maps")
     parts.watch(layers.RMSNorm, "forward", "norms")
     parts.watch(layers.Attention, "_projected", "queries, keys, values, gates")
     parts.watch(layers.RotaryTable, "of_rows", "rotation")
-    parts.watch(layers, "block_sparse_attention", "attention branches")
+    parts.watch(layers, "block_sparse_attention", "gated sum of the branches")
+    parts.watch(attention, "select_blocks", "choice of blocks")
+    parts.watch(attention_problem, "local_branch", "local branch")
+    parts.watch(attention_problem, "compressed_branch", "compressed branch")
+    parts.watch(attention, "_selected", "selected branch")
     parts.watch(layers.Attention, "added_to", "residual of the attention")
     parts.watch(layers.FeedForward, "add_to", "gates and residual of the feed-forward")
     parts.watch(layers.CrossGridAttention, "forward", "interpolation")

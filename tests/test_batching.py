@@ -156,11 +156,11 @@ def filling_up(network, room):
     engine = TorchEngine(network, STATISTICS, torch.device("cpu"))
     forward, tried = engine.network.forward, []
 
-    def limited(state, progress, noise):
+    def limited(state, progress, noise, started):
         tried.append(len(state))
         if len(state) > room:
             raise FULL("CUDA out of memory.")
-        return forward(state, progress, noise)
+        return forward(state, progress, noise, started)
 
     return engine, limited, tried
 

@@ -188,6 +188,9 @@ def main(words: list[str] | None = None) -> int:
     try:
         with connected(launch) as ranks, watch.listening():
             what = job(known.members, known.steps, known.per_batch)
+            if known.how == "fault" and known.rank == launch.rank:
+                engine = ToyEngine()
+                Fault(known.calls).install()
             toy_run(known.path, what, resume=known.resume, engine=engine, ranks=ranks, watch=watch)
     except MosaicError as error:
         print(f"rank {launch.rank}: {error}", file=sys.stderr)

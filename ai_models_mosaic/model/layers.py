@@ -56,6 +56,18 @@ class Linear(nn.Linear):
         return functional.linear(x.to(self.weight.dtype), self.weight)
 
 
+class MemberLinear(Linear):
+    """A linear map without bias of one row per member, whose results do not hang on their number.
+
+    A matrix product of one row is another routine than one of several, and rounds in another way: it was all that
+    told members in a batch from members alone.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(batch, inputs)`` to ``(batch, outputs)``, in float32."""
+        return (x.float()[:, None, :] * self.weight).sum(dim=-1)
+
+
 def row_slices(batch: int, rows: int, widest: int, device: torch.device) -> Iterator[tuple[slice, slice]]:
     """Slices of ``(batch, row, …)`` that lie in one piece: of rows of one member, on a GPU also of whole members.
 
@@ -85,21 +97,6 @@ def by_row(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 def in_one_go() -> bool:
     """Whether whole tensors are to be computed: for gradients, and for graphs, which slices would swell."""
     return torch.is_grad_enabled() or torch.compiler.is_compiling()
-
-
-class MemberLinear(nn.Linear):
-    """A linear map without bias of one row per member, whose results do not hang on their number.
-
-    A matrix product of one row is another routine than one of several, and rounds in another way: it was all that
-    told members in a batch from members alone.
-    """
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(inputs, outputs, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``(batch, inputs)`` to ``(batch, outputs)``, in float32."""
-        return (x.float()[:, None, :] * self.weight).sum(dim=-1)
 
 
 def empty_buffer(module: nn.Module, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> None:

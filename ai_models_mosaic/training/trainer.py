@@ -31,6 +31,9 @@ from .statistics import ArchiveStatistics
 
 HALF = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+SHAPES_COMPILED = 64
+"""Shapes that blocks are compiled for at most."""
+
 BACKEND = "reference"
 """Attention backend of training; on the CPU the gradient of the fused kernels is the slower one in half precision."""
 
@@ -107,6 +110,16 @@ def make_network(recipe: Recipe, static_fields: FloatArray, device: torch.device
     ablate(network, recipe)
     network.use_backend(BACKEND)
     return network.to(device)
+
+
+def compile_blocks(network: MosaicNetwork) -> None:
+    """Compile every transformer block, once for each shape that the phases of a run have."""
+    # The blocks share their code, so that three stages and four phases are more shapes than are kept of one
+    # function; beyond that, PyTorch falls back to what is written, with a warning that is easily overlooked.
+    torch._dynamo.config.recompile_limit = SHAPES_COMPILED
+    for module in network.modules():
+        if isinstance(module, Block):
+            module.compile(dynamic=False)
 
 
 def ablate(network: MosaicNetwork, recipe: Recipe) -> None:
@@ -200,9 +213,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(among.device.type, enabled=recipe.precision == "float16")
         self.averaged = {name: weight.detach().clone() for name, weight in self.network.named_parameters()}
         if recipe.compiled:
-            for module in self.network.modules():
-                if isinstance(module, Block):
-                    module.compile(dynamic=False)
+            compile_blocks(self.network)
         self.done = 0
         grid = self.variant.architecture.grid
         self.grid_loss = GridLoss(grid, statistics.scale).to(among.device)
