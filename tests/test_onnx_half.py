@@ -54,8 +54,12 @@ def reference(states, noise):
 
 
 def over_std(found, reference):
-    """Largest difference of every step and channel, over the field's standard deviation over the globe."""
-    return np.abs(found - reference).max(axis=(1, 2)) / reference.std(axis=(1, 2), dtype=np.float64)
+    """Root-mean-square difference of every step and channel, over the field's standard deviation over the globe.
+
+    Not the largest of a point: where rounding changes which block is selected, a few points differ a great deal.
+    """
+    squared = np.square(found - reference, dtype=np.float64).mean(axis=(1, 2))
+    return np.sqrt(squared) / reference.std(axis=(1, 2), dtype=np.float64)
 
 
 def test_every_number_in_float16_is_far_within_its_range_over_several_steps(states, noise, reference):
@@ -65,6 +69,7 @@ def test_every_number_in_float16_is_far_within_its_range_over_several_steps(stat
     assert 1 < max(seen.largest.values()) < END_OF_RANGE / 4
     assert np.isfinite(made).all()
     assert 1e-4 < over_std(made, reference).max() < 0.1
+    assert over_std(made, reference)[0].max() < 0.02
 
 
 def test_what_leaves_the_range_would_be_seen():
@@ -85,8 +90,8 @@ def test_a_graph_in_float16_follows_float32_over_several_steps_channel_by_channe
     error = over_std(made, reference)
     assert error.shape == (STEPS, len(CHANNELS))
     # A rounding to 11 bits shows in every channel, and stays small in all.
-    assert (error.max(axis=0) > 1e-6).all()
-    assert error[0].max() < 0.05
+    assert (error.max(axis=0) > 1e-7).all()
+    assert error[0].max() < 0.02
     assert error.max() < 0.1
     # Not a bias of all points to one side.
     assert np.abs((made - reference).mean(axis=(1, 2)) / reference.std(axis=(1, 2))).max() < 0.01

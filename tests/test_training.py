@@ -448,6 +448,15 @@ def test_quiet_blocks_stay_quiet_through_training(data):
     assert len(silent) == 2
 
 
+def test_quiet_blocks_stay_quiet_when_they_start_from_loud_ones(data):
+    loud = trainer(data)
+    assert loud.network.bottleneck.blocks[0].ffn.noise_bias.weight.any()
+    made = trainer(data, quiet=["encoder_stages", "bottleneck", "decoder_stages"])
+    made.load_weights(dict(loud.network.named_parameters()))
+    assert spread(made) == 0.0
+    assert torch.equal(made.network.postprocess[3].weight, loud.network.postprocess[3].weight)
+
+
 def test_a_closed_branch_has_no_part_in_the_output(data, tmp_path):
     """Neither in training nor in the plugin, whose network hears of it from the checkpoint."""
     made = trainer(data, without_selected=True)

@@ -289,8 +289,10 @@ class Trainer:
             weights = weights | {noise: self.network.get_parameter(noise)}
         with torch.no_grad():
             for name, weight in self.network.named_parameters():
-                weight.copy_(weights[name])
-                self.averaged[name].copy_(weights[name])
+                # What an ablation has silenced stays silent.
+                if weight.requires_grad:
+                    weight.copy_(weights[name])
+                    self.averaged[name].copy_(weights[name])
 
     @contextmanager
     def averaged_network(self) -> Iterator[MosaicNetwork]:
