@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import __version__, options
+from . import __version__, option_parser
 from .assets import LICENCE
 from .errors import MosaicError, OptionError, ReplayError
 from .training import command as training_command
@@ -121,7 +121,7 @@ def _add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _options(_: argparse.Namespace) -> None:
-    print(options.parser().format_help(), end="")
+    print(option_parser.parser().format_help(), end="")
 
 
 def _inspect(known: argparse.Namespace) -> None:

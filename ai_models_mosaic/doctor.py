@@ -175,15 +175,16 @@ def _backends(plan: Plan) -> Iterator[Finding]:
     """Every attention backend that a run might choose against the reference, on this machine's device."""
     import torch
 
+    from .model.attention import PORTABLE
     from .model.attention_choice import UnfitBackendError, candidates, try_backend
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.float16 if device.type == "cuda" else torch.float32
-    for name in candidates(device, dtype):
+    for name in candidates(plan.variant.architecture, device, dtype):
         try:
             found = try_backend(name, plan.variant.architecture, device, dtype)
         except UnfitBackendError as error:
-            yield Finding(WARNING if name == "triton" else FAILURE, f"attention backend {name}", str(error))
+            yield Finding(FAILURE if name in PORTABLE else WARNING, f"attention backend {name}", str(error))
         else:
             detail = f"differs from the reference by {found:.0e} on {device.type}"
             yield Finding(OK, f"attention backend {name}", detail)

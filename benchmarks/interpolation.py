@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ai_models_mosaic.grid import LatLonGrid
 from ai_models_mosaic.model.buffers import make_buffers
-from ai_models_mosaic.model.layers import CrossGridAttention
+from ai_models_mosaic.model.interpolation import CrossGridAttention
 from ai_models_mosaic.variants import ERA5, Architecture, Stage
 
 TARGETS_AT_ONCE = 1024

@@ -259,7 +259,7 @@ class Samples:
 
 def watch_parts(parts: Parts, samples: Samples) -> None:
     """Count what runs by part, and sample the rate of products after every block."""
-    from ai_models_mosaic.model import attention, attention_problem, layers, network
+    from ai_models_mosaic.model import attention, attention_problem, interpolation, layers, network
 
     parts.watch(layers.Linear, "forward", "linear maps")
     parts.watch(layers.RMSNorm, "forward", "norms")
@@ -270,9 +270,10 @@ def watch_parts(parts: Parts, samples: Samples) -> None:
     parts.watch(attention_problem, "local_branch", "local branch")
     parts.watch(attention_problem, "compressed_branch", "compressed branch")
     parts.watch(attention, "_selected", "selected branch")
+    parts.watch(attention, "tiled_selected", "selected branch")
     parts.watch(layers.Attention, "added_to", "residual of the attention")
     parts.watch(layers.FeedForward, "add_to", "gates and residual of the feed-forward")
-    parts.watch(layers.CrossGridAttention, "forward", "interpolation")
+    parts.watch(interpolation.CrossGridAttention, "forward", "interpolation")
     for sampling in (layers.Downsample, layers.Upsample):
         parts.watch(sampling, "forward", "change of resolution")
     parts.watch(network.MosaicNetwork, "forward", "the rest")

@@ -21,7 +21,7 @@ from ai_models_mosaic.model.attention_choice import (
     try_backend,
 )
 from ai_models_mosaic.model.attention_problem import BlockLayout, Problem
-from ai_models_mosaic.options import parser
+from ai_models_mosaic.option_parser import parser
 from ai_models_mosaic.variants import ERA5, MINI
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -52,24 +52,28 @@ def broken(_: Problem) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("device", "dtype", "names"),
+    ("variant", "device", "dtype", "names"),
     [
-        (CPU, torch.float32, ("sdpa", "reference")),
-        (CPU, torch.bfloat16, ("sdpa", "reference")),
-        (GPU, torch.float32, ("sdpa", "reference")),
-        (GPU, torch.float16, ("triton", "sdpa", "reference")),
-        (GPU, torch.bfloat16, ("triton", "sdpa", "reference")),
+        (ERA5, CPU, torch.float32, ("tiled", "sdpa", "reference")),
+        (MINI, CPU, torch.float32, ("sdpa", "reference")),
+        (ERA5, CPU, torch.bfloat16, ("sdpa", "reference")),
+        (ERA5, GPU, torch.float32, ("sdpa", "reference")),
+        (ERA5, GPU, torch.float16, ("triton", "sdpa", "reference")),
+        (MINI, GPU, torch.bfloat16, ("triton", "sdpa", "reference")),
     ],
 )
-def test_the_kernel_is_first_where_there_are_tensor_cores_for_it(device, dtype, names):
-    assert candidates(device, dtype) == names
+def test_the_kernel_is_first_where_there_are_tensor_cores_for_it_and_tiles_where_they_are_full(
+    variant, device, dtype, names
+):
+    assert candidates(variant.architecture, device, dtype) == names
 
 
 @pytest.mark.parametrize("dtype", AGREEMENT)
 @pytest.mark.parametrize("architecture", [tiny.ARCHITECTURE, MINI.architecture, ERA5.architecture])
-def test_on_a_cpu_sdpa_is_chosen_and_far_within_the_tolerance(architecture, dtype):
-    assert choose_backend("auto", architecture, CPU, dtype) == "sdpa"
-    assert try_backend("sdpa", architecture, CPU, dtype) < AGREEMENT[dtype] / 5
+def test_what_is_chosen_on_a_cpu_is_far_within_the_tolerance(architecture, dtype):
+    chosen = "tiled" if architecture is ERA5.architecture and dtype == F32 else "sdpa"
+    assert choose_backend("auto", architecture, CPU, dtype) == chosen
+    assert try_backend(chosen, architecture, CPU, dtype) < AGREEMENT[dtype] / 5
 
 
 def test_what_is_asked_for_is_taken():

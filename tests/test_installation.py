@@ -55,7 +55,7 @@ def test_what_the_readme_calls_the_two_commands_are_targets_of_the_makefile():
 
 
 def test_the_table_of_options_in_the_readme_is_complete():
-    from ai_models_mosaic.options import parser
+    from ai_models_mosaic.option_parser import parser
 
     listed = set(re.findall(r"^\| `(--[a-z-]+)", README, re.MULTILINE))
     assert listed == {option for action in parser()._actions for option in action.option_strings}

@@ -2,13 +2,14 @@ import pytest
 import torch
 from recorder import Recorder
 
+from ai_models_mosaic.model import interpolation as interpolations
 from ai_models_mosaic.model import layers
 from ai_models_mosaic.model.attention import block_sparse_attention
 from ai_models_mosaic.model.buffers import rotary_table
+from ai_models_mosaic.model.interpolation import CrossGridAttention
 from ai_models_mosaic.model.layers import (
     Attention,
     Block,
-    CrossGridAttention,
     Downsample,
     FeedForward,
     MemberLinear,
@@ -384,7 +385,7 @@ def test_gradients_of_the_interpolation_equal_those_of_the_plain_form(interpolat
 def test_interpolation_in_slices_changes_nothing(interpolation, monkeypatch, at_once):
     x = randn(1, SOURCES, STAGE.width)
     whole = interpolation(x)
-    monkeypatch.setattr(layers, "GATHERED_AT_ONCE", at_once)
+    monkeypatch.setattr(interpolations, "GATHERED_AT_ONCE", at_once)
     torch.testing.assert_close(interpolation(x), whole, rtol=0, atol=1e-6)
 
 

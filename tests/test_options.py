@@ -4,7 +4,8 @@ import pytest
 
 from ai_models_mosaic.engines.onnx import Provider
 from ai_models_mosaic.errors import OptionError
-from ai_models_mosaic.options import Options, parse_members, parse_options, parse_provider, parser
+from ai_models_mosaic.option_parser import parser
+from ai_models_mosaic.options import Options, parse_members, parse_options, parse_provider
 from ai_models_mosaic.outputs.options import OutputOptions
 from ai_models_mosaic.outputs.packing import Packing
 from ai_models_mosaic.outputs.products import Product

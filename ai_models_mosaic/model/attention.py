@@ -8,6 +8,7 @@ Source: specification of the network, section 8.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from types import MappingProxyType
 
 import torch
@@ -17,6 +18,7 @@ from torch.nn import functional
 from .attention_flex import flex_attention
 from .attention_problem import Backend, DenseAttention, Problem, gated_sum, grouped, runs, ungrouped
 from .attention_problem import BlockLayout as BlockLayout
+from .attention_tiles import tiled_selected
 from .attention_triton import triton_attention
 
 SCORES_AT_ONCE = 2**24
@@ -63,10 +65,30 @@ def gathering(attend: DenseAttention) -> Backend:
     return lambda problem: gated_sum(problem, attend, lambda: _selected(problem, attend))
 
 
+def tiled_attention(problem: Problem) -> Tensor:
+    """`sdpa`, but for the selected branch in float32 on a CPU, which `attention_tiles` computes.
+
+    Raises
+    ------
+    ValueError
+        If gradients are asked for, or the tensors are not in float32 on a CPU.
+    """
+    found = f"{problem.query.device.type} in {str(problem.query.dtype).removeprefix('torch.')}"
+    if problem.trains:
+        raise ValueError("the attention backend tiled has no gradients; train with the backend reference or sdpa")
+    if found != "cpu in float32":
+        raise ValueError(f"the attention backend tiled expected tensors on cpu in float32, got {found}; take sdpa")
+    copied = partial(_selected, attend=sdpa_attention)
+    # A graph cannot ask how large the scores are.
+    selected = copied if torch.compiler.is_compiling() else partial(tiled_selected, otherwise=copied)
+    return gated_sum(problem, sdpa_attention, lambda: selected(problem))
+
+
 BACKENDS: Mapping[str, Backend] = MappingProxyType(
     {
         "reference": gathering(plain_attention),
         "sdpa": gathering(sdpa_attention),
+        "tiled": tiled_attention,
         "flex": lambda problem: flex_attention(problem, sdpa_attention),
         "triton": lambda problem: triton_attention(problem, sdpa_attention),
     }

@@ -11,6 +11,7 @@ import torch
 from ..variants import Architecture
 from .attention import BACKENDS, block_sparse_attention
 from .attention_problem import BlockLayout
+from .attention_tiles import SCORES_AT_ONCE
 
 LOG = logging.getLogger(__name__)
 
@@ -68,11 +69,13 @@ def shapes(architecture: Architecture) -> tuple[Shape, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def candidates(device: torch.device, dtype: torch.dtype) -> tuple[str, ...]:
+def candidates(architecture: Architecture, device: torch.device, dtype: torch.dtype) -> tuple[str, ...]:
     """Backends that are tried without being asked for, the best first.
 
     Parameters
     ----------
+    architecture : Architecture
+        What is to run.
     device : torch.device
         Where to run.
     dtype : torch.dtype
@@ -82,7 +85,15 @@ def candidates(device: torch.device, dtype: torch.dtype) -> tuple[str, ...]:
     # seconds to compile, and whoever has its compiler has the kernel's.
     if device.type == "cuda" and dtype != torch.float32:
         return ("triton", "sdpa", "reference")
+    if device.type == "cpu" and dtype == torch.float32 and _fills_tiles(architecture):
+        return ("tiled", "sdpa", "reference")
     return ("sdpa", "reference")
+
+
+def _fills_tiles(architecture: Architecture) -> bool:
+    """Whether a block of the finest stage makes half a tile of scores: with fewer, calls cost more than they save."""
+    stage = architecture.stages[0]
+    return 2 * stage.sparse_block**2 * stage.selected_blocks >= SCORES_AT_ONCE
 
 
 def choose_backend(wanted: str, architecture: Architecture, device: torch.device, dtype: torch.dtype) -> str:
@@ -108,7 +119,7 @@ def choose_backend(wanted: str, architecture: Architecture, device: torch.device
         try_backend(wanted, architecture, device, dtype)
         return wanted
     reasons = []
-    for name in candidates(device, dtype):
+    for name in candidates(architecture, device, dtype):
         try:
             try_backend(name, architecture, device, dtype)
         except UnfitBackendError as reason:

@@ -61,6 +61,17 @@ class Problem:
         """Query heads per key/value head: G."""
         return self.query.shape[1] // self.key.shape[1]
 
+    def of(self, member: int, head: int) -> Problem:
+        """The part of one member and one key/value head, with batch and group of one."""
+        queries = slice(head * self.ratio, (head + 1) * self.ratio)
+        mean_query, mean_key, mean_value = (mean[member : member + 1] for mean in self.means)
+        means = (mean_query[:, queries], mean_key[:, head : head + 1], mean_value[:, head : head + 1])
+        query, gates = (tensor[member : member + 1, queries] for tensor in (self.query, self.gates))
+        key, value, lists = (
+            tensor[member : member + 1, head : head + 1] for tensor in (self.key, self.value, self.lists)
+        )
+        return Problem(query, key, value, gates, means, lists, self.layout)
+
     @property
     def trains(self) -> bool:
         """Whether a gradient will be asked for."""

@@ -20,15 +20,13 @@ from .attention import DEFAULT_BACKEND, BlockLayout, block_sparse_attention
 RMS_NORM_EPS = torch.finfo(torch.float32).eps
 """torch's default for float32 inputs, also where the products run in half precision."""
 
-GATHERED_AT_ONCE = 2**22
-"""Neighbour × head entries that an interpolation handles at a time."""
-
 TOKENS_AT_ONCE = 8192
 """Tokens per slice of a feed-forward without gradients: the hidden layer is eight times the width."""
 
-CACHED_AT_ONCE = 2**22
-"""Elements of the widest tensor of a slice on a CPU (16 MiB in float32): what a product has made is read
-again while it is still in the cache, and the memory allocator hands the same pages to the next slice."""
+CACHED_AT_ONCE = 3 * 2**22
+"""Elements of the widest tensor of a slice on a CPU (48 MiB in float32, 2048 rows at full size): what a product
+has made is read again while it is still in the cache, and the memory allocator hands the same pages to the next
+slice."""
 
 HELD_AT_ONCE = 2**26
 """The same on a GPU, which is not busy with fewer rows."""
@@ -350,76 +348,3 @@ class Upsample(nn.Module):
         """``(batch, pixel, 4, fine width)`` of as many pixels as there are of everything."""
         children = by_row(self.proj_x, x) + self.proj_pos(rel_pos)
         return self.norm(children.unflatten(-1, (4, -1)) + skip)
-
-
-class CrossGridAttention(nn.Module):
-    """Interpolation: every target point attends to its nearest source points (section 5).
-
-    Queries depend only on the direction to the neighbour, and linearly so; folding their weights
-    into those of the keys leaves three numbers per head and source point, and the
-    neighbour × width gather of keys never exists. Values are summed where they lie.
-
-    Parameters
-    ----------
-    stage : Stage
-        Heads and width.
-    sources, targets : int
-        Points on either side.
-    neighbours : int
-        Source points per target point.
-    """
-
-    neighbors: Tensor
-    rel_pos: Tensor
-
-    def __init__(self, stage: Stage, sources: int, targets: int, neighbours: int) -> None:
-        super().__init__()
-        empty_buffer(self, "neighbors", targets, neighbours, dtype=torch.int64)
-        empty_buffer(self, "rel_pos", targets, neighbours, 3)
-        self.to_q = Linear(3, stage.width)
-        self.to_kv = Linear(stage.width, 2 * stage.width)
-        self.to_o = Linear(stage.width, stage.width)
-        self.norm = RMSNorm()
-        self.heads = stage.query_heads
-        self.sources = sources
-        self.folded: Tensor | None = None
-
-    def fold(self) -> None:
-        """Hold the folded weights, in the precision of scores: those they are made of may be rounded afterwards."""
-        self.folded = self._folded(self.to_kv.weight.detach().chunk(2)[0])
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(batch, source, width)`` to ``(batch, target, width)``."""
-        x = self.norm(x)
-        key_weight, value_weight = self.to_kv.weight.chunk(2)
-        values = functional.linear(x.to(value_weight.dtype), value_weight).float()
-        with torch.autocast(x.device.type, enabled=False):
-            folded = self._folded(key_weight) if self.folded is None else self.folded
-            directions = functional.linear(x, folded).unflatten(-1, (self.heads, 3))
-            gathered = [self._gather(*of_member) for of_member in zip(directions, values, strict=True)]
-        return self.to_o(torch.stack(gathered)).float()
-
-    def _folded(self, key_weight: Tensor) -> Tensor:
-        """Weights of queries and keys in one, ``(head · 3, width)``, with the scale of the scores."""
-        query_by_head, key_by_head = (w.unflatten(0, (self.heads, -1)) for w in (self.to_q.weight, key_weight))
-        scale = key_by_head.shape[1] ** -0.5
-        return torch.einsum("hdc,hdi->hci", query_by_head * scale, key_by_head).flatten(0, 1)
-
-    def _gather(self, directions: Tensor, values: Tensor) -> Tensor:
-        """One member's ``(source, head, 3)`` and ``(source, width)`` to ``(target, width)``."""
-        # A head's slice of a source point is one row of the table, so that one call serves all heads.
-        table = values.reshape(self.sources * self.heads, -1)
-        head = torch.arange(self.heads, device=values.device)[:, None]
-        parts = []
-        for neighbours, rel_pos in self._slices():
-            scores = torch.einsum("tkha,tka->thk", directions[neighbours], rel_pos)
-            rows = neighbours[:, None, :] * self.heads + head
-            summed = functional.embedding_bag(
-                rows.flatten(0, 1), table, mode="sum", per_sample_weights=scores.softmax(dim=-1).flatten(0, 1)
-            )
-            parts.append(summed.view(neighbours.shape[0], -1))
-        return torch.cat(parts)
-
-    def _slices(self) -> Iterator[tuple[Tensor, Tensor]]:
-        at_once = max(1, GATHERED_AT_ONCE // (self.neighbors.shape[1] * self.heads))
-        return zip(self.neighbors.split(at_once), self.rel_pos.split(at_once), strict=True)

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from ..variants import STATIC_FEATURES, Architecture
 from .attention import BACKENDS, DEFAULT_BACKEND
+from .interpolation import CrossGridAttention
 from .layers import (
     Attention,
     Block,
     BlockStack,
-    CrossGridAttention,
     Downsample,
     Linear,
     MemberLinear,

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from . import attention
 from .attention import attention_of_slice, select_blocks
-from .layers import Attention, CrossGridAttention, RMSNorm, branch_gates
+from .interpolation import CrossGridAttention
+from .layers import Attention, RMSNorm, branch_gates
 from .network import IN_FLOAT32, MosaicNetwork
 
 GATHERED_AT_ONCE = 2**23
@@ -90,7 +91,7 @@ class ScannedAttention(nn.Module):
 
 
 class ScannedInterpolation(nn.Module):
-    """`layers.CrossGridAttention`, with a scan over target points in place of PyTorch's bags of rows.
+    """`interpolation.CrossGridAttention`, with a scan over target points in place of PyTorch's bags of rows.
 
     Parameters
     ----------

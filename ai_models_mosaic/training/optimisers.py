@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from ..errors import OptionError
-from ..model.layers import BlockStack, CrossGridAttention, Downsample, Upsample
+from ..model.interpolation import CrossGridAttention
+from ..model.layers import BlockStack, Downsample, Upsample
 from .recipe import Recipe
 
 BESIDE = ("to_strategy_combine_mlp", "noise_bias")
