@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from . import __version__, option_parser
 from .assets import LICENCE
@@ -18,6 +19,8 @@ from .verification.options import add_options as _add_verify_options
 from .world import command as world_command
 
 Command = Callable[[argparse.Namespace], None]
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,6 +42,19 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--version", action="version", version=__version__)
     commands = made.add_subparsers(required=True, metavar="COMMAND")
 
+    _add_looking(commands)
+    _add_weights(commands)
+    _add_export(commands)
+    _add_replay(commands)
+    training_command.add(commands)
+    world_command.add(commands)
+    verify = commands.add_parser("verify", help="scores, spectra and pictures of forecasts against truth")
+    _add_verify_options(verify)
+    verify.set_defaults(command=_verify)
+    return made
+
+
+def _add_looking(commands: Commands) -> None:
     show = commands.add_parser("options", help="list the options that the plugin adds to ai-models")
     show.set_defaults(command=_options)
 
@@ -54,6 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--output", type=Path, default=Path(), metavar="FOLDER", help="where the output would go")
     doctor.set_defaults(command=_doctor)
 
+
+def _add_weights(commands: Commands) -> None:
     download = commands.add_parser("download", help="fetch what a variant needs from the hub, without a forecast")
     download.add_argument("--variant", choices=sorted(VARIANTS), required=True)
     download.add_argument(
@@ -75,15 +93,6 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("target", type=Path, metavar="OUT.safetensors")
     convert.set_defaults(command=_convert_checkpoint)
 
-    export = commands.add_parser("export-onnx", help="write a step of the network as an ONNX model, for --engine onnx")
-    export.add_argument("--variant", choices=sorted(VARIANTS), required=True)
-    export.add_argument("--assets", type=Path, default=Path(os.environ.get("AI_MODELS_ASSETS", ".")), metavar="FOLDER")
-    export.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights to use instead of the variant's")
-    export.add_argument("--output", type=Path, required=True, metavar="FILE.onnx")
-    export.add_argument("--precision", choices=["float32", "float16"], default="float32")
-    export.add_argument("--batch", type=int, metavar="N", help="members per call, if fixed (default: any number)")
-    export.set_defaults(command=_export_onnx)
-
     random = commands.add_parser(
         "random-checkpoint", help="write untrained weights, to try an installation or a machine's memory"
     )
@@ -99,16 +108,19 @@ def _parser() -> argparse.ArgumentParser:
     random.add_argument("--seed", type=int, default=0)
     random.set_defaults(command=_random_checkpoint)
 
-    _add_replay(commands)
-    training_command.add(commands)
-    world_command.add(commands)
-    verify = commands.add_parser("verify", help="scores, spectra and pictures of forecasts against truth")
-    _add_verify_options(verify)
-    verify.set_defaults(command=_verify)
-    return made
+
+def _add_export(commands: Commands) -> None:
+    export = commands.add_parser("export-onnx", help="write a step of the network as an ONNX model, for --engine onnx")
+    export.add_argument("--variant", choices=sorted(VARIANTS), required=True)
+    export.add_argument("--assets", type=Path, default=Path(os.environ.get("AI_MODELS_ASSETS", ".")), metavar="FOLDER")
+    export.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights to use instead of the variant's")
+    export.add_argument("--output", type=Path, required=True, metavar="FILE.onnx")
+    export.add_argument("--precision", choices=["float32", "float16"], default="float32")
+    export.add_argument("--batch", type=int, metavar="N", help="members per call, if fixed (default: any number)")
+    export.set_defaults(command=_export_onnx)
 
 
-def _add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_replay(commands: Commands) -> None:
     replay = commands.add_parser("replay", help="make some fields of a forecast again, from the card beside its output")
     replay.add_argument("card", type=Path, metavar="NAME.grib.provenance.json")
     replay.add_argument("--member", type=int, required=True, metavar="N")
@@ -177,7 +189,8 @@ def _export_onnx(known: argparse.Namespace) -> None:
 
 
 def _replay(known: argparse.Namespace) -> None:
-    from .replay import choose_channels, choose_hours, read_card, replay
+    from .card import read_card
+    from .replay import choose_channels, choose_hours, replay
 
     card = read_card(known.card)
     hours, channels = choose_hours(known.steps, card), choose_channels(known.params)

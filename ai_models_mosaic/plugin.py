@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import datetime, time, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ai_models.model import Model
 
-from . import __version__
 from .assets import Assets, check_assets, locate
 from .channels import LEVELS_HPA, PRESSURE_LEVEL_PARAMS, SINGLE_LEVEL_PARAMS
 from .clients import talking_to
+from .console import loudness, plain_errors
 from .dates import parse_dates, read_dates
-from .errors import InputError, LostRankError, MosaicError, OptionError
+from .errors import InputError, OptionError
 from .holdings import Holdings, Wanted, take_stock
 from .inputs import initial_states_of
 from .options import parse_options
@@ -89,7 +89,7 @@ class MosaicModel(Model):  # type: ignore[misc]
     constant_fields = ()
 
     def __init__(self, input: str, output: str, download_assets: bool, **kwargs: Any) -> None:
-        with _plain_errors(debug=kwargs["debug"]):
+        with plain_errors(debug=kwargs["debug"]):
             _refuse_unsupported(kwargs)
             self.options = parse_options(kwargs["model_args"])
             self._source = input
@@ -148,7 +148,7 @@ class MosaicModel(Model):  # type: ignore[misc]
 
     def print_requests(self) -> None:
         """Show the requests of ``--retrieve-requests``."""
-        with _plain_errors(debug=self.debug):
+        with plain_errors(debug=self.debug):
             if CLASS_OF_VARIANT[self.variant.name] == "od":
                 check_hour(self.time)
             super().print_requests()
@@ -180,11 +180,11 @@ class MosaicModel(Model):  # type: ignore[misc]
 
     def run(self) -> None:
         """Read, forecast, write."""
-        with _plain_errors(debug=self.debug):
+        with plain_errors(debug=self.debug):
             launch = find_launch()
         with (
-            _loudness(self, launch),
-            _plain_errors(debug=self.debug, launch=launch),
+            loudness(launch, quiet=self.options.quiet, verbose=self.verbose),
+            plain_errors(debug=self.debug, launch=launch),
             connected(launch) as ranks,
         ):
             ranks.share(self._check_ends)
@@ -394,32 +394,3 @@ def _given(option: str, value: object) -> bool:
     """
     words = (word.split("=")[0] for word in sys.argv[1:])
     return value != RUNNER_DEFAULTS[option] or any(option.startswith(word) and len(word) > 2 for word in words)
-
-
-@contextmanager
-def _loudness(model: Any, launch: Launch) -> Iterator[None]:
-    """Log as much as was asked for, and of several processes but one."""
-    level = logging.WARNING if model.options.quiet or launch.rank > 0 else logging.DEBUG if model.verbose else None
-    # What is quiet is the whole process; what is verbose, this package.
-    logger = logging.getLogger(__name__.split(".")[0] if level == logging.DEBUG else None)
-    before = logger.level
-    if level is not None:
-        logger.setLevel(level)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
-
-
-@contextmanager
-def _plain_errors(*, debug: bool, launch: Launch | None = None) -> Iterator[None]:
-    """Show what a user can act on as one message without a traceback, and exit with the status of its kind."""
-    try:
-        yield
-    except MosaicError as error:
-        if debug:
-            raise
-        # What stops all ranks is said by one; which of them lost touch, by each.
-        if launch is None or launch.rank == 0 or isinstance(error, LostRankError):
-            sys.stderr.write(f"ai-models mosaic {__version__}: {error}\n")
-        raise SystemExit(error.exit_status) from error

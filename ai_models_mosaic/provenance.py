@@ -84,19 +84,25 @@ def gather(
             "sha256": initial.digest,
         }
     if engine is not None:
-        from .assets import LICENCE, origin
-
-        path = engine.checkpoint
         found["precision"] = engine.precision
         found["engine"] = engine.description
-        found["weights"] = {
-            "file": str(path),
-            "sha256": engine.checkpoint_sha256,
-            "untrained": engine.untrained,
-            **(engine.origin if engine.origin is not None else origin(path) if path else {}),
-        }
-        if engine.origin is None and options.checkpoint is None and not found["weights"].get("licence"):
-            found["weights"]["licence"] = LICENCE
+        found["weights"] = _weights(engine, released=options.checkpoint is None)
+    return found
+
+
+def _weights(engine: LoadedEngine, *, released: bool) -> dict[str, Any]:
+    """What is known of the weights; those of the variant itself have its licence, if no record says another."""
+    from .assets import LICENCE, origin
+
+    path = engine.checkpoint
+    found = {
+        "file": str(path),
+        "sha256": engine.checkpoint_sha256,
+        "untrained": engine.untrained,
+        **(engine.origin if engine.origin is not None else origin(path) if path else {}),
+    }
+    if engine.origin is None and released and not found.get("licence"):
+        found["licence"] = LICENCE
     return found
 
 

@@ -14,21 +14,19 @@ import eccodes
 import numpy as np
 
 from .assets import Assets, check_assets, locate
+from .card import Card
 from .channels import CHANNELS
 from .errors import CheckpointError, InputError, OptionError
-from .grid import Region, to_grib_order
+from .grid import to_grib_order
 from .holdings import Wanted, take_stock
 from .inputs import initial_states_of, input_digest
 from .integrity import digest_of
 from .outputs.files import MessageFiles, check_writable
 from .outputs.grib import EXPVER, UNTRAINED_EXPVER, GribEncoder, Labels
-from .outputs.packing import Packing
-from .outputs.selection import Selection
 from .provenance import SUFFIX, packages
-from .rollout import Ensemble, Rollout
+from .rollout import Rollout
 from .sources import check_file
 from .state import ForecastStep, InitialState
-from .variants import VARIANTS, Variant
 from .zarr_input import is_zarr, zarr_holdings
 
 if TYPE_CHECKING:
@@ -36,67 +34,6 @@ if TYPE_CHECKING:
 
 Key = tuple[int, int, str, int]
 """Member, hours, parameter and level of a message."""
-
-
-@dataclass(frozen=True)
-class Card:
-    """What is known of a forecast, from ``NAME.provenance.json``.
-
-    Parameters
-    ----------
-    path : Path
-        Where it is.
-    found : dict
-        What it says, as `provenance.gather` put it together.
-    """
-
-    path: Path
-    found: dict[str, Any]
-
-    @property
-    def variant(self) -> Variant:
-        """What ran."""
-        return VARIANTS[self.found["variant"]]
-
-    @property
-    def ensemble(self) -> Ensemble:
-        """Members and noise."""
-        options = self.found["options"]
-        factor = options["noise_factor"] if options["perturbations"] == "on" else 0.0
-        members, per_batch = tuple(self.found["members"]), self.found["members_per_batch"]
-        return Ensemble(self.found["seed"], members, per_batch, factor, options["antithetic"])
-
-    @property
-    def packing(self) -> Packing:
-        """How its values are packed."""
-        found = self.found["options"].get("output", {}).get("packing")
-        return (
-            Packing()
-            if found is None
-            else Packing(found["method"], found["bits"], tuple((name, bits) for name, bits in found["bits_of"]))
-        )
-
-    @property
-    def region(self) -> Region:
-        """What is written of the grid."""
-        area = self.found["options"].get("output", {}).get("selection", {}).get("area")
-        return Selection(area=None if area is None else tuple(area)).region(self.variant.architecture.grid)
-
-    def batch_of(self, member: int) -> tuple[int, ...]:
-        """The members that went through the network together with one: its last bits depend on them.
-
-        Raises
-        ------
-        OptionError
-            If it was not run, and would have had company.
-        """
-        found = next((batch for batch in self.ensemble.batches() if member in batch), None)
-        if found is None and self.ensemble.per_batch > 1:
-            raise OptionError(
-                f"--member: expected one that {self.path} names, since members ran {self.ensemble.per_batch} at a "
-                f"time, got {member}"
-            )
-        return found or (member,)
 
 
 @dataclass(frozen=True)
@@ -133,25 +70,6 @@ class Comparison:
                 f"{share:.1e} of the field's standard deviation"
             )
         return "\n".join(lines)
-
-
-def read_card(path: Path) -> Card:
-    """The card beside an output, or a copy of it.
-
-    Raises
-    ------
-    InputError
-        If it cannot be read, or is none.
-    """
-    try:
-        found = json.loads(path.read_bytes())
-        card = Card(path, found)
-        _ = (card.variant, card.ensemble, found["weights"]["sha256"], found["input"]["source"], found["precision"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path}: expected the card of a forecast, NAME.grib{SUFFIX}, got something else ({error!r})"
-        ) from error
-    return card
 
 
 def choose_hours(text: str, card: Card) -> tuple[int, ...]:
@@ -244,20 +162,27 @@ def replay(
     expver = UNTRAINED_EXPVER if engine.untrained else EXPVER
     size, initial_time = card.found["options"]["ensemble_size"], starts[member].initial_time
     labels = Labels(initial_time, size, card.found["metadata"], expver, card.packing)
-    made: dict[Key, bytes] = {}
     files = MessageFiles()
+    made: dict[Key, bytes] = {}
     with GribEncoder(card.region, labels) as encoder:
         for forecast in _steps(card, engine, starts, max(hours)):
             if forecast.lead_time_hours not in hours:
                 continue
-            whole = np.moveaxis(forecast.values[batch.index(member)], -1, 0)
-            fields = to_grib_order(card.region.take(whole)).astype(np.float64)
-            for channel in channels:
-                message = encoder.encode(channel, member, forecast.lead_time_hours, fields[channel]).to_bytes()
+            for message in _encoded(card, encoder, forecast, member, channels):
                 files.append(output, message)
                 made[_key(message)] = message
     files.finish()
     return _compare(card, engine, made)
+
+
+def _encoded(
+    card: Card, encoder: GribEncoder, forecast: ForecastStep, member: int, channels: Sequence[int]
+) -> Iterator[bytes]:
+    """Messages of some channels of one member of a step."""
+    whole = np.moveaxis(forecast.values[forecast.members.index(member)], -1, 0)
+    fields = to_grib_order(card.region.take(whole)).astype(np.float64)
+    for channel in channels:
+        yield encoder.encode(channel, member, forecast.lead_time_hours, fields[channel]).to_bytes()
 
 
 def _steps(card: Card, engine: LoadedEngine, starts: dict[int, InitialState], hours: int) -> Iterator[ForecastStep]:
@@ -308,13 +233,11 @@ def _load_engine(card: Card, assets: Path | None) -> LoadedEngine:
 
     from .engines.torch import choose_device, load_engine
 
-    threads = re.search(r"\((\d+) threads\)", card.found["engine"])
-    if threads:
-        torch.set_num_threads(int(threads[1]))
-    options = card.found.get("options", {})
-    backend, compiled = options.get("attention_backend", "auto"), options.get("compiled", False)
-    device, precision = choose_device(only_gpu=False), card.found["precision"]
-    return load_engine(card.variant, located, device, precision, backend, compiled=compiled)
+    if card.threads is not None:
+        torch.set_num_threads(card.threads)
+    device, compiled = choose_device(only_gpu=False), card.found["options"].get("compiled", False)
+    backend = card.attention_backend(device.type)
+    return load_engine(card.variant, located, device, card.found["precision"], backend, compiled=compiled)
 
 
 def _locate(card: Card, assets: Path | None) -> Assets:

@@ -243,25 +243,30 @@ class Samples:
         self._wait, self._device = wait, engine.device
         blocks = [block for stage in engine.network.encoder_stages for block in stage.blocks]
         self._weights = [blocks[0].ffn.w13.weight, blocks[0].ffn.w2.weight]
+        # Memory that is new to the process would be fetched within a product's time, and so flatter the step.
+        self._made = [weight.new_zeros(SAMPLE_ROWS, weight.shape[0]) for weight in self._weights]
 
     def take(self) -> None:
         """One product of either shape of the finest stage's feed-forward."""
         import torch
 
         with torch.inference_mode():
-            for weight in self._weights:
+            for weight, made in zip(self._weights, self._made, strict=True):
                 rows = torch.ones(SAMPLE_ROWS, weight.shape[1], dtype=weight.dtype, device=self._device)
                 clock = Clock(self._wait)
-                torch.mm(rows, weight.t())
+                torch.matmul(rows, weight.t(), out=made)
                 self.seconds += clock()
                 self.operations += 2 * SAMPLE_ROWS * weight.numel()
 
 
 def watch_parts(parts: Parts, samples: Samples) -> None:
     """Count what runs by part, and sample the rate of products after every block."""
+    import torch
+
     from ai_models_mosaic.model import attention, attention_problem, interpolation, layers, network
 
-    parts.watch(layers.Linear, "forward", "linear maps")
+    for owner, name in ((layers.Linear, "forward"), (torch, "mm"), (layers, "add_product")):
+        parts.watch(owner, name, "linear maps")
     parts.watch(layers.RMSNorm, "forward", "norms")
     parts.watch(layers.Attention, "_projected", "queries, keys, values, gates")
     parts.watch(layers.RotaryTable, "of_rows", "rotation")

@@ -13,8 +13,9 @@ import pytest
 from running import BIN, MINI, ROOT, SAMPLE, Runner, changed, keys, messages, of_member, values
 
 from ai_models_mosaic import errors
+from ai_models_mosaic.card import Card, read_card
 from ai_models_mosaic.cli import main
-from ai_models_mosaic.replay import choose_channels, choose_hours, read_card
+from ai_models_mosaic.replay import choose_channels, choose_hours
 
 ENSEMBLE = (*MINI, "--lead-time", 72, "--num-ensemble-members", 2, "--num-threads", 1, "--path", "out.grib")
 
@@ -283,6 +284,24 @@ def test_steps_and_parameters_of_a_replay_are_chosen_by_lists(ensemble: Path):
         choose_hours("25-47", card)
     with pytest.raises(errors.OptionError, match=r"^--params: expected parameters such as 2t, z500 or u, got 'z501'$"):
         choose_channels("z501")
+
+
+@pytest.mark.parametrize(
+    ("engine", "options", "device", "backend", "threads"),
+    [
+        ("CPU (2 threads), float32, attention backend tiled", {"attention_backend": "auto"}, "cpu", "tiled", 2),
+        ("CPU (2 threads), float32, attention backend tiled", {"attention_backend": "auto"}, "cuda", "auto", 2),
+        ("NVIDIA H100, float16, attention backend triton", {"attention_backend": "triton"}, "cpu", "triton", None),
+        ("NVIDIA H100, float16, attention backend sdpa, CUDA graphs", {}, "cuda", "sdpa", None),
+        ("NVIDIA H100, float16, attention backend triton", {}, "cpu", "auto", None),
+        ("CPUExecutionProvider, float32", {}, "cpu", "auto", None),
+    ],
+)
+def test_a_replay_takes_the_backend_and_the_threads_of_the_original_on_the_same_kind_of_device(
+    engine, options, device, backend, threads
+):
+    card = Card(Path("a.grib.provenance.json"), {"engine": engine, "options": options})
+    assert (card.attention_backend(device), card.threads) == (backend, threads)
 
 
 # The noise.

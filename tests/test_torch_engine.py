@@ -110,7 +110,7 @@ def test_products_are_in_the_precision_asked_for_and_results_in_float32(engine, 
     of_products = []
     # Half precision rounds the weights where they are, so no network serves two engines of different ones.
     network = made_network()
-    network.bottleneck.blocks[0].ffn.w13.register_forward_hook(lambda _, __, out: of_products.append(out.dtype))
+    network.downsample_layers[0].proj_x.register_forward_hook(lambda _, __, out: of_products.append(out.dtype))
     found = TorchEngine(network, STATISTICS, CPU, precision).step(history, PROGRESS, noise)
     assert of_products == [kind]
     assert found.dtype == np.float32

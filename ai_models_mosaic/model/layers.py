@@ -92,9 +92,31 @@ def by_row(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return function(x.flatten(0, 1)).unflatten(0, (x.shape[0], -1))
 
 
+def add_product(to: Tensor, rows: Tensor, weight: Tensor, out: Tensor | None = None) -> None:
+    """``to + rows · weightᵀ`` in the place of `to`, or into `out`: where precisions allow, within the product.
+
+    Parameters
+    ----------
+    to, out : Tensor (batch, row, width)
+        In float32.
+    rows : Tensor (batch, row, inputs)
+    weight : Tensor (width, inputs)
+    """
+    out = to if out is None else out
+    if weight.dtype == to.dtype:
+        torch.addmm(to.flatten(0, 1), rows.flatten(0, 1), weight.t(), out=out.flatten(0, 1))
+    else:
+        torch.add(to, by_row(lambda each: functional.linear(each.to(weight.dtype), weight), rows), out=out)
+
+
 def in_one_go() -> bool:
-    """Whether whole tensors are to be computed: for gradients, and for graphs, which slices would swell."""
-    return torch.is_grad_enabled() or torch.compiler.is_compiling()
+    """Whether whole tensors are to be computed.
+
+    That is so for gradients, for graphs, which slices would swell, and under autocast, which does not
+    choose the precision of products into given memory.
+    """
+    autocast = any(torch.is_autocast_enabled(device) for device in ("cpu", "cuda"))
+    return torch.is_grad_enabled() or torch.compiler.is_compiling() or autocast
 
 
 def empty_buffer(module: nn.Module, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> None:
@@ -193,7 +215,7 @@ class Attention(nn.Module):
         out = block_sparse_attention(query, key, value, gates, self.layout, self.backend).transpose(1, 2)
         made = torch.empty_like(x)
         for part in row_slices(x.shape[0], x.shape[1], x.shape[2], x.device):
-            torch.add(x[part], by_row(self.to_o, out[part].flatten(2)), out=made[part])
+            add_product(x[part], out[part].flatten(2), self.to_o.weight, made[part])
         return made
 
     def _projected(self, x: Tensor, norm: RMSNorm) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -249,9 +271,15 @@ class FeedForward(nn.Module):
     def add_to(self, x: Tensor, noise: Tensor, norm: RMSNorm) -> Tensor:
         """Add the map of the normed x to x itself, ``(batch, pixel, width)`` in float32."""
         shift = self.noise_bias(noise)[:, None]
-        for part in row_slices(x.shape[0], x.shape[1], self.w13.out_features, x.device):
-            gate, value = by_row(lambda rows: self.w13(norm(rows)), x[part]).chunk(2, dim=-1)
-            x[part] += by_row(self.w2, functional.silu(gate.add_(shift[part[0]]), inplace=True).mul_(value))
+        weight = self.w13.weight
+        parts = list(row_slices(x.shape[0], x.shape[1], weight.shape[0], x.device))
+        # So large an array would be fetched from the system, and cleared, for every slice anew. The first is largest.
+        hidden = x.new_empty(x[parts[0]].shape[:2].numel(), weight.shape[0], dtype=weight.dtype)
+        for part in parts:
+            rows = norm(x[part]).to(weight.dtype).flatten(0, 1)
+            mapped = torch.mm(rows, weight.t(), out=hidden[: rows.shape[0]]).unflatten(0, x[part].shape[:2])
+            gate, value = mapped.chunk(2, dim=-1)
+            add_product(x[part], functional.silu(gate.add_(shift[part[0]]), inplace=True).mul_(value), self.w2.weight)
         return x
 
 
@@ -263,17 +291,18 @@ class Block(nn.Module):
         self.norm = RMSNorm()
         self.attention = Attention(stage)
         self.ffn = FeedForward(stage, noise_width)
+        self.in_slices = True
 
     def forward(self, x: Tensor, noise: Tensor, *, attended: bool = False) -> Tensor:
         """Map ``(batch, pixel, width)`` with z ``(batch, noise)``; `attended` says that `attend` made x of it."""
         x = x if attended else self.attend(x)
-        if in_one_go():
+        if in_one_go() or not self.in_slices:
             return x + self.ffn(self.norm(x), noise)
         return self.ffn.add_to(x, noise, self.norm)
 
     def attend(self, x: Tensor) -> Tensor:
         """The part that knows no noise, ``(batch, pixel, width)``."""
-        if in_one_go():
+        if in_one_go() or not self.in_slices:
             return x + self.attention(self.norm(x))
         return self.attention.added_to(x, self.norm)
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from . import attention
 from .attention import attention_of_slice, select_blocks
 from .interpolation import CrossGridAttention
-from .layers import Attention, RMSNorm, branch_gates
+from .layers import Attention, Block, RMSNorm, branch_gates
 from .network import IN_FLOAT32, MosaicNetwork
 
 GATHERED_AT_ONCE = 2**23
@@ -70,10 +70,6 @@ class ScannedAttention(nn.Module):
         gates = branch_gates(to_gates(x), without_selected=self.without_selected).transpose(1, 2)
         out = self._branches(self.q_rope(query), self.k_rope(key), value, gates)
         return to_o(out.transpose(1, 2).flatten(2))
-
-    def added_to(self, x: Tensor, norm: RMSNorm) -> Tensor:
-        """As `Attention.added_to`, in one go."""
-        return x + self(norm(x))
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
@@ -156,6 +152,9 @@ def exportable(network: MosaicNetwork, dtype: torch.dtype = torch.float32) -> Mo
         if isinstance(module, nn.Linear):
             kept = any(module is made.get_submodule(path) for path in IN_FLOAT32)
             setattr(parent, name, Product(module.weight, torch.float32 if kept else dtype))
+    for module in made.modules():
+        if isinstance(module, Block):
+            module.in_slices = False
     return made
 
 

@@ -20,6 +20,7 @@ import math
 import resource
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -70,7 +71,16 @@ def make_model(truncation: int, start: datetime.datetime) -> tuple[Model, Forcin
     return Model(dycore=core, start_time=start.isoformat(timespec="seconds")), forcing, terrain
 
 
-def on_pressure_levels(sigma, u, v, temperature, humidity, geopotential, surface_pressure, omega):
+def on_pressure_levels(
+    sigma: jax.Array,
+    u: jax.Array,
+    v: jax.Array,
+    temperature: jax.Array,
+    humidity: jax.Array,
+    geopotential: jax.Array,
+    surface_pressure: jax.Array,
+    omega: jax.Array,
+) -> dict[str, jax.Array]:
     """Fields ``(layer, lon, lat)``, layers from the top, on `LEVELS_HPA`, and the mean sea level pressure.
 
     Linear in the logarithm of pressure, geopotential by the hypsometric equation within a layer.
@@ -144,7 +154,7 @@ def make_diagnosis(model: Model):
     return diagnose
 
 
-def near_surface(predictions) -> dict[str, jax.Array]:
+def near_surface(predictions: Any) -> dict[str, jax.Array]:
     """2 m temperature and 10 m wind from the surface fluxes."""
     physics = predictions.physics
     fluxes = physics["surface_flux"] if "surface_flux" in physics else physics["_surface_flux"]
