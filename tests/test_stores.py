@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import netCDF4
 import numpy as np
@@ -11,6 +12,7 @@ from test_sink import GRID, INDEX, MEMBERS, PRODUCTS, SMALL, START, labels, plan
 
 from ai_models_mosaic.errors import OutputError
 from ai_models_mosaic.grid import Region
+from ai_models_mosaic.outputs.extras import require
 from ai_models_mosaic.outputs.layout import Layout, variables
 from ai_models_mosaic.outputs.netcdf import convert
 from ai_models_mosaic.outputs.selection import Selection
@@ -346,3 +348,12 @@ def test_layouts_name_what_they_hold():
     layout = Layout(Region.whole(GRID), START, (0, 24), (1,), fields, ())
     assert [variable.name for variable in variables(layout)] == ["2m_temperature", "geopotential", "temperature_850"]
     assert layout.levels_hpa == (500, 850)
+
+
+@pytest.mark.parametrize(("package", "extra"), [("zarr", "zarr"), ("netCDF4", "netcdf")])
+def test_an_output_without_its_package_says_what_to_install(package, extra, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(
+        OutputError, match=rf"^writing a\.b needs {package}: pip install 'ai-models-mosaic\[{extra}\]'$"
+    ):
+        require(package, "writing a.b")

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import OutputError
+from .extras import require
 from .files import PARTIAL_SUFFIX, sync
 from .layout import DIMENSIONS
-from .zarr import require_zarr
 
 COMPRESSION_LEVEL = 1
 """zlib's fastest; higher ones gain nothing on the digits of weather."""
@@ -36,8 +36,8 @@ def convert(store: Path, path: Path) -> Path:
     OutputError
         If it cannot be written, or netCDF4 is not installed.
     """
-    netcdf = require_netcdf(f"writing {path}")
-    source = require_zarr(f"writing {path}").open_group(str(store), mode="r")
+    netcdf = require("netCDF4", f"writing {path}")
+    source = require("zarr", f"writing {path}").open_group(str(store), mode="r")
     partial = path.with_name(path.name + PARTIAL_SUFFIX)
     try:
         with netcdf.Dataset(str(partial), "w", format="NETCDF4") as target:
@@ -55,21 +55,6 @@ def convert(store: Path, path: Path) -> Path:
     except RuntimeError as error:
         raise OutputError(f"cannot write {path}: {error}; is the disk full?") from error
     return path
-
-
-def require_netcdf(what: str) -> Any:
-    """The module netCDF4.
-
-    Raises
-    ------
-    OutputError
-        If it is not installed.
-    """
-    try:
-        import netCDF4
-    except ImportError as error:
-        raise OutputError(f"{what} needs netCDF4: pip install 'ai-models-mosaic[netcdf]'") from error
-    return netCDF4
 
 
 def _copy(target: Any, name: str, array: Any) -> None:

@@ -12,15 +12,15 @@ from .. import __version__
 from ..errors import OptionError, OutputError
 from ..grid import LatLonGrid, Region
 from .encoder import GribEncoder
+from .extras import require
 from .fields import Field
 from .files import check_writable
 from .grib import GribOutput, check_output
 from .layout import Layout
-from .netcdf import require_netcdf
 from .options import OutputOptions
 from .products import OPTION, Product
 from .templates import Labels
-from .zarr import check_store, require_zarr
+from .zarr import check_store
 
 SCRATCH_SUFFIX = ".scratch"
 """Of the Zarr store that a NetCDF file is made from, where no store was asked for."""
@@ -232,11 +232,11 @@ class OutputPlan:
                     if archived:
                         products.check_one_type()
         if (zarr := self.zarr_path(labels)) is not None:
-            require_zarr(f"--zarr {zarr}")
+            require("zarr", f"--zarr {zarr}")
             check_store(zarr, "--zarr")
         if (netcdf := self.netcdf_path(labels)) is not None:
-            require_zarr(f"--netcdf {netcdf}")
-            require_netcdf(f"--netcdf {netcdf}")
+            require("zarr", f"--netcdf {netcdf}")
+            require("netCDF4", f"--netcdf {netcdf}")
             check_writable(netcdf)
 
     def check_apart(self, labels: Labels, times: Sequence[datetime]) -> None:

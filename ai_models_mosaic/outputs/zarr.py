@@ -11,12 +11,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..arrays import FloatArray
 from ..errors import OutputError
+from .extras import require
 from .fields import Field
 from .files import PARTIAL_SUFFIX, check_folder, sync
 from .layout import Layout, Variable, coordinates, variables
@@ -57,7 +57,7 @@ class ZarrOutput:
         }
         self._named = finished and not self.partial.exists()
         place = path if self._named else self.partial
-        zarr = require_zarr(f"writing {path}")
+        zarr = require("zarr", f"writing {path}")
         if resume and not (place / ".zgroup").exists():
             raise OutputError(f"cannot write {path}: expected the store of an unfinished run in {place}, got nothing")
         with _named_errors(path):
@@ -141,7 +141,7 @@ class ZarrOutput:
         """
         if self._named:
             return self.path
-        zarr = require_zarr(f"writing {self.path}")
+        zarr = require("zarr", f"writing {self.path}")
         self._refuse_removed()
         with _named_errors(self.path):
             for leftover in self.partial.rglob(f"*{PARTIAL_SUFFIX}"):
@@ -202,21 +202,6 @@ def check_store(path: Path, option: str) -> None:
         raise OutputError(f"{option} {path}: there is something of this name that is no Zarr store; it is left alone")
     # A partial store of a run that ended early may be there: it is gone on with, or replaced.
     check_folder(path.with_name(path.name + PARTIAL_SUFFIX))
-
-
-def require_zarr(what: str) -> Any:
-    """The module zarr.
-
-    Raises
-    ------
-    OutputError
-        If it is not installed.
-    """
-    try:
-        import zarr
-    except ImportError as error:
-        raise OutputError(f"{what} needs zarr: pip install 'ai-models-mosaic[zarr]'") from error
-    return zarr
 
 
 def replace_folder(partial: Path, path: Path) -> None:
