@@ -168,8 +168,8 @@ def test_an_engine_describes_what_its_session_runs_on(engine, half, path):
 
 def test_memory_is_that_of_the_file_and_grows_by_the_member_unless_the_batch_is_fixed(engine, half, path):
     assert engine.memory_bytes(0) == path.stat().st_size
-    assert engine.memory_bytes(3) - engine.memory_bytes(2) == 45 * 192 * 32 * 4
-    assert half.memory_bytes(1) == half.memory_bytes(24) == half.checkpoint.stat().st_size + 2 * 45 * 192 * 32 * 4
+    assert engine.memory_bytes(3) - engine.memory_bytes(2) == 14 * 192 * 32 * 4
+    assert half.memory_bytes(1) == half.memory_bytes(24) == half.checkpoint.stat().st_size + 2 * 14 * 192 * 32 * 4
 
 
 # What is refused.

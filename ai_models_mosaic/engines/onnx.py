@@ -29,8 +29,8 @@ PREFERRED = ("CUDAExecutionProvider", "ROCMExecutionProvider", "MIGraphXExecutio
 DEVICE_OF_PROVIDER = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "cuda"}
 """Where arrays are bound; all other providers take and give those of the CPU."""
 
-ACTIVATION_COPIES = 45
-"""Fields of the finest stage that a step takes at its peak, per member; measured on the full size, on the CPU."""
+ACTIVATION_COPIES = 14
+"""Fields of the finest stage that a step takes at its peak, per member: 11 of the full size on the CPU, and a margin."""
 
 INSTALL = "pip install 'ai-models-mosaic[onnx]' (or onnxruntime-gpu in place of onnxruntime, for NVIDIA GPUs)"
 
