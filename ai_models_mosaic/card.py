@@ -68,8 +68,11 @@ class Card:
         Raises
         ------
         OptionError
-            If it was not run, and would have had company.
+            If there is no such member, or it was not run, and would have had company.
         """
+        size = self.found["ensemble_size"]
+        if member < 1 or (size is not None and member > size):
+            raise OptionError(f"--member: expected a number from 1{f' to {size}' if size else ''}, got {member}")
         found = next((batch for batch in self.ensemble.batches() if member in batch), None)
         if found is None and self.ensemble.per_batch > 1:
             raise OptionError(
@@ -109,8 +112,10 @@ def read_card(path: Path) -> Card:
     try:
         found = json.loads(path.read_bytes())
         card = Card(path, found)
-        _ = (card.variant, card.ensemble, found["weights"]["sha256"], found["input"]["source"], found["precision"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        _ = (card.variant, card.ensemble, card.packing, card.region, card.threads, card.attention_backend("cpu"))
+        _ = (found["weights"]["sha256"], found["input"]["source"], found["input"]["initial_time"])
+        _ = (found["precision"], found["metadata"], dict(found["packages"]), found["ensemble_size"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path}: expected the card of a forecast, NAME.grib{SUFFIX}, got something else ({error!r})"
         ) from error

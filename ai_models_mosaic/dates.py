@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from .errors import InputError, OptionError
@@ -63,7 +63,8 @@ def read_dates(path: Path) -> tuple[Wanted, ...]:
         if not line.strip():
             continue
         try:
-            time = datetime.fromisoformat(line.strip()).replace(tzinfo=None)
+            time = datetime.fromisoformat(line.strip())
+            time = time if time.tzinfo is None else time.astimezone(timezone.utc).replace(tzinfo=None)
         except ValueError:
             time = datetime.max
         if time.minute or time.second or time.microsecond:

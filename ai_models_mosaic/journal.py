@@ -27,6 +27,7 @@ from filelock import FileLock, Timeout
 
 from .arrays import Float32Array
 from .errors import OutputError, ResumeError
+from .outputs.files import PARTIAL_SUFFIX, tail_digest
 from .state import ForecastStep
 
 LOG = logging.getLogger(__name__)
@@ -60,6 +61,8 @@ class Record:
         All steps are done; the files may have their final names.
     format : int
         Version of this record.
+    tails : mapping of str to str or None
+        Digest of what every file ended with; None in records of before there were any.
     """
 
     identity: Mapping[str, Any]
@@ -68,6 +71,7 @@ class Record:
     positions: Mapping[str, int] | None = None
     finished: bool = False
     format: int = FORMAT
+    tails: Mapping[str, str | None] | None = None
 
 
 def state_folder(path: str, initial_time: datetime) -> Path:
@@ -142,7 +146,8 @@ class Journal:
             for made in steps:
                 _write_durably(self._state(batch, made.step), partial(_save_array, values=made.values))
             steps.clear()
-        record = Record(self.record.identity, self.record.backend, units, dict(positions), finished)
+        tails = {name: tail_digest(Path(name), length) for name, length in positions.items()}
+        record = Record(self.record.identity, self.record.backend, units, dict(positions), finished, tails=tails)
         text = json.dumps(asdict(record)).encode()
         _write_durably(self.folder / INDEX, lambda file: file.write(text))
         sync_folder(self.folder)
@@ -153,6 +158,23 @@ class Journal:
                 path.unlink(missing_ok=True)
         self._saved_at = self._clock()
         self._cost = self._saved_at - start
+
+    def check_output(self) -> None:
+        """Refuse to go on with files that are there, but end otherwise than this run left them.
+
+        Raises
+        ------
+        ResumeError
+            If another run wrote to one: from another initial time, to the same name.
+        """
+        for name, length in (self.record.positions or {}).items():
+            before, now = (self.record.tails or {}).get(name), tail_digest(Path(name), length)
+            if before is not None and now is not None and before != now:
+                raise ResumeError(
+                    f"{name}{PARTIAL_SUFFIX} is not what the unfinished run in {self.folder} wrote: another run has "
+                    "written to it since. Run without --resume to begin again, and name outputs by their initial time, "
+                    "such as {dataDate}{dataTime:04d}.grib"
+                )
 
     def kept(self) -> Iterator[tuple[int, int]]:
         """Batch and step of every state that the record needs, steps ascending."""
@@ -223,6 +245,8 @@ def open_journal(
         lock.acquire()
     except Timeout:
         raise ResumeError(f"{folder} is in use by another run: wait for it to end, or choose another --path") from None
+    except OSError as error:
+        raise OutputError(f"cannot write {folder / LOCK}: {error.strerror or error}") from error
     try:
         yield Journal(folder, _point(folder, fresh, resume=resume), history, batches, share)
     finally:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from . import __version__
 from .errors import OutputError
 from .options import Options
+from .outputs.files import is_stream
 from .state import InitialState
 
 if TYPE_CHECKING:
@@ -121,9 +122,9 @@ def write_beside(output: Path, found: Mapping[str, Any]) -> None:
     OutputError
         If it cannot be written.
     """
-    if not (output.is_file() or output.is_dir()):
+    if is_stream(output) or not output.exists():
         return
-    path = output.with_name(output.name + SUFFIX)
+    path = _beside(output)
     partial = path.with_name(path.name + ".partial")
     try:
         partial.write_text(json.dumps(dict(found), separators=(",", ":")) + "\n", encoding="utf-8")
@@ -132,24 +133,39 @@ def write_beside(output: Path, found: Mapping[str, Any]) -> None:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def runs_beside(path: str) -> set[str]:
-    """The runs that the provenance beside complete files names, by the digest of what they were.
+def complete_files(path: str, run: str) -> list[Path] | None:
+    """What a run wrote, if all of it is there and no other run has written over any; None if not.
 
     Parameters
     ----------
     path : str
         Of the output; may hold GRIB keys in braces, which stand for anything.
+    run : str
+        Digest of what the run is, as its cards give it.
     """
-    pattern = "*".join(glob.escape(part) for part in re.split(r"\{.*?\}", path + SUFFIX))
+    # Placeholders that touch are one: two stars would be a search of all folders below.
+    pattern = "*".join(glob.escape(part) for part in re.split(r"(?:\{.*?\})+", path + SUFFIX))
     anchor = Path(path).anchor
-    found = set()
     for card in Path(anchor).glob(pattern.removeprefix(anchor)):
-        if card.with_name(card.name.removesuffix(SUFFIX)).exists():
-            try:
-                found.add(str(json.loads(card.read_bytes()).get("run")))
-            except (OSError, ValueError, AttributeError):
-                continue
-    return found
+        found = _card(card)
+        if found.get("run") == run:
+            files = [Path(name) for name in found.get("files", [])]
+            if files and all(file.exists() and _card(_beside(file)).get("run") == run for file in files):
+                return files
+    return None
+
+
+def _beside(output: Path) -> Path:
+    return output.with_name(output.name + SUFFIX)
+
+
+def _card(path: Path) -> dict[str, Any]:
+    """What a card says; nothing if it cannot be read."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def packages() -> dict[str, str | None]:

@@ -16,13 +16,13 @@ import numpy as np
 from .assets import Assets, check_assets, locate
 from .card import Card
 from .channels import CHANNELS
-from .errors import CheckpointError, InputError, OptionError
+from .errors import CheckpointError, InputError, OptionError, OutputError
 from .grid import to_grib_order
 from .holdings import Wanted, take_stock
 from .inputs import initial_states_of, input_digest
 from .integrity import digest_of
 from .outputs.files import MessageFiles, check_writable
-from .outputs.grib import EXPVER, UNTRAINED_EXPVER, GribEncoder, Labels
+from .outputs.grib import EXPVER, UNTRAINED_EXPVER, GribEncoder, Labels, is_grib
 from .provenance import SUFFIX, packages
 from .rollout import Rollout
 from .sources import check_file
@@ -155,12 +155,13 @@ def replay(
         If the file cannot be written.
     """
     check_writable(output)
+    _refuse_own_files(card, output, file)
     batch = card.batch_of(member)
     read = _read_input(card, file, batch)
     starts = {one: read[one] for one in batch}
     engine = _load_engine(card, assets)
     expver = UNTRAINED_EXPVER if engine.untrained else EXPVER
-    size, initial_time = card.found["options"]["ensemble_size"], starts[member].initial_time
+    size, initial_time = card.found["ensemble_size"], starts[member].initial_time
     labels = Labels(initial_time, size, card.found["metadata"], expver, card.packing)
     files = MessageFiles()
     made: dict[Key, bytes] = {}
@@ -173,6 +174,13 @@ def replay(
                 made[_key(message)] = message
     files.finish()
     return _compare(card, engine, made)
+
+
+def _refuse_own_files(card: Card, output: Path, file: str | None) -> None:
+    """Refuse to write over what is to be compared with, or read."""
+    kept = [card.path, *_originals(card), Path(file or str(card.found["input"]["source"]))]
+    if any(output.resolve() == path.resolve() for path in kept):
+        raise OutputError(f"--output {output}: expected a new file, got one of the forecast itself or its input")
 
 
 def _encoded(
@@ -285,16 +293,8 @@ def _originals(card: Card) -> Iterator[Path]:
             run = json.loads(beside.read_bytes()).get("run")
         except (ValueError, AttributeError):
             continue
-        if _is_grib(original) and (beside == card.path or (run is not None and run == card.found.get("run"))):
+        if is_grib(original) and (beside == card.path or (run is not None and run == card.found.get("run"))):
             yield original
-
-
-def _is_grib(path: Path) -> bool:
-    """Whether a file is there that is no NetCDF."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(4) == b"GRIB"
 
 
 def _messages(path: Path) -> Iterator[bytes]:

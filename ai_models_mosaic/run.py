@@ -181,6 +181,8 @@ class Run:
                 self._rollout.restore(ForecastStep(step, step * self._job.step_hours, members, values))
         if journal is not None:
             self._recall(journal)
+        if self._ranks.rank == 0:
+            self._watch.begin(self._job.starts, self._job.ensemble, self._job.steps, self._units)
 
     def _recall(self, journal: Journal) -> None:
         """Show the sink what it wrote of a step that is not complete."""
@@ -191,7 +193,6 @@ class Run:
             else:
                 values = journal.load(batch, step)
                 self._sink.recall(ForecastStep(step, step * self._job.step_hours, members, values))
-        self._watch.begin(self._job.starts, self._job.ensemble, self._job.steps, self._units)
 
     def _round(self, step: int, batches: range) -> bool:
         """Make one step of as many batches as there are ranks; whether to stop after it."""

@@ -19,10 +19,10 @@ from . import __version__
 from .errors import CheckpointError, DatesError, LostRankError, MosaicError, OptionError, ResumeError, TerminatedError
 from .holdings import Wanted
 from .inputs import input_digest
-from .journal import Journal, Record, open_journal, state_folder
+from .journal import Journal, Record, open_journal, read_record, state_folder
 from .options import Options
 from .progress import Watch
-from .provenance import gather, now, runs_beside, write_beside
+from .provenance import complete_files, gather, now, write_beside
 from .ranks import Ranks, everywhere
 from .rollout import Ensemble
 from .run import Job, Nowhere, Run, Sink
@@ -124,6 +124,8 @@ class Session:
     output : callable
         Gives a context with the sink for a state, whether the weights are untrained, and whether an unfinished run is
         gone on with; called on rank 0 only.
+    recount : callable
+        Told of the files of a run that is complete already; called on rank 0 only.
     """
 
     def __init__(
@@ -135,9 +137,11 @@ class Session:
         read: Callable[[Wanted], Starts],
         load: Callable[[], LoadedEngine],
         output: Callable[[InitialState, bool, bool], AbstractContextManager[FileSink | None]],
+        recount: Callable[[Sequence[Path]], None] = lambda _: None,
     ) -> None:
         self._settings, self._ranks, self._watch = settings, ranks, watch
-        self._read, self._load, self._output = read, load, output
+        self._read, self._load, self._output, self._recount = read, load, output, recount
+        self._best_batch: int | None = None
         self.provenance: list[dict[str, Any]] = []
         """Of every initial time that was begun."""
 
@@ -176,16 +180,29 @@ class Session:
         return engine
 
     def _choose_batch(self, engine: LoadedEngine) -> None:
-        """Settle for a number of members per batch, the same on all ranks, before anything records it."""
+        """Choose a number of members per batch, the same on all ranks, where none was asked for."""
         options = self._settings.options
         if options.members_per_batch is None:
             share = -(-len(options.members) // self._ranks.size)
-            chosen = self._ranks.share(lambda: engine.best_batch(share))
-            self._settings = replace(self._settings, options=replace(options, members_per_batch=chosen))
+            self._best_batch = self._ranks.share(lambda: engine.best_batch(share))
+
+    def _settle_batch(self, starts: Starts) -> None:
+        """Take that number before anything records it; an unfinished run goes on with the one that it began with."""
+        if self._best_batch is not None:
+            settled = self._ranks.share(lambda: self._begun_with(starts) or self._best_batch)
+            self._settings = replace(self._settings, options=replace(self._settings.options, members_per_batch=settled))
+
+    def _begun_with(self, starts: Starts) -> int | None:
+        path = self._settings.path
+        if path is None or not self._settings.options.resume:
+            return None
+        record = read_record(state_folder(path, next(iter(starts.values())).initial_time))
+        return None if record is None else record.identity.get("members_per_batch")
 
     def _run_one(self, wanted: Wanted) -> None:
         starts = self._ranks.share(lambda: self._read(wanted))
         engine = self._engine
+        self._settle_batch(starts)
         job = Job(starts, self._settings.ensemble, self._settings.variant.step_hours, self._settings.steps)
         found = self._gather(starts, engine) if self._ranks.rank == 0 else {}
         place = _Place()
@@ -196,8 +213,9 @@ class Session:
             # Before and after there is nothing to bring into good order: a signal ends the process as ever.
             with self._watch.listening():
                 Run(job, engine, self._ranks, place.sink or Nowhere(), place.journal, self._watch)()
-            found["written"] = now()
-            for path in place.sink.paths if place.sink is not None else ():
+            paths = place.sink.paths if place.sink is not None else []
+            found |= {"written": now(), "files": [str(path) for path in paths]}
+            for path in paths:
                 write_beside(path, found)
             if place.journal is not None:
                 place.journal.remove()
@@ -232,8 +250,12 @@ class Session:
         fresh = self._identity(found)
         found["run"] = hashlib.sha256(json.dumps(fresh.identity, sort_keys=True).encode()).hexdigest()
         folder = state_folder(path, initial.initial_time)
-        if resume and not folder.exists() and found["run"] in runs_beside(path):
+        complete = complete_files(path, found["run"]) if resume and not folder.exists() else None
+        if complete is not None:
             LOG.info("%s is complete already: nothing to do", path)
+            self._watch.begin(job.starts, job.ensemble, job.steps, job.units)
+            self._watch.end()
+            self._recount(complete)
             return False
         # Before the output, which would overwrite what another run is writing.
         journal = stack.enter_context(open_journal(folder, fresh, job.history, len(job.batches), resume=resume))
@@ -241,6 +263,7 @@ class Session:
         going_on = positions is not None
         place.sink = stack.enter_context(self._output(initial, found["weights"]["untrained"], going_on))
         if place.sink is not None and positions is not None:
+            journal.check_output()
             place.sink.resume(positions, finished=journal.record.finished)
         place.journal = journal
         return True

@@ -15,7 +15,7 @@ from ai_models_mosaic import __version__
 from ai_models_mosaic.grid import LatLonGrid
 from ai_models_mosaic.integrity import digest_of
 from ai_models_mosaic.options import parse_options
-from ai_models_mosaic.provenance import PACKAGES, gather, runs_beside, write_beside
+from ai_models_mosaic.provenance import PACKAGES, complete_files, gather, write_beside
 from ai_models_mosaic.state import InitialState
 
 GRID = LatLonGrid.regular(60.0)
@@ -126,14 +126,24 @@ def test_the_users_keys_are_copied_and_one_run_leaves_nothing_to_the_next():
     assert provenance()["metadata"] == {}
 
 
-def test_runs_that_are_complete_are_known_by_the_cards_beside_their_files(tmp_path):
-    for name, run in (("m1.grib", "aa"), ("m2.grib", "aa"), ("other.grib", "bb"), ("[m].grib", "cc")):
-        (tmp_path / name).write_bytes(b"")
-        write_beside(tmp_path / name, {"run": run})
-    (tmp_path / "m3.grib.provenance.json").write_text('{"run": "without its file"}')
+def test_a_run_is_complete_if_all_its_files_are_there_with_its_cards(tmp_path):
+    for names, run in ((("m1.grib", "m2.grib"), "aa"), (("other.grib",), "bb"), (("[m].grib",), "cc")):
+        files = [tmp_path / name for name in names]
+        for file in files:
+            file.write_bytes(b"")
+            write_beside(file, {"run": run, "files": [str(each) for each in files]})
     (tmp_path / "m4.grib").write_bytes(b"")
     (tmp_path / "m4.grib.provenance.json").write_text("no card")
-    assert runs_beside(f"{tmp_path}/m{{number}}.grib") == {"aa"}
-    assert runs_beside(f"{tmp_path}/other.grib") == {"bb"}
-    assert runs_beside(f"{tmp_path}/[m].grib") == {"cc"}
-    assert runs_beside(f"{tmp_path}/absent.grib") == set()
+    members = [tmp_path / "m1.grib", tmp_path / "m2.grib"]
+    # Placeholders that touch are not the pattern of all folders below.
+    for path in ("m{number}.grib", "{dataDate}{dataTime:04d}.grib"):
+        assert complete_files(f"{tmp_path}/{path}", "aa") == members
+    assert complete_files(f"{tmp_path}/m{{number}}.grib", "bb") is None
+    assert complete_files(f"{tmp_path}/other.grib", "bb") == [tmp_path / "other.grib"]
+    assert complete_files(f"{tmp_path}/[m].grib", "cc") == [tmp_path / "[m].grib"]
+    assert complete_files(f"{tmp_path}/absent.grib", "aa") is None
+    write_beside(members[1], {"run": "of another seed", "files": [str(members[1])]})
+    assert complete_files(f"{tmp_path}/m{{number}}.grib", "aa") is None
+    write_beside(members[1], {"run": "aa", "files": [str(each) for each in members]})
+    members[1].unlink()
+    assert complete_files(f"{tmp_path}/m{{number}}.grib", "aa") is None

@@ -187,9 +187,10 @@ def test_dates_are_given_in_one_way_only(run: Runner, words: tuple[str, ...]):
 
 
 def test_the_runners_staging_dates_are_several_dates(run: Runner):
-    run.path("dates.txt").write_text("2008-04-26T06:00:00\n")
+    # The second is the same instant, by another clock.
+    run.path("dates.txt").write_text("2008-04-26T06:00:00\n2008-04-26T08:00:00+02:00\n")
     run(*MINI, "--lead-time", 0, "--staging-dates", "dates.txt", "--path", "{dataDate}-{dataTime:04d}.grib")
-    assert run.path("20080426-0600.grib").exists()
+    assert [path.name for path in run.folder.glob("*.grib")] == ["20080426-0600.grib"]
 
 
 # Replay.

@@ -30,7 +30,7 @@ DEVICE_OF_PROVIDER = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvide
 """Where arrays are bound; all other providers take and give those of the CPU."""
 
 ACTIVATION_COPIES = 14
-"""Fields of the finest stage that a step takes at its peak, per member: 11 of the full size on the CPU, and a margin."""
+"""Fields of the finest stage that a step takes at its peak, per member: 14 at full size on the CPU."""
 
 INSTALL = "pip install 'ai-models-mosaic[onnx]' (or onnxruntime-gpu in place of onnxruntime, for NVIDIA GPUs)"
 

@@ -114,9 +114,10 @@ class GribEncoder:
         """
         return self._products[product, field].fill(values, step=lead_time_hours)
 
-    def first_message(self, member: int) -> Message:
-        """A member's first field, without its values."""
-        return self.encode(self.channels[0], member, 0, np.zeros(self.region.size))
+    def first_message(self, member: int, lead_time_hours: int = 0, channel: int | None = None) -> Message:
+        """A member's field of a lead time, the first if no channel is named, without its values."""
+        channel = self.channels[0] if channel is None else channel
+        return self.encode(channel, member, lead_time_hours, np.zeros(self.region.size))
 
     def product_messages(self) -> Iterator[Message]:
         """Every product's message, without its values."""

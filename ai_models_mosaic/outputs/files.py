@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import logging
 import os
 from collections import OrderedDict
@@ -18,6 +20,9 @@ PARTIAL_SUFFIX = ".partial"
 
 OPEN_AT_ONCE = 64
 """Files held open; a path with placeholders may name thousands."""
+
+TAIL_BYTES = 4096
+"""Of what an unfinished run wrote last, to know it again."""
 
 FILES_SHOWN = 4
 """Files that a log line names."""
@@ -59,7 +64,7 @@ class MessageFiles:
                 if written != len(message):
                     raise OSError(0, f"only {written} of {len(message)} bytes were taken; is the disk full?")
             except OSError:
-                if _partial(path).is_file():
+                if _partial(path) != path:
                     file.truncate(self._written[path])
                     file.seek(self._written[path])
                 raise
@@ -149,10 +154,30 @@ class MessageFiles:
         if len(self._open) >= OPEN_AT_ONCE:
             self._open.popitem(last=False)[1].close()
         # Unbuffered, so that a death between two messages leaves whole ones only.
-        file = _partial(path).open("ab" if path in self._written else "wb", buffering=0)
-        self._written.setdefault(path, 0)
+        file = _partial(path).open("ab", buffering=0)
+        try:
+            self._claim(path, file)
+        except OSError:
+            file.close()
+            raise
         self._open[path] = file
-        return self._open[path]
+        return file
+
+    def _claim(self, path: Path, file: BinaryIO) -> None:
+        """Refuse a file that another run is writing; what an older one left in it goes."""
+        if _partial(path) == path:
+            self._written.setdefault(path, 0)
+            return
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OSError(0, "another run is writing it; wait for that to end, or choose another name") from None
+        except OSError as error:
+            # Some network file systems have no locks.
+            LOG.debug("No lock on %s: %s", path, error)
+        if path not in self._written:
+            file.truncate(0)
+            self._written[path] = 0
 
 
 def close_files(files: MessageFiles) -> None:
@@ -187,7 +212,10 @@ def check_writable(path: Path) -> None:
         is_folder = path.is_dir()
     if is_folder:
         raise OutputError(f"cannot write {path}: it is a folder; expected the name of a file")
-    check_folder(path)
+    if not is_stream(path):
+        check_folder(path)
+    elif not os.access(path, os.W_OK):
+        raise OutputError(f"cannot write {path}: it is not writable")
 
 
 def check_folder(path: Path) -> None:
@@ -217,8 +245,36 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def is_stream(path: Path) -> bool:
+    """Whether a path is written to as it is: a pipe, a device, or what a shell sent standard output to."""
+    if not path.exists() or path.is_dir():
+        return False
+    # /dev/stdout leads to a file where it was redirected to one, and must stay what it is.
+    places = [path.parent.resolve(), path.readlink() if path.is_symlink() else path]
+    return not path.is_file() or any(str(place).startswith("/proc/") for place in places)
+
+
+def tail_digest(path: Path, length: int) -> str | None:
+    """SHA-256 of the last bytes before a position of a file or its partial; None if there are not so many.
+
+    Parameters
+    ----------
+    path : Path
+        Name of the complete file.
+    length : int
+        Position, bytes.
+    """
+    partial = _partial(path)
+    place = partial if partial.exists() else path
+    if not place.is_file() or place.stat().st_size < length:
+        return None
+    with place.open("rb") as file:
+        file.seek(max(0, length - TAIL_BYTES))
+        return hashlib.sha256(file.read(min(length, TAIL_BYTES))).hexdigest()
+
+
 def _partial(path: Path) -> Path:
-    if path.exists() and not path.is_file():
+    if is_stream(path):
         return path
     return path.with_name(path.name + PARTIAL_SUFFIX)
 

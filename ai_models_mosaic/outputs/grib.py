@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -135,16 +136,29 @@ class GribOutput:
         """Every file written to."""
         return self._files.paths
 
-    def check_writable(self, members: Iterable[int]) -> None:
-        """Raise if the first file of a member could not be written.
+    def check_writable(self, members: Sequence[int], lead_times_hours: Sequence[int] = (0,)) -> None:
+        """Raise if a file of a member could not be written.
+
+        Parameters
+        ----------
+        members : sequence of int
+            Of the run.
+        lead_times_hours : sequence of int
+            All that will be written.
 
         Raises
         ------
         OutputError
             If its folder is absent or not writable, or as `path_of`.
         """
-        for member in members:
-            check_writable(self.path_of(self._encoder.first_message(member)))
+        encoder, first = self._encoder, lead_times_hours[0]
+        messages: Iterator[Message] = (encoder.first_message(member, first) for member in members)
+        if "{" in str(Path(self._path).parent):
+            later = (encoder.first_message(member, hours) for member in members for hours in lead_times_hours[1:])
+            others = (encoder.first_message(members[0], first, channel) for channel in encoder.channels)
+            messages = itertools.chain(messages, later, others)
+        for path in dict.fromkeys(self.path_of(message) for message in messages):
+            check_writable(path)
 
     def flush(self) -> None:
         """Bring to disk all that was written.
@@ -171,7 +185,7 @@ class GribOutput:
         places = self._files.resume(positions, finished=finished)
         if self._on_message is not None:
             for name, place in zip(positions, places, strict=True):
-                for message in _messages(place):
+                for message in messages_of(place):
                     self._on_message(message.mars(), Path(name))
 
     def recall(self, forecast: ForecastStep) -> None:
@@ -304,7 +318,15 @@ def check_output(path: str, encoder: GribEncoder) -> None:
         output.check_writable([1])
 
 
-def _messages(path: Path) -> Iterator[Message]:
+def is_grib(path: Path) -> bool:
+    """Whether a file is there that begins as GRIB does."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(4) == b"GRIB"
+
+
+def messages_of(path: Path) -> Iterator[Message]:
     """The messages of a file, each until the next."""
     with path.open("rb") as file:
         while (handle := eccodes.codes_grib_new_from_file(file)) is not None:

@@ -14,7 +14,7 @@ from ..grid import LatLonGrid, Region
 from .encoder import GribEncoder
 from .extras import require
 from .fields import Field
-from .files import check_writable
+from .files import check_writable, is_stream
 from .grib import GribOutput, check_output
 from .layout import Layout
 from .options import OutputOptions
@@ -116,7 +116,7 @@ class OutputPlan:
                 f"--path {self.path} names files by member, which products do not have: "
                 "say where they go with --products-path"
             )
-        if not self.options.members or (Path(self.path).exists() and not Path(self.path).is_file()):
+        if not self.options.members or is_stream(Path(self.path)):
             return self.path
         stem, dot, ending = self.path.rpartition(".")
         return f"{stem}-products.{ending}" if dot and "/" not in ending else f"{self.path}-products"
@@ -133,7 +133,7 @@ class OutputPlan:
         grib = (self.path if self.options.members else None, self.products_path)
         found = [path.rstrip("/") for path in (*grib, self.options.zarr, self.options.netcdf) if path is not None]
         places = [place for path in found if (place := Path(path)).exists()]
-        return found[0] if found and all(place.is_file() or place.is_dir() for place in places) else None
+        return None if not found or any(is_stream(place) for place in places) else found[0]
 
     def zarr_path(self, labels: Labels) -> Path | None:
         """Where the Zarr store goes, if one was asked for.
@@ -202,7 +202,7 @@ class OutputPlan:
         """
         return GribEncoder(self.region, labels, (), self.products, len(self.members))
 
-    def check(self, labels: Labels, *, archived: bool = False) -> None:
+    def check(self, labels: Labels, *, archived: bool = False, source: str | None = None) -> None:
         """Raise before a long run if its output could not be made, or not be written.
 
         Parameters
@@ -211,11 +211,14 @@ class OutputPlan:
             Of the run; any initial time will do.
         archived : bool
             Whether requests are made that archive a file each, which can be of one type only.
+        source : str or None
+            The file of the input.
 
         Raises
         ------
         OutputError
-            If a file to be archived would hold several types, ecCodes refuses one of the user's
+            If two outputs would be one file, or one the input, a file to be archived would hold several types,
+            ecCodes refuses one of the user's
             keys, a placeholder is no GRIB key, a package is not there, or a folder is absent or
             not writable.
         """
@@ -238,6 +241,16 @@ class OutputPlan:
             require("zarr", f"--netcdf {netcdf}")
             require("netCDF4", f"--netcdf {netcdf}")
             check_writable(netcdf)
+        self._check_own_places(labels, source)
+
+    def _check_own_places(self, labels: Labels, source: str | None) -> None:
+        """Raise if an output would go over another, or over the input; members and products may share a file."""
+        taken = {} if source is None else {Path(source).resolve(): f"the input {source}"}
+        for option, place, _ in self._places(labels):
+            before = taken.setdefault(place.resolve(), option)
+            shared = all(each.startswith(("--path ", "--products-path ")) for each in (option, before))
+            if before != option and not shared and not is_stream(place):
+                raise OutputError(f"{option}: expected a file of its own, got that of {before}")
 
     def check_apart(self, labels: Labels, times: Sequence[datetime]) -> None:
         """Raise if two of several initial times would be written to the same file or store.

@@ -100,7 +100,7 @@ class Outputs:
         if plan.path is not None and plan.options.members:
             encoder = self._encoders.enter_context(plan.encoder(labels))
             self._members = GribOutput(plan.path, encoder, on_message, max(1, workers), self._messages)
-            self._members.check_writable(plan.members)
+            self._members.check_writable(plan.members, plan.lead_times_hours)
         if plan.products_path is not None:
             encoder = self._encoders.enter_context(plan.product_encoder(labels))
             self._products = GribOutput(plan.products_path, encoder, on_message, max(1, workers), self._messages)

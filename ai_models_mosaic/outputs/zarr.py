@@ -64,6 +64,11 @@ class ZarrOutput:
             self._group = zarr.open_group(str(place), mode="r+" if resume else "w")
             if not resume:
                 self._create()
+            elif any((self._group[name][...] != values).any() for name, (values, _) in coordinates(layout).items()):
+                raise OutputError(
+                    f"cannot write {path}: expected the store of an unfinished run in {place}, got that of another. "
+                    "Run without --resume, and name stores by their initial time, such as {date}-{time}.zarr"
+                )
             self._unsynced = set() if resume else {found for found in place.rglob("*") if found.is_file()}
         self._arrays = {variable.name: self._group[variable.name] for variable in self._variables}
 
