@@ -1,4 +1,4 @@
-"""Compare the network with outputs of the released model: ``python tests/parity.py FILE…``.
+"""Compare the network with outputs of the released code, of small random networks: ``python tests/parity.py FILE…``.
 
 Files are in the format of the specification's section 12. Prints the largest absolute difference
 of each and exits with 1 if one is above 1e-5.

@@ -222,12 +222,13 @@ def test_a_single_date_is_verified_without_intervals(data: Path, tmp_path: Path)
     assert {(row["low"], row["high"], row["dates"]) for row in rows} == {("", "", "1")}
 
 
-def test_the_example_of_the_documentation_runs(tmp_path: Path):
+def test_the_example_of_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (program,) = re.findall(
         r"^```python\n(.*?)^```$", DOCUMENTATION.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
     )
-    exec(program, {"folder": tmp_path})  # noqa: S102
-    rows = table(tmp_path / "scores.csv")
+    monkeypatch.chdir(tmp_path)
+    exec(program, {})  # noqa: S102
+    rows = table(tmp_path / "report" / "scores.csv")
     assert {row["dates"] for row in rows} == {"4"}
     spread = [float(row["value"]) for row in rows if row["score"] == "spread_skill"]
     assert spread == pytest.approx([1.0] * 4, abs=0.05)
