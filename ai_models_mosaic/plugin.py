@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import datetime, time, timedelta, timezone
 from pathlib import Path
@@ -25,7 +25,7 @@ from .errors import InputError, OptionError
 from .holdings import Holdings, Wanted, take_stock
 from .inputs import initial_states_of
 from .options import parse_options
-from .outputs.grib import is_grib, messages_of
+from .outputs.grib import recount
 from .outputs.plan import OutputPlan
 from .outputs.sink import Outputs
 from .outputs.templates import EXPVER, UNTRAINED_EXPVER, Labels
@@ -198,7 +198,7 @@ class MosaicModel(Model):  # type: ignore[misc]
                 read=self._read_input,
                 load=load,
                 output=self._output,
-                recount=self._recount,
+                recount=lambda paths: recount(paths if self.archive_requests else (), self._archive),
             )
             self._session.run(self._dates)
         if launch.rank > 0:
@@ -361,13 +361,6 @@ class MosaicModel(Model):  # type: ignore[misc]
         labels = self._labels(initial.initial_time, UNTRAINED_EXPVER if untrained else EXPVER)
         archive = self._archive if self.archive_requests else None
         return Outputs(self._plan(), labels, archive, going_on=going_on)
-
-    def _recount(self, paths: Sequence[Path]) -> None:
-        """Ask for the archiving of what is complete already, as when it was written."""
-        for path in paths if self.archive_requests else ():
-            if is_grib(path):
-                for message in messages_of(path):
-                    self._archive(message.mars(), path)
 
     def _archive(self, keys: dict[str, str], path: Path) -> None:
         self.archiving[str(path)].add(keys)

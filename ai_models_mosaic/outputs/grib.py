@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -185,7 +185,7 @@ class GribOutput:
         places = self._files.resume(positions, finished=finished)
         if self._on_message is not None:
             for name, place in zip(positions, places, strict=True):
-                for message in messages_of(place):
+                for message in _messages(place):
                     self._on_message(message.mars(), Path(name))
 
     def recall(self, forecast: ForecastStep) -> None:
@@ -326,7 +326,14 @@ def is_grib(path: Path) -> bool:
         return file.read(4) == b"GRIB"
 
 
-def messages_of(path: Path) -> Iterator[Message]:
+def recount(paths: Iterable[Path], on_message: OnMessage) -> None:
+    """Tell of every message of complete files, of those that are GRIB, as when they were written."""
+    for path in paths:
+        for message in _messages(path) if is_grib(path) else ():
+            on_message(message.mars(), path)
+
+
+def _messages(path: Path) -> Iterator[Message]:
     """The messages of a file, each until the next."""
     with path.open("rb") as file:
         while (handle := eccodes.codes_grib_new_from_file(file)) is not None:
