@@ -64,7 +64,7 @@ class ZarrOutput:
             self._group = zarr.open_group(str(place), mode="r+" if resume else "w")
             if not resume:
                 self._create()
-            elif any((self._group[name][...] != values).any() for name, (values, _) in coordinates(layout).items()):
+            elif not self._is_of_this_run():
                 raise OutputError(
                     f"cannot write {path}: expected the store of an unfinished run in {place}, got that of another. "
                     "Run without --resume, and name stores by their initial time, such as {date}-{time}.zarr"
@@ -166,6 +166,12 @@ class ZarrOutput:
         # zarr would make the folders again and leave out what is lost.
         if not (self.partial / ".zgroup").exists():
             raise OutputError(f"cannot write {self.path}: its partial store was removed while it was being written")
+
+    def _is_of_this_run(self) -> bool:
+        expected = {name: values for name, (values, _) in coordinates(self._layout).items()}
+        return all(
+            name in self._group and np.array_equal(self._group[name][...], values) for name, values in expected.items()
+        )
 
     def _create(self) -> None:
         layout = self._layout
