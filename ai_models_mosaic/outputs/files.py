@@ -40,6 +40,7 @@ class MessageFiles:
         self._written: dict[Path, int] = {}
         self._unsynced: set[Path] = set()
         self._named: set[Path] = set()
+        self._places: dict[Path, Path] = {}
 
     @property
     def paths(self) -> list[Path]:
@@ -64,12 +65,12 @@ class MessageFiles:
                 if written != len(message):
                     raise OSError(0, f"only {written} of {len(message)} bytes were taken; is the disk full?")
             except OSError:
-                if _partial(path) != path:
+                if self._place(path) != path:
                     file.truncate(self._written[path])
                     file.seek(self._written[path])
                 raise
             self._written[path] += len(message)
-            if _partial(path) != path:
+            if self._place(path) != path:
                 self._unsynced.add(path)
 
     def flush(self) -> None:
@@ -82,7 +83,7 @@ class MessageFiles:
         """
         for path in self._unsynced:
             with _named_errors(path):
-                sync(_partial(path))
+                sync(self._place(path))
         for folder in {path.parent for path in self._unsynced}:
             with _named_errors(folder):
                 sync(folder)
@@ -90,7 +91,7 @@ class MessageFiles:
 
     def positions(self) -> dict[str, int]:
         """Bytes written to every file, by the name that it will have; pipes and devices have none."""
-        return {str(path): written for path, written in self._written.items() if _partial(path) != path}
+        return {str(path): written for path, written in self._written.items() if self._place(path) != path}
 
     def resume(self, positions: Mapping[str, int], *, finished: bool = False) -> list[Path]:
         """Go on with the files of an unfinished run, cutting off what came after these positions.
@@ -115,7 +116,7 @@ class MessageFiles:
         found = []
         for name, length in positions.items():
             path = Path(name)
-            partial = _partial(path)
+            partial = self._place(path)
             # A death while files were being named has left some with their final name.
             place = path if finished and not partial.exists() else partial
             with _named_errors(path):
@@ -134,7 +135,7 @@ class MessageFiles:
         """Give every file its name; returns the files."""
         self.abandon()
         for path in self.paths:
-            partial = _partial(path)
+            partial = self._place(path)
             if partial != path and path not in self._named:
                 with _named_errors(path):
                     partial.replace(path)
@@ -145,7 +146,13 @@ class MessageFiles:
         """Close all files as they are; returns the partial ones."""
         while self._open:
             self._open.popitem()[1].close()
-        return [_partial(path) for path in self.paths if path not in self._named]
+        return [self._place(path) for path in self.paths if path not in self._named]
+
+    def _place(self, path: Path) -> Path:
+        """Where a file is written until it is complete: looked up once, since it is asked for with every message."""
+        if path not in self._places:
+            self._places[path] = _partial(path)
+        return self._places[path]
 
     def _file(self, path: Path) -> BinaryIO:
         if path in self._open:
@@ -154,7 +161,7 @@ class MessageFiles:
         if len(self._open) >= OPEN_AT_ONCE:
             self._open.popitem(last=False)[1].close()
         # Unbuffered, so that a death between two messages leaves whole ones only.
-        file = _partial(path).open("ab", buffering=0)
+        file = self._place(path).open("ab", buffering=0)
         try:
             self._claim(path, file)
         except OSError:
@@ -165,7 +172,7 @@ class MessageFiles:
 
     def _claim(self, path: Path, file: BinaryIO) -> None:
         """Refuse a file that another run is writing; what an older one left in it goes."""
-        if _partial(path) == path:
+        if self._place(path) == path:
             self._written.setdefault(path, 0)
             return
         try:
