@@ -278,11 +278,31 @@ def connected(launch: Launch) -> Iterator[Ranks]:
     if launch.size == 1:
         yield Alone()
         return
+    with process_group(launch, "gloo"):
+        yield Several(launch)
+
+
+@contextmanager
+def process_group(launch: Launch, backend: str) -> Iterator[None]:
+    """The default group of ``torch.distributed``, joined by all processes of a launch and left at the end.
+
+    Parameters
+    ----------
+    launch : Launch
+        As `find_launch` gives it; of more than one process.
+    backend : str
+        ``gloo`` or ``nccl``.
+
+    Raises
+    ------
+    LostRankError
+        If they do not find each other.
+    """
     import torch.distributed as dist
 
     try:
         dist.init_process_group(
-            "gloo",
+            backend,
             init_method="env://" if "TORCHELASTIC_RUN_ID" in os.environ else f"tcp://{launch.address}:{launch.port}",
             rank=launch.rank,
             world_size=launch.size,
@@ -294,7 +314,7 @@ def connected(launch: Launch) -> Iterator[Ranks]:
             f"{launch.address}:{launch.port}: {error}"
         ) from error
     try:
-        yield Several(launch)
+        yield
     finally:
         dist.destroy_process_group()
 

@@ -198,6 +198,41 @@ def test_two_processes_lose_what_one_loses(finished, data, tmp_path):
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=2e-3)
 
 
+def test_training_under_plain_srun_finds_its_rank(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    slurm = {
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_PROCID": "1",
+        "SLURM_LOCALID": "1",
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_JOB_ID": "7",
+    }
+    program = (
+        "from ai_models_mosaic.training.processes import processes\n"
+        "import torch\n"
+        "with processes() as among:\n"
+        "    print(among.rank, among.count, float(among.mean(torch.tensor(float(among.rank)))))\n"
+    )
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", program],
+            env={
+                **os.environ,
+                **slurm,
+                "SLURM_PROCID": str(rank),
+                "SLURM_LOCALID": str(rank),
+                "MASTER_ADDR": "127.0.0.1",
+            },
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=120)[0].split() for process in started]
+    assert said == [["0", "2", "0.5"], ["1", "2", "0.5"]]
+
+
 def test_a_batch_that_the_processes_do_not_divide_is_refused():
     with pytest.raises(OptionError, match="expected a batch that 3 processes divide, got 4"):
         Processes(0, 3, torch.device("cpu")).share(4)

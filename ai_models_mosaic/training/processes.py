@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, distributed
 
 from ..errors import OptionError
+from ..ranks import find_launch, process_group
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,19 @@ class Processes:
 
 @contextmanager
 def processes() -> Iterator[Processes]:
-    """Join the others that ``torchrun`` (or ``srun`` with its variables) started; alone without."""
-    count, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    local = int(os.environ.get("LOCAL_RANK", "0"))
-    device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
+    """Join the others that ``torchrun`` or ``srun`` started, found as those of a forecast are; alone without.
+
+    Raises
+    ------
+    OptionError
+        If the launcher's variables contradict each other.
+    LostRankError
+        If the processes do not find each other.
+    """
+    launch = find_launch()
+    device = torch.device("cuda", launch.local_rank) if torch.cuda.is_available() else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    if count > 1:
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield Processes(rank, count, device)
-    finally:
-        if count > 1:
-            distributed.destroy_process_group()
+    group = process_group(launch, "nccl" if device.type == "cuda" else "gloo") if launch.size > 1 else nullcontext()
+    with group:
+        yield Processes(launch.rank, launch.size, device)
