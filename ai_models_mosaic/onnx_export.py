@@ -99,7 +99,7 @@ class Step(nn.Module):
         self.register_buffer("std", torch.from_numpy(statistics.std).float())
 
     def forward(self, history: Tensor, progress: Tensor, noise: Tensor) -> Tensor:
-        """As `engines.Engine.step`; progress is ``(2,)``."""
+        """As `engines.states.StepsOnHost.step`; progress is ``(2,)``."""
         predicted: Tensor = self.network((history - self.mean) / self.std, progress, noise)
         return predicted * self.std + self.mean
 

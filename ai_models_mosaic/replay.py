@@ -24,7 +24,7 @@ from .integrity import digest_of
 from .outputs.files import MessageFiles, check_writable
 from .outputs.grib import EXPVER, UNTRAINED_EXPVER, GribEncoder, Labels, is_grib
 from .provenance import SUFFIX, packages
-from .rollout import Rollout
+from .rollout import rollout
 from .sources import check_file
 from .state import ForecastStep, InitialState
 from .zarr_input import is_zarr, zarr_holdings
@@ -195,11 +195,8 @@ def _encoded(
 
 def _steps(card: Card, engine: LoadedEngine, starts: dict[int, InitialState], hours: int) -> Iterator[ForecastStep]:
     """The steps of the members of a batch, from where they start to a lead time."""
-    batch = tuple(starts)
-    yield ForecastStep(0, 0, batch, np.stack([state.values[-1] for state in starts.values()]))
-    rollout = Rollout(engine, starts, card.ensemble, card.variant.step_hours)
-    for step in range(1, hours // card.variant.step_hours + 1):
-        yield rollout.advance(batch, step)
+    batch, stride = tuple(starts), card.variant.step_hours
+    return rollout(engine, starts, card.ensemble, stride, hours // stride, batches=[batch])
 
 
 def _read_input(card: Card, file: str | None, batch: Sequence[int]) -> dict[int, InitialState]:

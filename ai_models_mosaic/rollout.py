@@ -1,15 +1,14 @@
-"""The forecast: a generator over steps that owns all randomness."""
+"""The forecast: one generator over steps, which owns all randomness."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
 import numpy as np
 
-from .arrays import Float32Array, WordArray
+from .arrays import BoolArray, Float32Array, WordArray
 from .channels import CHANNELS
 from .engines import Engine
 from .errors import ForecastError, OptionError
@@ -143,104 +142,90 @@ def progress_features(initial_time: datetime, step: int, step_hours: int) -> tup
     return day, year
 
 
-class Rollout:
-    """The histories of some members, advanced batch by batch.
+def rollout(
+    engine: Engine,
+    starts: Mapping[int, InitialState],
+    ensemble: Ensemble,
+    step_hours: int,
+    steps: int,
+    *,
+    batches: Sequence[tuple[int, ...]] | None = None,
+    restored: Iterable[ForecastStep] = (),
+    done: int = 0,
+) -> Iterator[ForecastStep]:
+    """Every step of every batch of members, from step 0 on: step by step, and in a step batch by batch.
 
-    Memory holds the history of every member that it was given, and grows with neither steps nor
-    output. Members share the arrays that they start from until they have replaced them by their own.
+    Nothing is computed before it is asked for. Memory holds the history of every member, and grows
+    with neither steps nor output.
 
     Parameters
     ----------
     engine : Engine
-        Makes one step of a batch of members.
+        Keeps the states, and makes the steps.
     starts : mapping of int to InitialState
         Where every member starts; all at the same initial time.
     ensemble : Ensemble
-        Seed and noise.
-    step_hours : int
-        Length of a step, h.
-    """
-
-    def __init__(self, engine: Engine, starts: Mapping[int, InitialState], ensemble: Ensemble, step_hours: int) -> None:
-        first = next(iter(starts.values()))
-        self._engine, self._ensemble, self._step_hours = engine, ensemble, step_hours
-        self._initial_time = first.initial_time
-        self._states = {member: deque(state.values, maxlen=len(first.times)) for member, state in starts.items()}
-
-    def restore(self, forecast: ForecastStep) -> None:
-        """Take a step that was made before as the newest state of its members."""
-        for member, state in zip(forecast.members, forecast.values, strict=True):
-            self._states[member].append(state)
-
-    def advance(self, members: tuple[int, ...], step: int) -> ForecastStep:
-        """Make one step of a batch of members.
-
-        Parameters
-        ----------
-        members : tuple of int
-            All of them at step `step` - 1.
-        step : int
-            From 1.
-
-        Raises
-        ------
-        ForecastError
-            If a field becomes NaN or infinite.
-        """
-        clock = progress_features(self._initial_time, step, self._step_hours)
-        width = self._engine.noise_width
-        noise = np.stack([self._ensemble.noise(self._initial_time, member, step, width) for member in members])
-        histories = np.stack([np.stack(self._states[member]) for member in members])
-        values = self._engine.step(histories, clock, noise)
-        _refuse_non_finite(values, members, step, step * self._step_hours)
-        # The next step starts from the very arrays that are handed out.
-        values.setflags(write=False)
-        made = ForecastStep(step, step * self._step_hours, members, values)
-        self.restore(made)
-        return made
-
-
-def forecast(
-    engine: Engine, initial: InitialState, ensemble: Ensemble, step_hours: int, steps: int
-) -> Iterator[ForecastStep]:
-    """Advance all members step by step, from one initial state.
-
-    Parameters
-    ----------
-    engine : Engine
-        Makes one step of a batch of members.
-    initial : InitialState
-        Where every member starts.
-    ensemble : Ensemble
-        Members and seed.
+        Members and noise.
     step_hours : int
         Length of a step, h.
     steps : int
-        Steps to make.
+        Steps to make after step 0.
+    batches : sequence of tuple of int, or None
+        Members that go through the network together; None for all of the ensemble.
+    restored : iterable of ForecastStep
+        What was made before and every history still needs, steps ascending.
+    done : int
+        Steps of batches that were made before, in the order of this generator; they are not yielded.
 
     Yields
     ------
     ForecastStep
-        One per step and batch of members, in that order.
 
     Raises
     ------
     ForecastError
         If a field becomes NaN or infinite.
     """
-    rollout = Rollout(engine, dict.fromkeys(ensemble.members, initial), ensemble, step_hours)
-    for step in range(1, steps + 1):
-        for members in ensemble.batches():
-            yield rollout.advance(members, step)
-
-
-def _refuse_non_finite(values: Float32Array, members: Sequence[int], step: int, hours: int) -> None:
-    if np.isfinite(values).all():
+    batches = tuple(ensemble.batches()) if batches is None else batches
+    if not batches:
         return
-    bad = ~np.isfinite(values).all(axis=(1, 2))
-    index, channel = (int(found) for found in np.argwhere(bad)[0])
+    initial_time = next(iter(starts.values())).initial_time
+    states = engine.begin({member: starts[member].values for batch in batches for member in batch})
+    for made in restored:
+        states.restore(made.members, made.values)
+    # Else they would be kept to the end of the run.
+    del restored
+    for step in range(steps + 1):
+        for members in batches[max(0, done - step * len(batches)) :]:
+            if step == 0:
+                yield initial_step(starts, members)
+                continue
+            clock = progress_features(initial_time, step, step_hours)
+            noise = np.stack([ensemble.noise(initial_time, member, step, engine.noise_width) for member in members])
+            finite = states.advance(members, clock, noise)
+            _refuse_non_finite(finite, members, step, step * step_hours)
+            yield later_step(starts, step, step_hours, members, states.newest(members))
+
+
+def initial_step(starts: Mapping[int, InitialState], members: tuple[int, ...]) -> ForecastStep:
+    """Step 0 of some members: the newest of the states that they start from."""
+    return later_step(starts, 0, 0, members, np.stack([starts[member].values[-1] for member in members]))
+
+
+def later_step(
+    starts: Mapping[int, InitialState], step: int, step_hours: int, members: tuple[int, ...], values: Float32Array
+) -> ForecastStep:
+    """What was made of some members at a step, with its grid and times."""
+    start = starts[members[0]]
+    return ForecastStep(step, step * step_hours, members, values, start.grid, start.initial_time)
+
+
+def _refuse_non_finite(finite: BoolArray, members: Sequence[int], step: int, hours: int) -> None:
+    if finite.all():
+        return
+    index, channel = (int(found) for found in np.argwhere(~finite)[0])
     raise ForecastError(
         f"the forecast became non-finite: {CHANNELS[channel].name} of member {members[index]} at step {step} "
-        f"(+{hours} h), and {int(bad.sum()) - 1} more fields. Half precision overflows first: try "
+        f"(+{hours} h), and {int((~finite).sum()) - 1} more fields. Half precision overflows first: try "
         "--precision float32; if that is what ran, check the input fields and the checkpoint"
     )

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
-import numpy as np
-
+from .arrays import Float32Array
 from .engines import Engine
-from .errors import ForecastError, MosaicError, TerminatedError
+from .errors import MosaicError, TerminatedError
 from .journal import Journal
 from .progress import Watch
 from .ranks import Ranks
-from .rollout import Ensemble, Rollout
+from .rollout import Ensemble, initial_step, later_step, rollout
 from .state import ForecastStep, InitialState
 
 LOG = logging.getLogger(__name__)
@@ -107,6 +106,18 @@ class Job:
         """Batches times steps, step 0 included."""
         return len(self.batches) * (self.steps + 1)
 
+    def shape_of(self, batch: int) -> tuple[int, ...]:
+        """Shape of the states of a batch, (member, lon, lat, channel)."""
+        return (len(self.batches[batch]), *next(iter(self.starts.values())).values.shape[1:])
+
+    def made(self, batch: int, step: int, values: Float32Array) -> ForecastStep:
+        """What was made of a batch at a step."""
+        return later_step(self.starts, step, self.step_hours, self.batches[batch], values)
+
+    def steps_done(self, units: int, batch: int) -> int:
+        """Steps of a batch among the first `units`, step 0 included."""
+        return (units + len(self.batches) - 1 - batch) // len(self.batches)
+
     def rounds(self, units: int, size: int) -> Iterator[tuple[int, range]]:
         """Steps, and batches that so many ranks make at the same time, after the first `units`."""
         count = len(self.batches)
@@ -138,10 +149,8 @@ class Run:
         self, job: Job, engine: Engine, ranks: Ranks, sink: Sink, journal: Journal | None, watch: Watch
     ) -> None:
         self._job, self._ranks, self._sink, self._journal, self._watch = job, ranks, sink, journal, watch
-        mine = [member for batch in job.batches[ranks.rank :: ranks.size] for member in batch]
-        # More ranks than batches leave some without any.
-        starts = {member: job.starts[member] for member in mine}
-        self._rollout = Rollout(engine, starts, job.ensemble, job.step_hours) if starts else None
+        self._engine = engine
+        self._steps: Iterator[ForecastStep] = iter(())
         self._units = 0
 
     def __call__(self) -> None:
@@ -168,31 +177,46 @@ class Run:
         self._units, kept = self._ranks.share(
             lambda: (0, []) if journal is None else (journal.record.units, list(journal.kept()))
         )
-        for batch, step in kept:
-            members = self._job.batches[batch]
-            shape = (len(members), *next(iter(self._job.starts.values())).values.shape[1:])
-            owner = batch % self._ranks.size
-            values = journal.load(batch, step) if journal is not None else None
-            if journal is not None and owner != self._ranks.rank:
-                self._ranks.send(values, owner)
-            elif owner == self._ranks.rank and values is None:
-                values = self._ranks.receive(0, shape)
-            if owner == self._ranks.rank and values is not None and self._rollout is not None:
-                self._rollout.restore(ForecastStep(step, step * self._job.step_hours, members, values))
+        job = self._job
+        # More ranks than batches leave some without any.
+        mine = range(self._ranks.rank, len(job.batches), self._ranks.size)
+        self._steps = rollout(
+            self._engine,
+            job.starts,
+            job.ensemble,
+            job.step_hours,
+            job.steps,
+            batches=[job.batches[batch] for batch in mine],
+            restored=[made for batch, step in kept if (made := self._handed_out(batch, step)) is not None],
+            done=sum(job.steps_done(self._units, batch) for batch in mine),
+        )
         if journal is not None:
             self._recall(journal)
         if self._ranks.rank == 0:
             self._watch.begin(self._job.starts, self._job.ensemble, self._job.steps, self._units)
 
+    def _handed_out(self, batch: int, step: int) -> ForecastStep | None:
+        """A state of the journal, on the rank that goes on with it; None on the others."""
+        journal, ranks = self._journal, self._ranks
+        owner = batch % ranks.size
+        values = journal.load(batch, step) if journal is not None else None
+        if journal is not None and owner != ranks.rank:
+            ranks.send(values, owner)
+            return None
+        if owner == ranks.rank and values is None:
+            values = ranks.receive(0, self._job.shape_of(batch))
+        return None if values is None else self._job.made(batch, step, values)
+
     def _recall(self, journal: Journal) -> None:
         """Show the sink what it wrote of a step that is not complete."""
         step, done = divmod(self._units, len(self._job.batches))
         for batch, members in enumerate(self._job.batches[:done]):
-            if step == 0:
-                self._sink.recall(self._initial(members))
-            else:
-                values = journal.load(batch, step)
-                self._sink.recall(ForecastStep(step, step * self._job.step_hours, members, values))
+            made = (
+                initial_step(self._job.starts, members)
+                if step == 0
+                else self._job.made(batch, step, journal.load(batch, step))
+            )
+            self._sink.recall(made)
 
     def _round(self, step: int, batches: range) -> bool:
         """Make one step of as many batches as there are ranks; whether to stop after it."""
@@ -200,7 +224,7 @@ class Run:
         mine = next((batch for batch in batches if batch % self._ranks.size == self._ranks.rank), None)
         if mine is not None:
             try:
-                made = self._make(step, self._job.batches[mine])
+                made = next(self._steps)
             except MosaicError as failure:
                 error = failure
         if self._ranks.rank == 0:
@@ -210,16 +234,6 @@ class Run:
         stop = self._ranks.agree(error, stop=self._watch.stopping)
         self._units = step * len(self._job.batches) + batches.stop
         return stop
-
-    def _make(self, step: int, members: tuple[int, ...]) -> ForecastStep:
-        if step == 0:
-            return self._initial(members)
-        if self._rollout is None:
-            raise ForecastError(f"expected members for this rank, got none for {members}")
-        return self._rollout.advance(members, step)
-
-    def _initial(self, members: tuple[int, ...]) -> ForecastStep:
-        return ForecastStep(0, 0, members, np.stack([self._job.starts[member].values[-1] for member in members]))
 
     def _collect(
         self, step: int, batches: range, mine: int | None, made: ForecastStep | None, error: MosaicError | None
@@ -246,12 +260,10 @@ class Run:
 
     def _take(self, step: int, batch: int) -> ForecastStep | None:
         """What another rank made; None if that went wrong, which is said later."""
-        members = self._job.batches[batch]
         if step == 0:
-            return self._initial(members)
-        shape = (len(members), *self._job.starts[members[0]].values.shape[1:])
-        values = self._ranks.receive(batch % self._ranks.size, shape)
-        return None if values is None else ForecastStep(step, step * self._job.step_hours, members, values)
+            return initial_step(self._job.starts, self._job.batches[batch])
+        values = self._ranks.receive(batch % self._ranks.size, self._job.shape_of(batch))
+        return None if values is None else self._job.made(batch, step, values)
 
     def _save_if_due(self) -> None:
         if self._journal is not None and self._units > self._journal.record.units and self._journal.is_due:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from .arrays import Float32Array
 from .grid import LatLonGrid
@@ -64,9 +64,29 @@ class ForecastStep:
         Member numbers, from 1.
     values : float32 array (member, lon, lat, channel)
         Physical units of `channels.CHANNELS`.
+    grid : LatLonGrid
+        Of the values.
+    initial_time : datetime
+        UTC, without zone.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit.
     """
 
     step: int
     lead_time_hours: int
     members: tuple[int, ...]
     values: Float32Array
+    grid: LatLonGrid
+    initial_time: datetime
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 4 or self.values.shape[:3] != (len(self.members), *self.grid.shape):
+            raise ValueError(f"expected states of {len(self.members)} members on {self.grid}, got {self.values.shape}")
+
+    @property
+    def valid_time(self) -> datetime:
+        """When it is valid, UTC without zone."""
+        return self.initial_time + timedelta(hours=self.lead_time_hours)

@@ -24,7 +24,7 @@ PARTS = (
     ("ai_models_mosaic.plugin", "MosaicModel._read_input", "read and regrid the input"),
     ("ai_models_mosaic.engines.torch", "load_engine", "load the weights"),
     ("ai_models_mosaic.engines.torch", "TorchEngine.step", "network"),
-    ("ai_models_mosaic.run", "Rollout.advance", "noise, histories, check of the states"),
+    ("ai_models_mosaic.engines.states", "HostStates.advance", "histories, check of the states"),
     ("ai_models_mosaic.outputs.sink", "Outputs.write", "hand fields to the output, or wait for it"),
     ("ai_models_mosaic.outputs.sink", "Outputs.flush", "wait for the output"),
     ("ai_models_mosaic.outputs.sink", "Outputs.close", "complete the output"),

@@ -27,7 +27,7 @@ from ai_models_mosaic.outputs.plan import OutputPlan
 from ai_models_mosaic.outputs.products import parse_products
 from ai_models_mosaic.outputs.sink import Outputs
 from ai_models_mosaic.outputs.templates import Labels
-from ai_models_mosaic.rollout import Ensemble, forecast
+from ai_models_mosaic.rollout import Ensemble, rollout
 from ai_models_mosaic.state import ForecastStep
 from ai_models_mosaic.variants import VARIANTS
 
@@ -79,7 +79,8 @@ def main() -> None:
             if base is not None and options.only is not None and name not in options.only:
                 continue
             plan = OutputPlan(path, output, grid, variant.step_hours, options.steps, members)
-            steps = forecast(engine, initial, Ensemble(0, members), variant.step_hours, options.steps)
+            starts = dict.fromkeys(members, initial)
+            steps = rollout(engine, starts, Ensemble(0, members), variant.step_hours, options.steps)
             wall, processor = run(plan, steps)
             base = base or (wall, processor)
             share = 1 - base[1] / processor

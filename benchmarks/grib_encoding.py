@@ -31,11 +31,11 @@ def main() -> None:
     grid = VARIANTS[options.variant].architecture.grid
     shape = (1, *grid.shape, len(CHANNELS))
     values = np.random.default_rng(0).normal(280, 20, shape).astype(np.float32)
-    forecast = ForecastStep(1, 24, (1,), values)
+    forecast = ForecastStep(1, 24, (1,), values, grid, START)
     with tempfile.TemporaryDirectory() as folder, GribEncoder(grid, Labels(START, 1, {})) as encoder:
         template = Path(folder) / "template.grib"
         with GribOutput(str(template), encoder) as output:
-            output.write(ForecastStep(0, 0, (1,), values))
+            output.write(ForecastStep(0, 0, (1,), values, grid, START))
         fields = earthkit.data.from_source("file", str(template))
 
         def ours() -> None:

@@ -18,6 +18,7 @@ import numpy as np
 
 from ai_models_mosaic.arrays import Float32Array
 from ai_models_mosaic.engines import Engine
+from ai_models_mosaic.engines.states import StepsOnHost
 from ai_models_mosaic.journal import Record, open_journal, state_folder
 from ai_models_mosaic.outputs.grib import GribEncoder, GribOutput, Labels
 from ai_models_mosaic.progress import Watch
@@ -30,14 +31,14 @@ from ai_models_mosaic.variants import MINI
 START = datetime(2020, 1, 1)
 
 
-class Persistence:
+class Persistence(StepsOnHost):
     """Leaves the state as it is, but for the noise."""
 
     noise_width = 1
     description = "persistence"
 
     def step(self, history: Float32Array, progress: tuple[float, float], noise: Float32Array) -> Float32Array:
-        """See `Engine.step`."""
+        """See `StepsOnHost.step`."""
         return history[:, -1] * (1 + 1e-6 * noise[:, None, None, :])
 
     def memory_bytes(self, members: int) -> int:

@@ -22,7 +22,7 @@ import torch
 from ai_models_mosaic.assets import Assets
 from ai_models_mosaic.checkpoint import read_metadata
 from ai_models_mosaic.engines.torch import load_engine
-from ai_models_mosaic.rollout import Ensemble, forecast
+from ai_models_mosaic.rollout import Ensemble, rollout
 from ai_models_mosaic.state import InitialState
 from ai_models_mosaic.training.archive import Archive
 from ai_models_mosaic.variants import MINI
@@ -80,8 +80,8 @@ def cases(
         times = tuple(date + timedelta(hours=lag) for lag in MINI.lags_hours)
         initial = InitialState(archive.grid, times, np.stack([archive.state(when) for when in times]))
         ensemble = Ensemble(seed=1, members=tuple(range(1, count + 1)), per_batch=count)
-        run = forecast(engine, initial, ensemble, MINI.step_hours, steps)
-        yield case_of_rollout(date, run, plan.channels)
+        run = rollout(engine, dict.fromkeys(ensemble.members, initial), ensemble, MINI.step_hours, steps)
+        yield case_of_rollout(date, (made for made in run if made.step > 0), plan.channels)
 
 
 def arguments() -> argparse.Namespace:

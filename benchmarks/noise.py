@@ -20,14 +20,14 @@ from ai_models_mosaic.engines import Engine
 from ai_models_mosaic.engines.torch import load_engine
 from ai_models_mosaic.inputs import read_initial_state
 from ai_models_mosaic.integrity import digest_of
-from ai_models_mosaic.rollout import Ensemble, forecast
+from ai_models_mosaic.rollout import Ensemble, rollout
 from ai_models_mosaic.state import InitialState
 from ai_models_mosaic.variants import VARIANTS
 
 
 def fields(engine: Engine, initial: InitialState, ensemble: Ensemble, step_hours: int, steps: int) -> FloatArray:
     """The last step of every member, (member, lon, lat, channel)."""
-    made = forecast(engine, initial, ensemble, step_hours, steps)
+    made = rollout(engine, dict.fromkeys(ensemble.members, initial), ensemble, step_hours, steps)
     return np.concatenate([step.values for step in made if step.step == steps])
 
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import eccodes
 import numpy as np
 import pytest
+from steps import forecast_step
 
 from ai_models_mosaic.channels import CHANNELS
 from ai_models_mosaic.errors import OutputError
 from ai_models_mosaic.grid import LatLonGrid, to_grib_order
 from ai_models_mosaic.outputs.grib import UNTRAINED_EXPVER, GribEncoder, GribOutput, Labels, check_output
-from ai_models_mosaic.state import ForecastStep
 
 COARSE, RELEASED = LatLonGrid.regular(6.0), LatLonGrid.regular(1.5)
 START = datetime(2020, 2, 29, 18)
@@ -166,7 +166,7 @@ def test_a_field_decodes_at_the_coordinates_that_it_has_in_the_state(encoders, g
     values = np.repeat(pattern[None, :, :, None], len(CHANNELS), axis=3).astype(np.float32)
     path = tmp_path / "x.grib"
     with GribOutput(str(path), encoders[grid, 5]) as output:
-        output.write(ForecastStep(1, 24, (1,), values))
+        output.write(forecast_step(1, 24, (1,), values))
     for content in messages_in(path)[:: len(CHANNELS) // 3]:
         message = Decoded(content)
         east, north = message.coordinates()
@@ -367,7 +367,7 @@ def test_a_placeholder_that_is_no_key_is_refused(encoder, path, message):
 
 def test_a_step_is_written_member_by_member_in_their_order_with_channels_in_theirs(encoder, tmp_path):
     path = tmp_path / "x.grib"
-    steps = [ForecastStep(step, 24 * step, (4, 1), state(step, members=2)) for step in (0, 1)]
+    steps = [forecast_step(step, 24 * step, (4, 1), state(step, members=2)) for step in (0, 1)]
     with GribOutput(str(path), encoder) as output:
         for step in steps:
             output.write(step)
@@ -388,7 +388,7 @@ def test_every_file_that_a_path_names_holds_its_own_messages(encoder, tmp_path, 
     caplog.set_level(logging.INFO, logger="ai_models_mosaic.outputs.files")
     with GribOutput(f"{tmp_path}/{{number:03d}}-{{step}}.grib", encoder) as output:
         for step in (1, 2):
-            output.write(ForecastStep(step, 24 * step, (3, 1, 2), state(step, members=3)))
+            output.write(forecast_step(step, 24 * step, (3, 1, 2), state(step, members=3)))
     expected = [f"{number:03d}-{hours}.grib" for hours in (24, 48) for number in (3, 1, 2)]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(expected)
     for name in expected:
@@ -410,7 +410,7 @@ def test_a_run_that_fails_leaves_a_partial_file_of_whole_messages_and_the_old_on
     path = tmp_path / "x.grib"
     path.write_bytes(b"complete, from before")
     with pytest.raises(KeyError, match="bug"):
-        fail(path, encoder, ForecastStep(1, 24, (1,), state()))
+        fail(path, encoder, forecast_step(1, 24, (1,), state()))
     assert path.read_bytes() == b"complete, from before"
     assert len(messages_in(tmp_path / "x.grib.partial")) == len(CHANNELS)
     assert caplog.messages == [f"The run did not finish; what it wrote is in {path}.partial"]
@@ -427,7 +427,7 @@ def test_whoever_listens_gets_the_mars_keys_of_every_message_and_its_file(encode
     heard = []
     path = f"{tmp_path}/{{number}}.grib"
     with GribOutput(path, encoder, lambda keys, path: heard.append((keys, path.name))) as output:
-        output.write(ForecastStep(1, 24, (4, 2), state(members=2)))
+        output.write(forecast_step(1, 24, (4, 2), state(members=2)))
     assert [name for _, name in heard] == ["4.grib"] * 82 + ["2.grib"] * 82
     common = {"class": "ml", "type": "pf", "stream": "enfo", "expver": "mosa", "domain": "g"}
     common |= {"date": "20200229", "time": "1800", "step": "24"}

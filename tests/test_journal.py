@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from steps import forecast_step
 
 from ai_models_mosaic.errors import OutputError, ResumeError
 from ai_models_mosaic.journal import Journal, Record, differences, open_journal, read_record, state_folder
-from ai_models_mosaic.state import ForecastStep
 
 START = datetime(2020, 2, 29, 18)
 FRESH = Record({"seed": 1}, {"torch": "2"})
@@ -25,7 +25,7 @@ class Clock:
 
 
 def made(step, members=(1,)):
-    return ForecastStep(step, 24 * step, members, np.full((len(members), 2, 2, 1), step, dtype=np.float32))
+    return forecast_step(step, 24 * step, members, np.full((len(members), 4, 3, 1), step, dtype=np.float32))
 
 
 def journal(folder, batches=1, history=2, **more):

@@ -5,9 +5,9 @@ import threading
 
 import numpy as np
 import pytest
+from steps import forecast_step
 
 from ai_models_mosaic.progress import QUIET_SECONDS, Progress, Watch, duration
-from ai_models_mosaic.state import ForecastStep
 
 
 class Clock:
@@ -32,7 +32,7 @@ def run(caplog):
             for first in range(0, members, per_batch):
                 batch = tuple(range(first + 1, min(first + per_batch, members) + 1))
                 clock.now += seconds * len(batch)
-                progress.advance(ForecastStep(step, step * step_hours, batch, np.empty((len(batch), 0, 0, 0))))
+                progress.advance(forecast_step(step, step * step_hours, batch))
                 said += [(clock.now - 1000, record.message) for record in caplog.records]
                 caplog.clear()
         return said
@@ -85,7 +85,7 @@ def test_the_estimate_follows_the_mean_pace_so_far(caplog):
     progress = Progress(1, 4, clock)
     for step, seconds in enumerate([30, 10, 20], start=1):  # 30, 20 and 20 s on average
         clock.now += seconds
-        progress.advance(ForecastStep(step, 24 * step, (1,), np.empty((1, 0, 0, 0))))
+        progress.advance(forecast_step(step, 24 * step, (1,)))
     assert [record.message.split("ETA ")[1] for record in caplog.records] == ["1 min 30 s", "40 s", "20 s"]
 
 
@@ -115,7 +115,7 @@ def test_what_was_done_before_is_neither_counted_for_the_pace_nor_for_the_rest(c
     progress = Progress(2, 4, clock, done=3)
     for step, member in ((2, 2), (3, 1), (3, 2)):
         clock.now += 10
-        progress.advance(ForecastStep(step, 24 * step, (member,), np.empty((1, 0, 0, 0))))
+        progress.advance(forecast_step(step, 24 * step, (member,)))
     assert caplog.messages == [
         "Step 2 of 4 (+48 h), 2 of 2 members; 10 s per member and step, ETA 40 s",
         "Step 3 of 4 (+72 h), 2 of 2 members; 10 s per member and step, ETA 20 s",

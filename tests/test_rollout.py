@@ -7,9 +7,10 @@ from datetime import datetime, timedelta
 import numpy as np
 import pytest
 
+from ai_models_mosaic.engines.states import StepsOnHost
 from ai_models_mosaic.errors import ForecastError, OptionError
 from ai_models_mosaic.grid import LatLonGrid
-from ai_models_mosaic.rollout import Ensemble, forecast, member_noise, progress_features
+from ai_models_mosaic.rollout import Ensemble, member_noise, progress_features, rollout
 from ai_models_mosaic.state import InitialState
 
 GRID = LatLonGrid((0.0, 90.0, 180.0, 270.0), (-90.0, 0.0, 90.0))
@@ -18,7 +19,7 @@ START = datetime(2020, 2, 29, 18)
 PATTERN = np.arange(4 * 3 * 2, dtype=np.float32).reshape(4, 3, 2) / 1024
 
 
-class ToyEngine:
+class ToyEngine(StepsOnHost):
     """Remembers what it is given; the state that it makes in its n-th call for its i-th member is 10 n + i."""
 
     noise_width = 4
@@ -55,6 +56,12 @@ def initial_state(history=2, step_hours=24, start=START):
     """States 1, 2, … from the oldest to the newest."""
     times = tuple(start - timedelta(hours=step_hours * back) for back in reversed(range(history)))
     return InitialState(GRID, times, np.stack([PATTERN + 1 + index for index in range(history)]))
+
+
+def forecast(engine, initial, ensemble, step_hours, steps):
+    """The steps that the engine makes: all but step 0."""
+    starts = dict.fromkeys(ensemble.members, initial)
+    return (made for made in rollout(engine, starts, ensemble, step_hours, steps) if made.step > 0)
 
 
 def fields_of(engine, members, per_batch=1, seed=1, steps=3, start=START):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from steps import forecast_step
 from test_grib_output import Decoded, messages_in
 
 from ai_models_mosaic.channels import CHANNELS
@@ -22,7 +23,6 @@ from ai_models_mosaic.outputs.products import parse_products
 from ai_models_mosaic.outputs.selection import Selection
 from ai_models_mosaic.outputs.sink import Outputs, StepCollector
 from ai_models_mosaic.outputs.templates import Labels
-from ai_models_mosaic.state import ForecastStep
 
 GRID = LatLonGrid.regular(30.0)
 START = datetime(2020, 2, 29, 18)
@@ -54,7 +54,7 @@ def steps_of(made):
     for step in range(made.steps + 1):
         for members in (made.members[:2], made.members[2:]):
             if members:
-                yield ForecastStep(step, 24 * step, members, np.stack([state(member, step) for member in members]))
+                yield forecast_step(step, 24 * step, members, np.stack([state(member, step) for member in members]))
 
 
 def write(made, label=None, **keywords):
@@ -134,7 +134,7 @@ def test_ccsds_decodes_to_the_values_of_simple_packing_also_of_constant_fields(t
         made = plan(tmp_path, selection=Selection(params=("2t", "10u", "10v")), packing=packing, members=(1,))
         with Outputs(made, labels(packing)) as outputs:
             for step in (0, 1, 2):
-                outputs.write(ForecastStep(step, 24 * step, (1,), values[None, ::-1] if step == 1 else values[None]))
+                outputs.write(forecast_step(step, 24 * step, (1,), values[None, ::-1] if step == 1 else values[None]))
         found[method] = [message.values for message in decoded(tmp_path / "x.grib")]
     np.testing.assert_array_equal(found["ccsds"], found["simple"])
     np.testing.assert_array_equal(found["ccsds"][0], 273.125)
@@ -218,8 +218,8 @@ def test_a_step_is_complete_when_its_last_member_has_come(tmp_path):
     collector = StepCollector(made)
     for step in (1, 2):
         for member in (1, 3):
-            assert collector.add(ForecastStep(step, 24 * step, (member,), state(member, step)[None])) is None
-        values = collector.add(ForecastStep(step, 24 * step, (2,), state(2, step)[None]))
+            assert collector.add(forecast_step(step, 24 * step, (member,), state(member, step)[None])) is None
+        values = collector.add(forecast_step(step, 24 * step, (2,), state(2, step)[None]))
         assert values.shape == (3, len(made.channels), *GRID.shape)
         for index, member in enumerate(MEMBERS):
             expected = np.moveaxis(state(member, step), -1, 0)[list(made.channels)]
@@ -394,7 +394,7 @@ def test_a_run_that_fails_leaves_older_files_as_they_were(tmp_path):
 
     def run():
         with Outputs(plan(tmp_path, products=PRODUCTS), labels()) as outputs:
-            outputs.write(ForecastStep(0, 0, MEMBERS, np.stack([state(member, 0) for member in MEMBERS])))
+            outputs.write(forecast_step(0, 0, MEMBERS, np.stack([state(member, 0) for member in MEMBERS])))
             outputs.flush()
             raise KeyError("bug")
 

@@ -20,7 +20,7 @@ from ai_models_mosaic.checkpoint import Statistics, build_network, read_checkpoi
 from ai_models_mosaic.engines.torch import TorchEngine
 from ai_models_mosaic.errors import OptionError
 from ai_models_mosaic.model.layers import branch_gates
-from ai_models_mosaic.rollout import Ensemble, forecast, member_noise
+from ai_models_mosaic.rollout import Ensemble, member_noise, rollout
 from ai_models_mosaic.state import InitialState
 from ai_models_mosaic.training import statistics as archive_statistics
 from ai_models_mosaic.training.archive import Archive, Sample
@@ -120,7 +120,7 @@ def test_the_checkpoint_runs_as_it_is(finished, data):
     archive = Archive(str(data / "train.zarr"), GRID)
     times = (START, START + timedelta(days=1))
     initial = InitialState(GRID, times, np.stack([archive.state(time) for time in times]))
-    (step,) = forecast(engine, initial, Ensemble(1, (1, 2), 2), 24, 1)
+    _, step = rollout(engine, {1: initial, 2: initial}, Ensemble(1, (1, 2), 2), 24, 1)
     assert np.isfinite(step.values).all()
 
 

@@ -8,11 +8,11 @@ from datetime import datetime, timedelta
 import numpy as np
 import pytest
 from miniature_cases import GRID, LEADS, NAMES, World, case, days, forecast
+from steps import forecast_step
 
 from ai_models_mosaic.channels import CHANNELS
 from ai_models_mosaic.errors import InputError, OptionError
 from ai_models_mosaic.grid import LatLonGrid
-from ai_models_mosaic.state import ForecastStep
 from ai_models_mosaic.verification.accumulate import Sums, Verifier, verify
 from ai_models_mosaic.verification.bootstrap import Bootstrap
 from ai_models_mosaic.verification.cases import Case, Regridded, case_of_rollout
@@ -232,7 +232,9 @@ START_OF_ALL = days(1)[0]
 def test_a_rollout_in_this_process_is_a_case():
     rng = np.random.default_rng(0)
     steps = [
-        ForecastStep(step, 24 * step, members, rng.normal(size=(len(members), *GRID.shape, len(CHANNELS))).astype("f4"))
+        forecast_step(
+            step, 24 * step, members, rng.normal(size=(len(members), *GRID.shape, len(CHANNELS))).astype("f4")
+        )
         for step in (1, 2)
         for members in ((2, 1), (3,))
     ]

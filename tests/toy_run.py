@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from ai_models_mosaic.engines.states import StepsOnHost
 from ai_models_mosaic.errors import ForecastError, MosaicError
 from ai_models_mosaic.grid import LatLonGrid
 from ai_models_mosaic.journal import Record, open_journal, state_folder
@@ -37,7 +38,7 @@ GRID = LatLonGrid.regular(30.0)
 START = datetime(2020, 2, 29, 18)
 
 
-class ToyEngine:
+class ToyEngine(StepsOnHost):
     """A state is the mean of its history plus its noise: members drift apart, and every bit counts."""
 
     noise_width = 4

@@ -2,11 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..arrays import Float32Array
+from ..arrays import BoolArray, Float32Array
+
+
+class EnsembleStates(Protocol):
+    """The histories of some members, where their engine keeps them: on its device, or in host memory."""
+
+    def advance(self, members: Sequence[int], progress: tuple[float, float], noise: Float32Array) -> BoolArray:
+        """Make one step of a batch of members; each history loses its oldest state and gains the new one.
+
+        Parameters
+        ----------
+        members : sequence of int
+            All of them at the same step.
+        progress : (float, float)
+            Day and year progress of the newest state.
+        noise : float32 array (member, noise)
+            ε of every member.
+
+        Returns
+        -------
+        bool array (member, channel)
+            Which of the new fields are finite.
+        """
+
+    def newest(self, members: Sequence[int]) -> Float32Array:
+        """The newest state of some members, in host memory, read-only.
+
+        Returns
+        -------
+        float32 array (member, lon, lat, channel)
+            Physical units.
+        """
+
+    def restore(self, members: Sequence[int], values: Float32Array) -> None:
+        """Take a state that was made before as the newest of some members; arrays as of `newest`."""
 
 
 class Engine(Protocol):
@@ -20,22 +54,13 @@ class Engine(Protocol):
     def description(self) -> str:
         """Device, precision and attention backend, for people."""
 
-    def step(self, history: Float32Array, progress: tuple[float, float], noise: Float32Array) -> Float32Array:
-        """Advance a batch of members by one step.
+    def begin(self, histories: Mapping[int, Float32Array]) -> EnsembleStates:
+        """Take the states that members start from.
 
         Parameters
         ----------
-        history : float32 array (member, history, lon, lat, channel)
-            Physical units, oldest state first.
-        progress : (float, float)
-            Day and year progress of the newest state.
-        noise : float32 array (member, noise)
-            ε of every member.
-
-        Returns
-        -------
-        float32 array (member, lon, lat, channel)
-            Physical units.
+        histories : mapping of int to float32 array (history, lon, lat, channel)
+            By member number; physical units, oldest state first. Members may share an array.
         """
 
     def memory_bytes(self, members: int) -> int:

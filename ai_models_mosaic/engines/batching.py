@@ -22,7 +22,7 @@ DEVIATION = 1.5
 """Factor between estimated and measured memory from which on it is worth a warning."""
 
 Slice = Callable[[Float32Array, tuple[float, float], Float32Array], Float32Array]
-"""A step of some members: history, progress and noise to states; see `Engine.step`."""
+"""A step of some members: history, progress and noise to states; see `StepsOnHost.step`."""
 
 
 def members_that_fit(memory_bytes: Callable[[int], int], available: float, members: int) -> int:
@@ -56,7 +56,7 @@ class HalvingStep:
     Parameters
     ----------
     step : callable
-        Takes what `Engine.step` does and how many members may be at the device at once.
+        Takes what `StepsOnHost.step` does and how many members may be at the device at once.
     out_of_memory : type of Exception
         What it raises where the memory does not suffice.
     release : callable
@@ -75,7 +75,7 @@ class HalvingStep:
     def __call__(
         self, history: Float32Array, progress: tuple[float, float], noise: Float32Array, at_once: int
     ) -> Float32Array:
-        """Make a step; arguments as of `Engine.step`, and the members at once unless they proved too many.
+        """Make a step; arguments as of `StepsOnHost.step`, and the members at once unless they proved too many.
 
         Raises
         ------
@@ -107,7 +107,7 @@ class HalvingStep:
 def in_parts(
     step: Slice, history: Float32Array, progress: tuple[float, float], noise: Float32Array, size: int
 ) -> Float32Array:
-    """A step of all members by steps of so many at once; other arguments as of `Engine.step`."""
+    """A step of all members by steps of so many at once; other arguments as of `StepsOnHost.step`."""
     starts = range(0, len(history), size)
     parts = [step(history[first : first + size], progress, noise[first : first + size]) for first in starts]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)

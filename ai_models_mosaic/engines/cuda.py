@@ -51,7 +51,7 @@ class StreamedStep:
     def __call__(
         self, history: Float32Array, progress: tuple[float, float], noise: Float32Array, at_once: int
     ) -> Float32Array:
-        """Make a step; arguments as of `engines.Engine.step`, and the members of a part."""
+        """Make a step; arguments as of `states.StepsOnHost.step`, and the members of a part."""
         made = np.empty((len(history), *history.shape[2:]), dtype=np.float32)
         clock = torch.tensor(progress, dtype=torch.float32).to(self._device)
         on_their_way: deque[tuple[slice, Tensor, Any, tuple[Tensor, ...]]] = deque()

@@ -19,6 +19,7 @@ from ..errors import CheckpointError, OptionError
 from ..integrity import digest_of
 from ..variants import Variant
 from .onnx_card import INPUTS, OUTPUT, Card
+from .states import StepsOnHost
 
 LOG = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ def load_engine(
     return engine
 
 
-class OnnxEngine:
+class OnnxEngine(StepsOnHost):
     """One step of physical states by ONNX Runtime.
 
     Parameters
@@ -203,7 +204,7 @@ class OnnxEngine:
         return f"{self.providers[0]}{device}, {self.precision}, ONNX Runtime {onnxruntime.__version__}"
 
     def step(self, history: Float32Array, progress: tuple[float, float], noise: Float32Array) -> Float32Array:
-        """Advance a batch of members by one step; see `Engine.step`."""
+        """Advance a batch of members by one step; see `StepsOnHost.step`."""
         if self.card.batch in (None, len(history)):
             return self._step(history, progress, noise)
         return self._padded(history, progress, noise, self.card.batch or 1)

@@ -21,6 +21,7 @@ from ..model.network import MosaicNetwork
 from ..variants import Variant
 from .batching import HalvingStep, compare_memory, in_parts, members_that_fit
 from .cuda import GraphedStep, StreamedStep
+from .states import StepsOnHost
 
 # Large arrays on large pages: of small ones, a full-size step touches two million, each a trap into the kernel.
 # PyTorch asks when it makes its first array, not when it is imported.
@@ -151,7 +152,7 @@ def same(one: Float32Array, other: Float32Array) -> bool:
     return np.array_equal(one[:, :1], other[:, :1]) and np.array_equal(one, other)
 
 
-class TorchEngine:
+class TorchEngine(StepsOnHost):
     """One step of normalised states by the network.
 
     Parameters
@@ -232,7 +233,7 @@ class TorchEngine:
         return self._digest() if self._digest is not None else None
 
     def step(self, history: Float32Array, progress: tuple[float, float], noise: Float32Array) -> Float32Array:
-        """Advance a batch of members by one step; see `Engine.step`.
+        """Advance a batch of members by one step; see `StepsOnHost.step`.
 
         Raises
         ------

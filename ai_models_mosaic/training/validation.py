@@ -19,7 +19,7 @@ from ..checkpoint import Statistics
 from ..engines.torch import TorchEngine
 from ..harmonics import degrees
 from ..model.network import MosaicNetwork
-from ..rollout import Ensemble, forecast
+from ..rollout import Ensemble, rollout
 from ..state import InitialState
 from .archive import Archive
 from .losses import ensemble_crps
@@ -96,7 +96,8 @@ def validate(network: MosaicNetwork, trainer: Trainer, archives: Sequence[Archiv
         archive, time = starts[index]
         times = tuple(time + timedelta(hours=lag) for lag in variant.lags_hours)
         initial = InitialState(archive.grid, times, np.stack([archive.state(when) for when in times]))
-        for made in forecast(engine, initial, ensemble, variant.step_hours, max(LEADS)):
+        starting = dict.fromkeys(ensemble.members, initial)
+        for made in rollout(engine, starting, ensemble, variant.step_hours, max(LEADS)):
             if made.step in LEADS:
                 truth = archive.state(time + step * made.step)
                 scores.append(_scores(made.values, truth, trainer))

@@ -1,0 +1,85 @@
+"""States of members in host memory, for engines that compute from NumPy arrays."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from ..arrays import BoolArray, Float32Array
+
+
+class Step(Protocol):
+    """One step of a batch of members, from arrays to arrays."""
+
+    def __call__(self, history: Float32Array, progress: tuple[float, float], noise: Float32Array) -> Float32Array:
+        """Give the next states ``(member, lon, lat, channel)``."""
+
+
+class HostStates:
+    """Histories of members in NumPy arrays; see `engines.EnsembleStates`.
+
+    Members share the arrays that they start from until they have replaced them by their own.
+
+    Parameters
+    ----------
+    step : Step
+        Makes one step of a batch.
+    histories : mapping of int to float32 array (history, lon, lat, channel)
+        Where every member starts, oldest state first.
+    """
+
+    def __init__(self, step: Step, histories: Mapping[int, Float32Array]) -> None:
+        self._step = step
+        self._states = {member: deque(history, maxlen=len(history)) for member, history in histories.items()}
+        # What was made last is asked for next, and is one array already.
+        self._last: tuple[tuple[int, ...], Float32Array] = (), np.empty(0, dtype=np.float32)
+
+    def advance(self, members: Sequence[int], progress: tuple[float, float], noise: Float32Array) -> BoolArray:
+        """See `EnsembleStates.advance`."""
+        histories = np.stack([np.stack(self._states[member]) for member in members])
+        values = self._step(histories, progress, noise)
+        # The next step starts from the very arrays that are handed out.
+        values.setflags(write=False)
+        self.restore(members, values)
+        return np.isfinite(values).all(axis=(1, 2))
+
+    def newest(self, members: Sequence[int]) -> Float32Array:
+        """See `EnsembleStates.newest`."""
+        last, values = self._last
+        return values if last == tuple(members) else np.stack([self._states[member][-1] for member in members])
+
+    def restore(self, members: Sequence[int], values: Float32Array) -> None:
+        """See `EnsembleStates.restore`."""
+        for member, state in zip(members, values, strict=True):
+            self._states[member].append(state)
+        self._last = tuple(members), values
+
+
+class StepsOnHost:
+    """An engine whose members' states are in host memory: it brings `step`, and gets `begin`."""
+
+    def step(self, history: Float32Array, progress: tuple[float, float], noise: Float32Array) -> Float32Array:
+        """Advance a batch of members by one step.
+
+        Parameters
+        ----------
+        history : float32 array (member, history, lon, lat, channel)
+            Physical units, oldest state first.
+        progress : (float, float)
+            Day and year progress of the newest state.
+        noise : float32 array (member, noise)
+            ε of every member.
+
+        Returns
+        -------
+        float32 array (member, lon, lat, channel)
+            Physical units.
+        """
+        raise NotImplementedError
+
+    def begin(self, histories: Mapping[int, Float32Array]) -> HostStates:
+        """See `engines.Engine.begin`."""
+        return HostStates(self.step, histories)
