@@ -30,6 +30,8 @@ class Channel:
         Pressure level in hPa; None for a single-level field.
     units : str
         SI units of the values.
+    standard_name : str
+        Of CF.
     minimum, maximum : float
         Values outside are physically impossible, or in other units.
     """
@@ -38,6 +40,7 @@ class Channel:
     param: str
     level_hpa: int | None
     units: str
+    standard_name: str
     minimum: float
     maximum: float
 
@@ -77,31 +80,31 @@ def _geopotential_bounds(level_hpa: int) -> tuple[float, float]:
     return STANDARD_GRAVITY * (height - margin), STANDARD_GRAVITY * (height + margin)
 
 
-# variable, param, units, minimum, maximum
+# variable, param, units, CF standard name, minimum, maximum
 _SINGLE_LEVEL = (
-    ("2m_temperature", "2t", "K", 170.0, 345.0),
-    ("10m_u_component_of_wind", "10u", "m s**-1", -120.0, 120.0),
-    ("10m_v_component_of_wind", "10v", "m s**-1", -120.0, 120.0),
-    ("mean_sea_level_pressure", "msl", "Pa", 80_000.0, 115_000.0),
+    ("2m_temperature", "2t", "K", "air_temperature", 170.0, 345.0),
+    ("10m_u_component_of_wind", "10u", "m s**-1", "eastward_wind", -120.0, 120.0),
+    ("10m_v_component_of_wind", "10v", "m s**-1", "northward_wind", -120.0, 120.0),
+    ("mean_sea_level_pressure", "msl", "Pa", "air_pressure_at_mean_sea_level", 80_000.0, 115_000.0),
 )
 
 # As above; the bounds of geopotential depend on the level.
 _PRESSURE_LEVEL = (
-    ("geopotential", "z", "m**2 s**-2", None, None),
-    ("specific_humidity", "q", "kg kg**-1", -0.01, 0.06),
-    ("temperature", "t", "K", 140.0, 350.0),
-    ("u_component_of_wind", "u", "m s**-1", -250.0, 250.0),
-    ("v_component_of_wind", "v", "m s**-1", -250.0, 250.0),
-    ("vertical_velocity", "w", "Pa s**-1", -120.0, 120.0),
+    ("geopotential", "z", "m**2 s**-2", "geopotential", None, None),
+    ("specific_humidity", "q", "kg kg**-1", "specific_humidity", -0.01, 0.06),
+    ("temperature", "t", "K", "air_temperature", 140.0, 350.0),
+    ("u_component_of_wind", "u", "m s**-1", "eastward_wind", -250.0, 250.0),
+    ("v_component_of_wind", "v", "m s**-1", "northward_wind", -250.0, 250.0),
+    ("vertical_velocity", "w", "Pa s**-1", "lagrangian_tendency_of_air_pressure", -120.0, 120.0),
 )
 
 
 def _all_channels() -> tuple[Channel, ...]:
-    channels = [Channel(name, param, None, units, low, high) for name, param, units, low, high in _SINGLE_LEVEL]
-    for variable, param, units, low, high in _PRESSURE_LEVEL:
+    channels = [Channel(row[0], row[1], None, *row[2:]) for row in _SINGLE_LEVEL]
+    for variable, param, units, standard_name, low, high in _PRESSURE_LEVEL:
         for level in LEVELS_HPA:
             bounds = _geopotential_bounds(level) if low is None or high is None else (low, high)
-            channels.append(Channel(f"{variable}_{level}", param, level, units, *bounds))
+            channels.append(Channel(f"{variable}_{level}", param, level, units, standard_name, *bounds))
     return tuple(channels)
 
 

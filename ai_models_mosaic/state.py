@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from .arrays import Float32Array
+import numpy as np
+
+from .arrays import Float32Array, FloatArray
+from .errors import OptionError
 from .grid import LatLonGrid
+from .params import named
 
 
 @dataclass(frozen=True)
@@ -90,3 +94,34 @@ class ForecastStep:
     def valid_time(self) -> datetime:
         """When it is valid, UTC without zone."""
         return self.initial_time + timedelta(hours=self.lead_time_hours)
+
+    def field(self, name: str) -> FloatArray:
+        """One field of all members, as GRIB has it: from north to south, from Greenwich to the east.
+
+        Parameters
+        ----------
+        name : str
+            A parameter, with its level if it has one: ``z500``, ``2t``, ``10ws``, ``geopotential_500``.
+
+        Returns
+        -------
+        float64 array (member, latitude, longitude)
+            SI units, as of `params.FIELDS`; coordinates are `latitude_deg` and ``grid.longitude_deg``.
+
+        Raises
+        ------
+        OptionError
+            If there is no such field, or the name means several levels.
+        """
+        found = named(name, "field")
+        if len(found) > 1:
+            raise OptionError(
+                f"field: expected one level, such as {found[-1].label}, got {name!r}, which is on several"
+            )
+        components = np.moveaxis(self.values[..., list(found[0].channels)], -1, 1)
+        return np.swapaxes(found[0].of(components), -1, -2)[..., ::-1, :]
+
+    @property
+    def latitude_deg(self) -> tuple[float, ...]:
+        """Latitudes of `field`, from north to south, degrees."""
+        return self.grid.latitude_deg[::-1]

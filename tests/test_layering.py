@@ -44,6 +44,7 @@ FLOORS = (
     ("model",),
     (
         "variants",
+        "params",
         "channels",
         "regrid",
         "weights_cache",
@@ -105,7 +106,7 @@ def floor(module):
 
 def test_the_imports_that_are_known_to_be_there_are_found():
     own, others = imported("outputs.templates")
-    assert {"arrays", "errors", "grid", "outputs.fields", "outputs.packing"} == own
+    assert {"arrays", "errors", "grid", "params", "outputs.packing"} == own
     assert {"eccodes", "datetime.datetime"} <= others
     assert {"engines", "assets", "__init__"} <= imported("provenance")[0]
 

@@ -10,12 +10,12 @@ from test_grib_output import Decoded
 
 from ai_models_mosaic.errors import OptionError
 from ai_models_mosaic.grid import LatLonGrid
-from ai_models_mosaic.outputs.fields import named
 from ai_models_mosaic.outputs.grib import GribEncoder, Labels
 from ai_models_mosaic.outputs.packing import Packing
 from ai_models_mosaic.outputs.product_keys import product_keys
 from ai_models_mosaic.outputs.products import Product, compute, parse_products
 from ai_models_mosaic.outputs.selection import Selection
+from ai_models_mosaic.params import named
 
 GRID = LatLonGrid.regular(30.0)
 START = datetime(2020, 2, 29, 18)

@@ -6,9 +6,9 @@ import pytest
 from ai_models_mosaic.channels import CHANNELS
 from ai_models_mosaic.errors import OptionError
 from ai_models_mosaic.grid import LatLonGrid, Region
-from ai_models_mosaic.outputs.fields import CHANNEL_FIELDS, FIELDS, named
 from ai_models_mosaic.outputs.packing import Packing, parse_packing
 from ai_models_mosaic.outputs.selection import Selection, parse_area, parse_names, parse_numbers
+from ai_models_mosaic.params import CHANNEL_FIELDS, FIELDS, named
 
 COARSE = LatLonGrid.regular(6.0)
 LEVELS = "50, 100, 150, 200, 250, 300, 400, 500, 600, 700, 850, 925, 1000"

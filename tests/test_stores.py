@@ -342,7 +342,7 @@ def test_netcdf_is_of_version_4_with_a_chunk_per_member_and_lead_time(folder):
 
 
 def test_layouts_name_what_they_hold():
-    from ai_models_mosaic.outputs.fields import named
+    from ai_models_mosaic.params import named
 
     fields = (*named("2t", "x"), *named("z500", "x"), *named("z850", "x"), *named("t850", "x"))
     layout = Layout(Region.whole(GRID), START, (0, 24), (1,), fields, ())

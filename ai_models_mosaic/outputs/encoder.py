@@ -10,7 +10,7 @@ import numpy as np
 
 from ..arrays import FloatArray
 from ..grid import LatLonGrid, Region
-from .fields import CHANNEL_FIELDS, Field
+from ..params import CHANNEL_FIELDS, Field
 from .product_keys import product_keys
 from .products import Product
 from .templates import (

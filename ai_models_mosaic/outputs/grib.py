@@ -16,8 +16,8 @@ import numpy as np
 from ..arrays import FloatArray
 from ..errors import OutputError
 from ..grid import to_grib_order
+from ..params import CHANNEL_FIELDS, Field
 from .encoder import GribEncoder
-from .fields import CHANNEL_FIELDS, Field
 from .files import MessageFiles, abandon_files, check_writable, close_files
 from .products import Product
 from .queue import Commit, Job

@@ -11,27 +11,11 @@ from typing import Any
 import numpy as np
 
 from ..grid import Region
-from .fields import Field
+from ..params import Field
 from .products import Product
 
 DIMENSIONS = "_ARRAY_DIMENSIONS"
 """Where xarray finds the dimensions of an array."""
-
-STANDARD_NAMES = {
-    "t": "air_temperature",
-    "2t": "air_temperature",
-    "u": "eastward_wind",
-    "10u": "eastward_wind",
-    "v": "northward_wind",
-    "10v": "northward_wind",
-    "ws": "wind_speed",
-    "10si": "wind_speed",
-    "z": "geopotential",
-    "q": "specific_humidity",
-    "w": "lagrangian_tendency_of_air_pressure",
-    "msl": "air_pressure_at_mean_sea_level",
-}
-"""CF standard names by param."""
 
 CELL_METHODS = {
     "mean": "number: mean",
@@ -117,7 +101,7 @@ class Variable:
         if "level" not in self.dimensions and first.level_hpa is not None:
             found["level_hpa"] = first.level_hpa
         if self.product is None or self.product.kind in CELL_METHODS:
-            found["standard_name"] = STANDARD_NAMES[first.param]
+            found["standard_name"] = first.standard_name
         if self.product is not None and self.product.kind in CELL_METHODS:
             found["cell_methods"] = CELL_METHODS[self.product.kind]
         return found

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import OptionError
-from .fields import FIELDS, Field, named
+from ..params import FIELDS, Field, named
 
 BITS_PER_VALUE = 16
 """The error is at most the field's range / 65 535."""

@@ -11,9 +11,9 @@ from pathlib import Path
 from .. import __version__
 from ..errors import OptionError, OutputError
 from ..grid import LatLonGrid, Region
+from ..params import Field
 from .encoder import GribEncoder
 from .extras import require
-from .fields import Field
 from .files import check_writable, is_stream
 from .grib import GribOutput, check_output
 from .layout import Layout

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..arrays import FloatArray
 from ..errors import OptionError
-from .fields import Field, named
+from ..params import Field, named
 from .selection import Selection
 
 OPTION = "--products"

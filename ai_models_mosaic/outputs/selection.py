@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ..channels import LEVELS_HPA
 from ..errors import OptionError
 from ..grid import LatLonGrid, Region
-from .fields import CHANNEL_FIELDS, Field, named
+from ..params import CHANNEL_FIELDS, Field, named
 
 PARAMS, LEVELS, STEPS, AREA = "--output-params", "--output-levels", "--output-steps", "--output-area"
 

@@ -12,8 +12,8 @@ from types import TracebackType
 import numpy as np
 
 from ..arrays import Float32Array
+from ..params import Field
 from ..state import ForecastStep
-from .fields import Field
 from .files import PARTIAL_SUFFIX, MessageFiles, abandon_files, close_files
 from .grib import GribOutput, OnMessage
 from .netcdf import convert

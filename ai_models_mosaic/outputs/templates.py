@@ -16,7 +16,7 @@ import eccodes
 from ..arrays import FloatArray
 from ..errors import OutputError
 from ..grid import Region
-from .fields import Field
+from ..params import Field
 from .packing import Packing
 
 EXPVER, UNTRAINED_EXPVER = "mosa", "untr"

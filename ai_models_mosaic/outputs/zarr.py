@@ -16,8 +16,8 @@ import numpy as np
 
 from ..arrays import FloatArray
 from ..errors import OutputError
+from ..params import Field
 from .extras import require
-from .fields import Field
 from .files import PARTIAL_SUFFIX, check_folder, sync
 from .layout import Layout, Variable, coordinates, variables
 from .products import Product
