@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .console import loudness, plain_errors
+from .console import PLUGIN, loudness, plain_errors
 from .engines.choice import EngineChoice, prepare_engine
 from .errors import OptionError
 from .initial_times import AskedTimes, InitialTimes, choose_times
@@ -169,7 +169,7 @@ class ForecastSetup:
 
     # The forecast.
 
-    def run(self, *, verbose: bool = False, debug: bool = False) -> list[dict[str, Any]]:
+    def run(self, *, verbose: bool = False, debug: bool = False, program: str = PLUGIN) -> list[dict[str, Any]]:
         """Read, forecast, write; returns the provenance of every initial time.
 
         Parameters
@@ -178,6 +178,8 @@ class ForecastSetup:
             Log more.
         debug : bool
             Let errors keep their traceback.
+        program : str
+            Whose errors they are, for people.
 
         Raises
         ------
@@ -185,11 +187,11 @@ class ForecastSetup:
             In place of an error that a user can act on, after it was shown; and at the end of every process but the
             first of several.
         """
-        with plain_errors(debug=debug):
+        with plain_errors(debug=debug, program=program):
             launch = find_launch()
         with (
             loudness(launch, quiet=self.options.quiet, verbose=verbose),
-            plain_errors(debug=debug, launch=launch),
+            plain_errors(debug=debug, launch=launch, program=program),
             connected(launch) as ranks,
         ):
             reader = self._reader()

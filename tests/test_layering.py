@@ -15,6 +15,9 @@ FLOORS = (
     ("plugin", "cli"),
     ("verification",),
     (
+        "forecast_command",
+        "run_config",
+        "archive_requests",
         "forecast_setup",
         "input_reader",
         "initial_times",
