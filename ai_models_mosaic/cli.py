@@ -26,7 +26,10 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit status: 0, or that of the kind of error that was shown."""
     made = _parser()
-    known = made.parse_args(arguments)
+    known, others = made.parse_known_args(arguments)
+    if others and known.command is not _forecast:
+        made.error(f"unrecognized arguments: {' '.join(others)}")
+    known.words = others
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(message)s")
     command: Command = known.command
     try:
@@ -42,6 +45,9 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--version", action="version", version=__version__)
     commands = made.add_subparsers(required=True, metavar="COMMAND")
 
+    # Its own parser reads its options: to build that takes imports which no other command should wait for.
+    forecast = commands.add_parser("forecast", add_help=False, help="a forecast, as of ai-models mosaic but without it")
+    forecast.set_defaults(command=_forecast)
     _add_looking(commands)
     _add_weights(commands)
     _add_export(commands)
@@ -130,6 +136,12 @@ def _add_replay(commands: Commands) -> None:
     replay.add_argument("--file", help="the input, if it is elsewhere than it was")
     replay.add_argument("--assets", type=Path, metavar="FOLDER", help="of the weights, if they are elsewhere")
     replay.set_defaults(command=_replay)
+
+
+def _forecast(known: argparse.Namespace) -> None:
+    from .forecast_command import run
+
+    print(run(known.words), end="")
 
 
 def _options(_: argparse.Namespace) -> None:

@@ -1,6 +1,6 @@
 """The clients of CDS, MARS and open data at work: bounded when their server is lost, their failures in plain words.
 
-The clients are earthkit-data's, unchanged. Left alone they try a lost server for up to 17 hours,
+The clients are those that the services offer, unchanged. Left alone they try a lost server for up to 17 hours,
 wait for a silent one for ever, and fail with tracebacks.
 """
 
@@ -126,11 +126,8 @@ def explain(service: Service, error: Exception) -> str:
         return f"the download from {service.name} is not complete: {text}. Run the same command again"
     if isinstance(error, subprocess.CalledProcessError):
         return f"{service.origin}, the local client of MARS, ended with status {error.returncode}: see its report above"
-    if isinstance(error, ValueError) and ("open data" in text or "index entries" in text):
-        return (
-            f"{service.name} lack fields: {text}. A run just published may not be complete yet: try again later, and "
-            "first delete earthkit's cache, which keeps the incomplete answer"
-        )
+    if isinstance(error, ValueError) and "index entries" in text:
+        return f"{service.name} lack fields: {text}. A run just published may not be complete yet: try again later"
     if isinstance(error, OSError):
         return f"the connection to {service.name} at {service.url} broke: {text}. Run the same command again"
     return f"the client of {service.name} failed with {type(error).__name__}: {text}. --debug shows where"

@@ -11,6 +11,9 @@ from . import __version__
 from .errors import LostRankError, MosaicError
 from .ranks import Launch
 
+PLUGIN = "ai-models mosaic"
+"""What a user of the plugin calls."""
+
 
 @contextmanager
 def loudness(launch: Launch, *, quiet: bool, verbose: bool) -> Iterator[None]:
@@ -38,7 +41,7 @@ def loudness(launch: Launch, *, quiet: bool, verbose: bool) -> Iterator[None]:
 
 
 @contextmanager
-def plain_errors(*, debug: bool, launch: Launch | None = None) -> Iterator[None]:
+def plain_errors(*, debug: bool, launch: Launch | None = None, program: str = PLUGIN) -> Iterator[None]:
     """Show what a user can act on as one message without a traceback, and exit with the status of its kind.
 
     Parameters
@@ -47,6 +50,8 @@ def plain_errors(*, debug: bool, launch: Launch | None = None) -> Iterator[None]
         Let errors pass as they are.
     launch : Launch or None
         This process among its like, where that is known.
+    program : str
+        Who speaks.
     """
     try:
         yield
@@ -55,5 +60,5 @@ def plain_errors(*, debug: bool, launch: Launch | None = None) -> Iterator[None]
             raise
         # What stops all ranks is said by one; which of them lost touch, by each.
         if launch is None or launch.rank == 0 or isinstance(error, LostRankError):
-            sys.stderr.write(f"ai-models mosaic {__version__}: {error}\n")
+            sys.stderr.write(f"{program} {__version__}: {error}\n")
         raise SystemExit(error.exit_status) from error

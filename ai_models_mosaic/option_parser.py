@@ -21,16 +21,16 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         add_help=False,
     )
-    _add_ensemble(made)
-    _add_input(made)
-    _add_engine(made)
-    _add_noise(made)
-    _add_run_control(made)
-    add_arguments(made)
+    _add_ensemble(made.add_argument_group("ensemble"))
+    _add_input(made.add_argument_group("input and weights"))
+    _add_engine(made.add_argument_group("engine"))
+    _add_noise(made.add_argument_group("noise"))
+    _add_run_control(made.add_argument_group("run"))
+    add_arguments(made.add_argument_group("output"))
     return made
 
 
-def _add_ensemble(made: argparse.ArgumentParser) -> None:
+def _add_ensemble(made: argparse._ArgumentGroup) -> None:
     made.add_argument(
         "--variant",
         choices=[AUTO, *VARIANTS],
@@ -64,7 +64,7 @@ def _add_ensemble(made: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_input(made: argparse.ArgumentParser) -> None:
+def _add_input(made: argparse._ArgumentGroup) -> None:
     made.add_argument(
         "--checkpoint",
         type=Path,
@@ -91,7 +91,7 @@ def _add_input(made: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_engine(made: argparse.ArgumentParser) -> None:
+def _add_engine(made: argparse._ArgumentGroup) -> None:
     made.add_argument(
         "--engine",
         choices=["torch", "onnx"],
@@ -138,7 +138,7 @@ def _add_engine(made: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_noise(made: argparse.ArgumentParser) -> None:
+def _add_noise(made: argparse._ArgumentGroup) -> None:
     made.add_argument(
         "--perturbations",
         choices=["on", "off"],
@@ -159,7 +159,7 @@ def _add_noise(made: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_run_control(made: argparse.ArgumentParser) -> None:
+def _add_run_control(made: argparse._ArgumentGroup) -> None:
     made.add_argument(
         "--dates",
         metavar="LIST",

@@ -1,6 +1,6 @@
 """CDS, MARS and ECMWF's open data: accounts, reachability, dates and grids, checked before anything is asked.
 
-The clients are earthkit-data's, unchanged. Left alone they ask for a missing key on a terminal and
+The clients are those that the services offer, unchanged. Left alone they ask for a missing key on a terminal and
 try an absent server for hours. A key is never part of a message.
 """
 
@@ -39,6 +39,8 @@ OPERATIONAL_HOURS = (0, 6, 12, 18)
 CDS_HELP = "https://cds.climate.copernicus.eu/how-to-api"
 CDS_URL = "https://cds.climate.copernicus.eu/api"
 MARS_HELP = "https://api.ecmwf.int/v1/key/"
+MARS_CLIENT = "/usr/local/bin/mars"
+"""Where a local client is, unless ``MARS_CLIENT_COMMAND`` says so."""
 
 FIRST_PAUSES_S = (2.0, 4.0)
 """Between the tries to reach a service before anything is asked of it."""
@@ -137,15 +139,14 @@ def _cds_account() -> Service:
 
 
 def _mars_account() -> Service:
-    from earthkit.data.sources.mars import StandaloneMarsClient
     from ecmwfapi import api
 
-    command = StandaloneMarsClient.command()
-    if StandaloneMarsClient.enabled():
+    command = os.environ.get("MARS_CLIENT_COMMAND", MARS_CLIENT)
+    if Path(command).exists():
         if not os.access(command, os.X_OK):
             raise InputError(f"{command}: expected the MARS client, an executable file (MARS_CLIENT_COMMAND)")
         return Service("MARS", "", command)
-    if "MARS_CLIENT_COMMAND" in os.environ and not Path(command).exists():
+    if "MARS_CLIENT_COMMAND" in os.environ:
         raise InputError(f"MARS_CLIENT_COMMAND: there is no file {command}; unset it to use ECMWF's web API")
     path = os.environ.get("ECMWF_API_RC_FILE") or str(Path.home() / ".ecmwfapirc")
     in_environment = any(os.environ.get(f"ECMWF_API_{name}") for name in ("KEY", "URL", "EMAIL"))

@@ -44,7 +44,10 @@ def test_the_version_is_told(capsys):
     assert capsys.readouterr().out == f"{__version__}\n"
 
 
-@pytest.mark.parametrize("words", [[], ["forecast"], ["inspect"], ["random-checkpoint", "--variant", "mini"]])
+@pytest.mark.parametrize(
+    "words",
+    [[], ["forecasts"], ["inspect", "a.grib", "--foo"], ["inspect"], ["random-checkpoint", "--variant", "mini"]],
+)
 def test_a_command_that_is_none_or_lacks_its_arguments_ends_with_2(words, capsys):
     with pytest.raises(SystemExit) as caught:
         main(words)

@@ -1,4 +1,4 @@
-"""Forecasts from CDS, MARS and open data: the runner's own inputs and the real clients against local stand-ins."""
+"""Forecasts from CDS, MARS and open data: the real clients against local stand-ins."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-import earthkit.data
 import numpy as np
 import pytest
 from ecmwf.opendata.urls import URLS
@@ -33,16 +31,14 @@ BEGINNING = "ai-models mosaic 0.1.0: "
 
 
 @pytest.fixture(autouse=True)
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A home without accounts, and no cache: its keys leave out the server."""
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home without accounts."""
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
     for name in [name for name in os.environ if name.startswith(("CDSAPI", "ECMWF", "MARS"))]:
         monkeypatch.delenv(name)
-    cache = {"cache-policy": "user", "user-cache-directory": str(home / "cache")}
-    with earthkit.data.config.temporary(cache):
-        yield home
+    return home
 
 
 def cds(patch: pytest.MonkeyPatch, server: StandIn, key: str = KEY) -> None:
@@ -92,8 +88,7 @@ def test_cds_as_it_stands_with_an_account_in_a_file_and_a_queue(tmp_path: Path, 
     )
     with serving(polls=1) as server:
         (alone / ".cdsapirc").write_text(f"url: {server.url}/api\nkey: {KEY}\n")
-        environment = {**os.environ, "EARTHKIT_DATA_CACHE_POLICY": "off"}
-        done = elsewhere(tmp_path, *words, env=environment, timeout=120)
+        done = elsewhere(tmp_path, *words, timeout=120)
     assert done.returncode == 0, done.stderr
     newest = datetime.now(timezone.utc).date() - timedelta(days=6)
     assert f"Starting from {newest}, about the newest date that ERA5 has (--date overrides)" in done.stderr
@@ -320,9 +315,8 @@ def test_open_data_that_lack_a_field(run: Runner, monkeypatch: pytest.MonkeyPatc
         opendata(monkeypatch, server)
         refused = run.refused(*FROM_OPEN_DATA)
     assert shown(refused) == (
-        f"{BEGINNING}ECMWF open data lack fields: The following SFC parameter 'msl' is not available in ECMWF open "
-        "data. A run just published may not be complete yet: try again later, and first delete earthkit's cache, "
-        "which keeps the incomplete answer\n"
+        f"{BEGINNING}ECMWF open data lack fields: msl, of {recent() - timedelta(days=1):%Y%m%d} 12 UTC. A run just "
+        "published may not be complete yet: try again later\n"
     )
     assert nothing_written(run)
 
@@ -401,7 +395,7 @@ def test_dates_that_era5_does_not_have_are_never_queued(
 
 
 def test_no_key_is_ever_shown(tmp_path: Path):
-    environment: dict[str, Any] = {**os.environ, "EARTHKIT_DATA_CACHE_POLICY": "off"}
+    environment: dict[str, Any] = dict(os.environ)
     with serving(licence=True, failure="why") as server:
         environment |= {"CDSAPI_URL": f"{server.url}/api", "CDSAPI_KEY": KEY, "ECMWF_API_URL": f"{server.url}/v1"}
         environment |= {"ECMWF_API_KEY": MARS_KEY, "ECMWF_API_EMAIL": "someone@example.org"}

@@ -61,9 +61,9 @@ class OutputOptions:
             raise OptionError(f"--output-workers: expected 0 or more, got {self.workers}")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the output to a parser."""
-    add = parser.add_argument
+def add_arguments(group: argparse._ArgumentGroup) -> None:
+    """Add the options of the output to a group of a parser."""
+    add = group.add_argument
     add(
         PARAMS,
         metavar="LIST",

@@ -1,0 +1,141 @@
+"""The one place that chooses an engine, checks what it needs, and loads it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..assets import check_assets, locate
+from ..variants import Variant
+from .onnx import ANYWHERE, Provider
+
+if TYPE_CHECKING:
+    from . import LoadedEngine
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EngineChoice:
+    """What runs the network, and where.
+
+    Parameters
+    ----------
+    name : str
+        ``torch`` or ``onnx``.
+    assets : Path
+        Folder of weights and other assets.
+    checkpoint : Path or None
+        Weights to use instead of the variant's.
+    verify_assets : bool
+        Hash all assets, not only those that changed.
+    precision : str
+        ``auto``, ``float32``, ``float16`` or ``bfloat16``.
+    attention_backend : str
+        What computes attention with PyTorch.
+    cuda_graphs, compiled : bool
+        Record the step on a GPU and replay it; compile the blocks of the network.
+    onnx_model : Path or None
+        The graph for ONNX Runtime.
+    onnx_provider : Provider
+        Where it runs.
+    only_gpu : bool
+        Raise where there is no GPU.
+    threads : int or None
+        Of the CPU; None: what the engine finds best.
+    deterministic : bool
+        Only algorithms that give the same bits every time.
+    local_rank : int
+        Of this process on its machine: chooses the GPU.
+    """
+
+    name: str = "torch"
+    assets: Path = Path()
+    checkpoint: Path | None = None
+    verify_assets: bool = False
+    precision: str = "auto"
+    attention_backend: str = "auto"
+    cuda_graphs: bool = False
+    compiled: bool = False
+    onnx_model: Path | None = None
+    onnx_provider: Provider = ANYWHERE
+    only_gpu: bool = False
+    threads: int | None = None
+    deterministic: bool = False
+    local_rank: int = 0
+
+
+def prepare_engine(variant: Variant, choice: EngineChoice) -> Callable[[], LoadedEngine]:
+    """Do what may fail before the first field is read; gives what loads the weights after that.
+
+    Parameters
+    ----------
+    variant : Variant
+        What runs.
+    choice : EngineChoice
+        What runs it.
+
+    Raises
+    ------
+    CheckpointError
+        If weights or a graph are not there, or not what they should be.
+    OptionError
+        If the device cannot be had.
+    """
+    return _prepare_onnx(variant, choice) if choice.name == "onnx" else _prepare_torch(variant, choice)
+
+
+def _prepare_onnx(variant: Variant, choice: EngineChoice) -> Callable[[], LoadedEngine]:
+    """Open the graph at once: only its session tells what it is, and where it really runs."""
+    from .onnx import load_engine
+
+    engine = load_engine(
+        variant,
+        choice.onnx_model or Path(),
+        provider=choice.onnx_provider,
+        only_gpu=choice.only_gpu,
+        threads=choice.threads,
+        deterministic=choice.deterministic,
+        precision=choice.precision,
+    )
+    return lambda: engine
+
+
+def _prepare_torch(variant: Variant, choice: EngineChoice) -> Callable[[], LoadedEngine]:
+    """Check the weights and choose a device."""
+    assets = locate(variant, choice.assets, choice.checkpoint)
+    check_assets(variant, assets, full=choice.verify_assets)
+    import torch
+
+    from .torch import choose_device, load_engine
+
+    device = choose_device(only_gpu=choice.only_gpu, local_rank=choice.local_rank)
+    if choice.threads is not None:
+        torch.set_num_threads(choice.threads)
+    if choice.deterministic:
+        _make_torch_deterministic()
+
+    def load() -> LoadedEngine:
+        precision = choice.precision
+        if precision == "auto":
+            precision = "float16" if device.type == "cuda" else "float32"
+        LOG.info("Loading the weights of %s", assets.checkpoint)
+        backend, graphs = choice.attention_backend, choice.cuda_graphs
+        return load_engine(variant, assets, device, precision, backend, graphs=graphs, compiled=choice.compiled)
+
+    return load
+
+
+def _make_torch_deterministic() -> None:
+    """As the runner does it for other models."""
+    import torch
+
+    LOG.info("Setting deterministic mode for PyTorch")
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    torch.use_deterministic_algorithms(True)
