@@ -35,6 +35,7 @@ FLOORS = (
         "holdings",
         "sources",
         "zarr_input",
+        "zarr_store",
         "outputs",
         "options",
         "training",
