@@ -53,6 +53,9 @@ KEPT_BYTES = 2**30
 MOST_TIMES_TRIED = 400
 """How many times without all fields are passed over to find the newest that has them."""
 
+LISTED = 6
+"""Fields that a warning names."""
+
 NO_STATE = re.compile(
     r"\b(time|realization|number|member|ensemble|sample)s?\s*:\s*"
     r"(mean|sum|max|min|median|mode|range|mid_range|standard_deviation|variance|root_mean_square)"
@@ -125,7 +128,11 @@ class Store:
         """The dimension expver: ERA5 is 1, what is not final yet is 5; one without a name if there is none."""
         if "expver" not in self.dataset.dims:
             return [""]
-        values = self.dataset["expver"].values if "expver" in self.dataset.coords else np.arange(self.dataset.sizes["expver"])
+        values = (
+            self.dataset["expver"].values
+            if "expver" in self.dataset.coords
+            else np.arange(self.dataset.sizes["expver"])
+        )
         return [value.decode() if isinstance(value, bytes) else str(value) for value in values.tolist()]
 
     def read(self, channel: Channel, time_index: int, member: int = 0, version: int = 0) -> FloatArray:
@@ -268,10 +275,20 @@ def _holdings(store: Store, times: Sequence[datetime], lags_hours: Sequence[int]
     holdings = Holdings()
     for state in states:
         version, present = _version_at(store, index_of[state], state)
-        for channel in store.channels:
+        for channel in present:
             holdings.contents[channel.variable].add(channel.level_hpa)
-            if channel in present:
-                _enter(holdings, store, channel, state, index_of[state], version)
+            _enter(holdings, store, channel, state, index_of[state], version)
+        if len(present) < len(store.channels):
+            absent = [channel.label for channel in store.channels if channel not in present]
+            LOG.warning(
+                "%s: at %s UTC %d of %d fields are NaN everywhere, and count as missing: %s%s",
+                shown(store.path),
+                list_times([state]),
+                len(absent),
+                len(store.channels),
+                ", ".join(absent[:LISTED]),
+                ", …" if len(absent) > LISTED else "",
+            )
     # For messages, the ends of what there is.
     holdings.times.update([*times[:1], *states, *times[-1:]])
     return holdings
@@ -320,10 +337,10 @@ def _newest_complete(
         return []
     tried = candidates[:MOST_TIMES_TRIED]
     if len(tried) < len(candidates) or not any(_any_field(store, index) for index in history_of[tried[0]]):
+        span = " to ".join(list_times([time]) for time in dict.fromkeys((tried[-1], tried[0])))
         raise InputError(
-            f"{shown(store.path)}: at none of the {len(tried)} times tried, {list_times([tried[-1]])} to "
-            f"{list_times([tried[0]])} UTC, all fields have values: some are NaN everywhere, or not written yet. "
-            "Choose a time that has them with --date and --time"
+            f"{shown(store.path)}: at {span} UTC, and the states before, not all fields have values: they are NaN "
+            "everywhere, or not written yet. Choose a time that has them with --date and --time"
         )
     return [tried[0]]
 
@@ -336,7 +353,7 @@ def _any_field(store: Store, time_index: int) -> bool:
     return any(there for version in range(len(store.versions)) for _, there in store.present(time_index, version))
 
 
-def _version_at(store: Store, time_index: int, time: datetime) -> tuple[int, set[Channel]]:
+def _version_at(store: Store, time_index: int, time: datetime) -> tuple[int, list[Channel]]:
     """The one version (expver) that all fields of a time are taken from, and those that it has.
 
     Raises
@@ -357,8 +374,8 @@ def _version_at(store: Store, time_index: int, time: datetime) -> tuple[int, set
             if found
         )
         raise InputError(
-            f"{shown(store.path)}: at {list_times([time])} UTC no one expver has all {len(everything)} fields: {listed}. "
-            "States are not mixed from two: select or merge them before"
+            f"{shown(store.path)}: at {list_times([time])} UTC no one expver has all {len(everything)} fields: "
+            f"{listed}. States are not mixed from two: select or merge them before"
         )
     first = min(able, key=lambda version: (len(store.versions[version]), store.versions[version]))
     if everything and len(able) > 1:
@@ -369,4 +386,4 @@ def _version_at(store: Store, time_index: int, time: datetime) -> tuple[int, set
             ", ".join(store.versions[version] for version in able),
             store.versions[first],
         )
-    return first, present[first]
+    return first, [channel for channel in store.channels if channel in present[first]]

@@ -169,10 +169,14 @@ def times_of(dataset: xarray.Dataset, path: str, name: str = "time") -> list[dat
     rounded = (values.astype("datetime64[ms]") + np.timedelta64(500, "ms")).astype("datetime64[s]")
     times: list[datetime] = rounded.astype(datetime).tolist()
     if not all(isinstance(time, datetime) for time in times):
-        raise InputError(f"{shown(path)}: expected {name} within the years 1 to 9999, got {values.min()} … {values.max()}")
+        raise InputError(
+            f"{shown(path)}: expected {name} within the years 1 to 9999, got {values.min()} … {values.max()}"
+        )
     if len(set(times)) < len(times):
         twice = next(time for time in times if times.count(time) > 1)
-        raise InputError(f"{shown(path)}: {name} has {twice:%Y-%m-%d %H:%M} more than once: which is meant is not to be told")
+        raise InputError(
+            f"{shown(path)}: {name} has {twice:%Y-%m-%d %H:%M} more than once: which is meant is not to be told"
+        )
     return times
 
 
@@ -202,7 +206,8 @@ def levels_of(dataset: xarray.Dataset, path: str) -> list[float]:
     levels_hpa = [float(f"{value:.7g}") for value in values * factor / 100]
     if not all(0 < level <= HIGHEST_HPA for level in levels_hpa):
         raise InputError(
-            f"{shown(path)}: expected pressure levels up to {HIGHEST_HPA:g} hPa, got {_short(values)} {units}; are they Pa?"
+            f"{shown(path)}: expected pressure levels up to {HIGHEST_HPA:g} hPa, got {_short(values)} {units}; "
+            "are they Pa?"
         )
     if len(set(levels_hpa)) < len(levels_hpa):
         raise InputError(f"{shown(path)}: a pressure level stands there more than once: {_short(values)} {units}")

@@ -54,7 +54,9 @@ def open_dataset(path: str, extra: str = "zarr") -> xarray.Dataset:
         import xarray
         import zarr
     except ImportError as error:
-        raise InputError(f"reading {shown(path)} needs xarray and zarr: pip install 'ai-models-mosaic[{extra}]'") from error
+        raise InputError(
+            f"reading {shown(path)} needs xarray and zarr: pip install 'ai-models-mosaic[{extra}]'"
+        ) from error
     reader = StoreReader(place_of(path), shown(path))
     installed = int(zarr.__version__.partition(".")[0])
     if reader.zarr_format > installed:

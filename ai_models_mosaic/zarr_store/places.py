@@ -38,6 +38,10 @@ MEANINGS = {
 }
 
 
+class RefusedError(InputError):
+    """Access was refused, which some services also say of what is not there."""
+
+
 class Place(Protocol):
     """Bytes by key."""
 
@@ -131,6 +135,8 @@ class FilePlace:
             data: bytes = self._system.cat_file(self._path(key), start, end)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None
+        except PermissionError as error:
+            raise RefusedError(f"{self._name}: {key} cannot be read: access refused ({error})") from error
         except Exception as error:
             raise InputError(f"{self._name}: {key} cannot be read: {type(error).__name__}: {error}") from error
         return data
@@ -182,6 +188,8 @@ class WebPlace:
                     return answer.content if answer.status_code == 206 else answer.content[start:end]
                 meaning = MEANINGS.get(answer.status_code, answer.reason)
                 problem = f"the server answered {answer.status_code} ({meaning})"
+                if answer.status_code in (401, 403):
+                    raise RefusedError(f"{self._name}: {key} cannot be read: {problem}")
                 if answer.status_code not in TRANSIENT:
                     break
                 asked = _pause_asked(answer.headers.get("Retry-After"))
@@ -229,6 +237,8 @@ def _pause_asked(text: str | None) -> float | None:
     if text is None:
         return None
     try:
-        return max(0.0, float(text) if text.strip().isdigit() else parsedate_to_datetime(text).timestamp() - time.time())
+        return max(
+            0.0, float(text) if text.strip().isdigit() else parsedate_to_datetime(text).timestamp() - time.time()
+        )
     except ValueError:
         return None

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..channels import CHANNELS
 from ..errors import InputError
-from .places import Place
+from .places import Place, RefusedError
 
 GROUP_FILES = (".zmetadata", "zarr.json", ".zgroup")
 """Files of which a store has at least one."""
@@ -73,17 +73,18 @@ class StoreReader:
         return data
 
     def _find_root(self) -> tuple[dict[str, Any], int]:
-        refused: InputError | None = None
+        refused: RefusedError | None = None
         for file in GROUP_FILES:
             try:
                 root = self._json(file)
-            except InputError as error:
-                # Some services refuse to say that something is not there.
+            except RefusedError as error:
                 refused = refused or error
                 continue
             if root is not None:
                 if root.get("node_type") == "array":
                     break
+                if file == ".zmetadata" and not isinstance(root.get("metadata"), dict):
+                    raise InputError(f"{self.name}: expected consolidated metadata in {file}, got {list(root)[:5]}")
                 return root, 3 if file == "zarr.json" else 2
         else:
             if refused is not None:
@@ -128,7 +129,7 @@ class StoreReader:
         )
 
     def _reads_as_nan(self, fill: object, attributes: dict[str, Any]) -> bool:
-        """Whether xarray makes NaN of a fill value: in format 2 always, in format 3 if it is NaN or the attributes say so."""
+        """Whether xarray makes NaN of a fill value: in format 2 always, else if the attributes say so."""
         if self.zarr_format == 2 or str(fill).lower().startswith(("nan", "0x7f")):
             return True
         return fill in [_number(attributes.get(name)) for name in ("_FillValue", "missing_value")]
@@ -144,7 +145,9 @@ class StoreReader:
         try:
             found = _decoded_bytes(compressor, data)
         except Exception as error:
-            raise InputError(f"{self.name}: the chunk {key} cannot be decoded: {type(error).__name__}: {error}") from error
+            raise InputError(
+                f"{self.name}: the chunk {key} cannot be decoded: {type(error).__name__}: {error}"
+            ) from error
         if found != expected:
             raise InputError(f"{self.name}: the chunk {key} is damaged: expected {expected} bytes in it, got {found}")
 
@@ -166,7 +169,7 @@ def _chunk_bytes(metadata: dict[str, Any]) -> int | None:
 
     try:
         dtype = np.dtype(metadata["dtype"])
-        return None if dtype == object else int(np.prod(metadata["chunks"], dtype=object)) * dtype.itemsize
+        return None if dtype.hasobject else int(np.prod(metadata["chunks"], dtype=object)) * dtype.itemsize
     except (KeyError, TypeError, ValueError):
         return None
 
