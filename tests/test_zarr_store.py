@@ -341,10 +341,18 @@ def test_times_that_miss_the_hour_by_nanoseconds_are_that_hour(tmp_path: Path):
     assert is_sample(stored(data.assign_coords(time=data.time - np.timedelta64(13, "ns")), tmp_path))
 
 
+def test_the_only_member_may_be_nought_and_left_out(tmp_path: Path):
+    # zarr 3 leaves out chunks of zeros, even where there is no fill value.
+    path = stored(sample_dataset().expand_dims(number=[0]), tmp_path)
+    chunk_of(path, "number", 0).unlink(missing_ok=True)
+    with_fill(path, "number", None)
+    assert is_sample(path)
+
+
 def test_times_that_stand_there_twice_or_not_at_all_are_refused(tmp_path: Path):
     data = sample_dataset()
-    twice = data.assign_coords(time=data.time.values[[0, 0]])
-    assert "time has 2008-04-25 06:00 more than once" in refused(stored(twice, tmp_path))
+    twice = data.isel(time=[0, 1, 1])
+    assert "time has 2008-04-26 06:00 more than once" in refused(stored(twice, tmp_path))
     none = data.assign_coords(time=[data.time.values[0], np.datetime64("NaT", "ns")])
     assert "1 of 2 values of the coordinate time are missing" in refused(stored(none, tmp_path))
     assert "it has no coordinate" in refused(stored(data.drop_vars("latitude"), tmp_path))

@@ -1,6 +1,7 @@
 """The sample as Zarr stores in the layout of WeatherBench 2, and a server that hands them out and fails as servers do."""
 
 import threading
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,14 +61,16 @@ def stored(
 ) -> str:
     """Written with one time in a chunk; `encoding` is for every variable."""
     options = {"zarr_format": zarr_format} if ZARR_3 else {}
-    key = "chunks"
-    chunks = {
-        str(name): {key: tuple(1 if dim == "time" else size for dim, size in dataset[name].sizes.items())}
+    chunks: dict[str, dict[str, object]] = {
+        str(name): {"chunks": tuple(1 if dim == "time" else size for dim, size in dataset[name].sizes.items())}
         for name in dataset.data_vars
     }
     for held in chunks.values():
         held.update(encoding or {})
-    dataset.to_zarr(folder / name, mode="w", consolidated=consolidated, encoding=chunks, **options)
+    with warnings.catch_warnings():
+        # Consolidated metadata are not part of format 3 yet.
+        warnings.simplefilter("ignore")
+        dataset.to_zarr(folder / name, mode="w", consolidated=consolidated, encoding=chunks, **options)
     return str(folder / name)
 
 

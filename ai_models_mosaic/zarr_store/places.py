@@ -87,7 +87,7 @@ def place_of(path: str) -> Place:
         if "://" in path:
             system, root = fsspec.core.url_to_fs(path)
         elif zipfile.is_zipfile(path):
-            system, root = fsspec.filesystem("zip", fo=path), _root_in_zip(path)
+            system, root = fsspec.get_filesystem_class("zip")(path), _root_in_zip(path)
         else:
             system, root = fsspec.filesystem("file"), str(Path(path).absolute())
     except ImportError as error:

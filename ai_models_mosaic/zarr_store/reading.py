@@ -67,8 +67,8 @@ class StoreReader:
         if not slash or chunk in METADATA_FILES:
             return data
         if data is None:
-            self._refuse_if_needed(array, key)
-        elif start is None and end is None:
+            return self._in_place_of_nothing(array, key)
+        if start is None and end is None:
             self._refuse_short(array, key, data)
         return data
 
@@ -117,11 +117,15 @@ class StoreReader:
             self._arrays[array] = found
         return self._arrays[array]
 
-    def _refuse_if_needed(self, array: str, key: str) -> None:
+    def _in_place_of_nothing(self, array: str, key: str) -> bytes | None:
+        """None where the fill value may be used, a nought where zarr 3 left out one; else refused."""
         metadata = self._metadata(array)
         fill = metadata.get("fill_value")
         if fill is not None and (array not in FIELDS or self._reads_as_nan(fill, metadata.get("attributes") or {})):
-            return
+            return None
+        if fill is None and array not in FIELDS and metadata.get("shape") == [1] and not metadata.get("filters"):
+            # In format 2 zarr 3 leaves out a coordinate such as the only time, 0 hours since itself.
+            return _encoded_nought(metadata)
         value = "no fill value" if fill is None else f"the fill value {fill}, which is no sign of what was there"
         raise InputError(
             f"{self.name}: the chunk {key} is not in the store, and {array} has {value}. "
@@ -161,6 +165,14 @@ def _decoded_bytes(compressor: dict[str, Any], data: bytes) -> int:
 
     decoded = numcodecs.get_codec(dict(compressor)).decode(data)
     return memoryview(decoded).nbytes
+
+
+def _encoded_nought(metadata: dict[str, Any]) -> bytes:
+    """A chunk of zeros of an array of format 2."""
+    import numcodecs
+
+    noughts, compressor = bytes(_chunk_bytes(metadata) or 0), metadata.get("compressor")
+    return noughts if compressor is None else bytes(numcodecs.get_codec(dict(compressor)).encode(noughts))
 
 
 def _chunk_bytes(metadata: dict[str, Any]) -> int | None:
