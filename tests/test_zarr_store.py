@@ -164,6 +164,17 @@ def test_damaged_metadata_are_refused(tmp_path: Path, text: str):
     assert refused(path).startswith(f"{path}")
 
 
+@pytest.mark.parametrize("consolidated", [True, False])
+def test_a_coordinate_of_absurd_length_is_refused(tmp_path: Path, consolidated: bool):
+    path = stored(sample_dataset(), tmp_path, consolidated=consolidated)
+    for file in (Path(path) / "level" / ".zarray", Path(path) / ".zmetadata"):
+        if file.exists():
+            found = json.loads(file.read_text())
+            (found["metadata"]["level/.zarray"] if "metadata" in found else found)["shape"] = [13 * 10**11]
+            file.write_text(json.dumps(found))
+    assert "expected coordinates of a usual length, got 1300000000000 in level/.zarray" in refused(path)
+
+
 # What a store is known by.
 
 

@@ -25,6 +25,9 @@ METADATA_FILES = (*GROUP_FILES, ".zarray", ".zattrs")
 FIELDS = frozenset(channel.variable for channel in CHANNELS)
 """Arrays of which a number in place of a chunk is not taken for data."""
 
+MOST_ENTRIES = 10**8
+"""More than any coordinate has."""
+
 FULL_BYTES = {"blosc": slice(4, 8), "lz4": slice(0, 4)}
 """Where a compressed chunk says how long it was."""
 
@@ -64,6 +67,8 @@ class StoreReader:
         """
         data = self.place.read(key, start, end)
         array, slash, chunk = key.partition("/")
+        if key.rpartition("/")[2] in (".zarray", ".zmetadata", "zarr.json") and data is not None:
+            self._refuse_absurd(key)
         if not slash or chunk in METADATA_FILES:
             return data
         if data is None:
@@ -104,6 +109,16 @@ class StoreReader:
         if not isinstance(found, dict):
             raise InputError(f"{self.name}: expected a JSON object in {key}, got {type(found).__name__}")
         return found
+
+    def _refuse_absurd(self, key: str) -> None:
+        """Refuse a coordinate of absurd length, for xarray reads coordinates at once."""
+        found = self._json(key) or {}
+        members = found.get("metadata" if self.zarr_format == 2 else "consolidated_metadata") or {}
+        members = members.get("metadata", {}) if self.zarr_format == 3 and isinstance(members, dict) else members
+        for name, metadata in {key: found, **(members if isinstance(members, dict) else {})}.items():
+            shape = metadata.get("shape") if isinstance(metadata, dict) else None
+            if isinstance(shape, list) and len(shape) == 1 and isinstance(shape[0], int) and shape[0] > MOST_ENTRIES:
+                raise InputError(f"{self.name}: expected coordinates of a usual length, got {shape[0]} in {name}")
 
     def _metadata(self, array: str) -> dict[str, Any]:
         """The array's metadata, its attributes under "attributes"."""
