@@ -414,6 +414,12 @@ def test_what_does_not_pass_is_an_error_of_the_input(server: Server, answer, ask
     assert server.asked[f"store.zarr/{key}"] == asked
 
 
+def test_refused_consolidated_metadata_are_told_though_others_are_there(server: Server):
+    server.answers["store.zarr/.zmetadata"] = [403]
+    server.answers["store.zarr/zarr.json"] = [404]
+    assert ".zmetadata cannot be read: the server answered 403" in refused(f"{server.url}/store.zarr")
+
+
 def test_a_server_that_wants_a_long_pause_is_not_waited_for(server: Server):
     server.answers[CHUNK], server.retry_after = [429], "3600"
     assert refused(f"{server.url}/store.zarr").endswith("429 (too many requests) and asks to come back in 3600 s")

@@ -88,6 +88,9 @@ class StoreReader:
             if root is not None:
                 if root.get("node_type") == "array":
                     break
+                if file == ".zgroup" and refused is not None:
+                    # What refuses to say that something is not there does not list what is.
+                    raise refused
                 if file == ".zmetadata" and not isinstance(root.get("metadata"), dict):
                     raise InputError(f"{self.name}: expected consolidated metadata in {file}, got {list(root)[:5]}")
                 return root, 3 if file == "zarr.json" else 2
