@@ -43,6 +43,7 @@ FLOORS = (
         "holdings",
         "sources",
         "zarr_input",
+        "zarr_store",
         "outputs",
         "options",
         "training",
