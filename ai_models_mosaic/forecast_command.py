@@ -62,11 +62,11 @@ def run(words: Sequence[str]) -> str:
         logging.getLogger().setLevel("DEBUG")
     archive = ArchiveRequests(parse_extra(known.requests_extra)) if known.archive_requests else None
     setup = _setup(known, others, archive)
+    if known.download_assets:
+        setup.fetch_assets()
     text = _information(known, setup)
     if text is not None:
         return text
-    if known.download_assets:
-        setup.fetch_assets()
     _check_reports(known)
     provenance = setup.run(verbose=bool(known.verbose), debug=known.debug, program=PROGRAM.split()[0])
     if archive is not None:

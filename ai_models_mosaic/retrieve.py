@@ -272,12 +272,13 @@ def _kept_folder() -> Path | None:
     folder = cache_folder()
     if folder is None:
         return None
-    try:
-        (folder / "retrieved").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        LOG.warning("Cannot keep what is fetched in %s: %s", folder, error)
+    folder /= "retrieved"
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        LOG.warning("Cannot keep what is fetched in %s: it is not writable", folder)
         return None
-    return folder / "retrieved"
+    return folder
 
 
 def _messages(path: Path) -> int:

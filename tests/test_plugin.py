@@ -257,3 +257,30 @@ def test_the_input_grid_reaches_the_requests(run: Runner):
     assert requests[0]["grid"] == [1.5, 1.5]
     assert requests[0]["area"] == [90, 0, -90, 358.5]
     assert requests[0]["class"] == "ea"
+
+
+THIRD_PARTY = """
+import earthkit.data
+
+
+class Input:
+    def __init__(self, owner, **kwargs):
+        self.owner = owner
+
+    @property
+    def all_fields(self):
+        print("asked for", self.owner.datetimes())
+        return earthkit.data.from_source("file", {!r})
+"""
+
+
+def test_an_input_that_a_third_party_added_to_the_runner_is_read(run: Runner, monkeypatch: pytest.MonkeyPatch):
+    run.path("site/other-1.dist-info").mkdir(parents=True)
+    run.path("site/other-1.dist-info/entry_points.txt").write_text("[ai_models.input]\nother = other:Input\n")
+    run.path("site/other.py").write_text(THIRD_PARTY.format(str(SAMPLE)))
+    monkeypatch.syspath_prepend(run.path("site"))
+    words = ("mosaic", "--variant", "mini", "--lead-time", 24, "--date", "20080426", "--time", 6)
+    shown = run(*words, "--input", "other", "--path", "a.grib")
+    assert "asked for [(20080425, 6), (20080426, 6)]" in shown
+    run(*words, "--file", SAMPLE, "--path", "b.grib")
+    assert run.path("a.grib").read_bytes() == run.path("b.grib").read_bytes()
