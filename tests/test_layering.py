@@ -45,6 +45,7 @@ FLOORS = (
     (
         "variants",
         "channels",
+        "field_kinds",
         "regrid",
         "weights_cache",
         "geometry_cache",
