@@ -21,7 +21,8 @@ from .channels import LEVELS_HPA, PRESSURE_LEVEL_PARAMS, SINGLE_LEVEL_PARAMS
 from .clients import talking_to
 from .console import loudness, plain_errors
 from .dates import parse_dates, read_dates
-from .errors import InputError, OptionError
+from .errors import OptionError
+from .grib_messages import find_messages
 from .holdings import Holdings, Wanted, take_stock
 from .inputs import initial_states_of
 from .options import parse_options
@@ -310,14 +311,15 @@ class MosaicModel(Model):  # type: ignore[misc]
             return zarr_holdings(self._file, self.variant.lags_hours, wanted)
         if self._stock is not None and self._service is None:
             return self._stock
+        self._stock = take_stock(find_messages(Path(self._file)) if self._file is not None else self._fields(wanted))
+        return self._stock
+
+    def _fields(self, wanted: Wanted) -> Any:
+        """What the runner's input gives, of a service or of a plugin of the runner's."""
         if self._service is not None and self._dates[0] is not self._wanted:
             self._turn_to(self._service, wanted)
         with talking_to(self._service, self.options.patience_s) if self._service else nullcontext():
-            fields = self.all_fields
-        if not hasattr(fields, "__len__"):
-            raise InputError(f"--file {self._file}: expected GRIB messages, got {type(fields).__name__}")
-        self._stock = take_stock(fields)
-        return self._stock
+            return self.all_fields
 
     def _turn_to(self, service: Service, wanted: Wanted) -> None:
         """Make the runner's input ask for another initial time."""
