@@ -213,8 +213,7 @@ def _replay(known: argparse.Namespace) -> None:
 
 
 def _random_checkpoint(known: argparse.Namespace) -> None:
-    import earthkit.data
-
+    from .grib_messages import find_messages
     from .inputs import read_initial_state
     from .random_checkpoint import make_random_checkpoint
     from .sources import check_file
@@ -224,7 +223,7 @@ def _random_checkpoint(known: argparse.Namespace) -> None:
         raise OptionError(
             f"--output: expected the name of a .safetensors file in a folder that exists, got {known.output}"
         )
-    fields = earthkit.data.from_source("file", check_file(str(known.sample)))
+    fields = find_messages(Path(check_file(str(known.sample))))
     sample = read_initial_state(fields, variant.architecture.grid, variant.lags_hours)
     make_random_checkpoint(variant, sample, known.output, known.seed)
     print(f"{known.output}: variant {variant.name}, UNTRAINED, {known.output.stat().st_size / 1e6:.1f} MB")

@@ -9,23 +9,13 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
-from eccodes import CodesInternalError
 
 from .arrays import FloatArray, IntArray
 from .channels import CHANNELS, STANDARD_GRAVITY, Channel
 from .errors import InputError
 from .grid import LatLonGrid, alternated, grid_of_points
-from .holdings import (
-    HeldField,
-    History,
-    Holdings,
-    Wanted,
-    choose_histories,
-    choose_history,
-    list_times,
-    pair_members,
-    take_stock,
-)
+from .histories import History, choose_histories, choose_history, pair_members
+from .holdings import HeldField, Holdings, Wanted, list_times, take_stock
 from .regrid import ConservativeRegridder
 from .state import InitialState
 
@@ -48,7 +38,7 @@ def read_initial_state(
 
     Parameters
     ----------
-    fields : iterable of earthkit-data fields
+    fields : iterable of grib_messages.Message or earthkit-data fields
         In any order.
     grid : LatLonGrid
         The variant's grid.
@@ -93,7 +83,7 @@ def initial_states_of(
     wanted : Wanted
         The initial time.
     members : sequence of int
-        Of the forecast; `holdings.pair_members` says which starts from which.
+        Of the forecast; `histories.pair_members` says which starts from which.
 
     Returns
     -------
@@ -156,8 +146,8 @@ def _mapped(held: HeldField, channel: Channel, mapper: _Mapper) -> FloatArray:
     onto_grid = mapper.of(held)
     try:
         values = held.source.to_numpy(flatten=True, dtype=np.float64) * held.factor
-    except CodesInternalError as error:
-        raise _UnusableError(f"its values cannot be decoded ({error})") from error
+    except ValueError as error:
+        raise _UnusableError(str(error)) from error
     _check(values, channel)
     return onto_grid(values)
 
@@ -182,9 +172,9 @@ class _Mapper:
                 f"{held.label} is on a grid of type {held.grid_type}: expected one of {', '.join(GRID_TYPES)}. "
                 "Interpolate the input first, for instance to 0.25°"
             )
-        points = held.source.to_latlon(flatten=True)
-        longitude, latitude = points["lon"], points["lat"]
         try:
+            points = held.source.to_latlon(flatten=True)
+            longitude, latitude = points["lon"], points["lat"]
             if held.alternating:
                 longitude = alternated(longitude, latitude)
             grid, order = grid_of_points(longitude, latitude)

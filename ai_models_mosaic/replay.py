@@ -17,6 +17,7 @@ from .assets import Assets, check_assets, locate
 from .card import Card
 from .channels import CHANNELS
 from .errors import CheckpointError, InputError, OptionError, OutputError
+from .grib_messages import find_messages
 from .grid import to_grib_order
 from .holdings import Wanted, take_stock
 from .inputs import initial_states_of, input_digest
@@ -211,9 +212,7 @@ def _read_input(card: Card, file: str | None, batch: Sequence[int]) -> dict[int,
     if is_zarr(source):
         holdings = zarr_holdings(source, variant.lags_hours, wanted)
     else:
-        import earthkit.data
-
-        holdings = take_stock(earthkit.data.from_source("file", check_file(source)))
+        holdings = take_stock(find_messages(Path(check_file(source))))
     members = list(dict.fromkeys([*card.found["members"], *batch]))
     starts = initial_states_of(holdings, variant.architecture.grid, variant.lags_hours, wanted, members)
     digest = input_digest({one: starts[one] for one in card.found["members"]})

@@ -189,7 +189,7 @@ def _holdings(store: Store, times: Sequence[datetime], lags_hours: Sequence[int]
             holdings.contents[channel.variable].add(channel.level_hpa)
             for state in states:
                 field = ZarrField(store, channel, index_of[state])
-                holdings.members[0][state][index] = HeldField(field, index, state, 0, 0, SUFFIX, "regular_ll")
+                holdings.add(HeldField(field, index, state, 0, 0, SUFFIX, "regular_ll"))
     # For messages, the ends of what there is.
     holdings.times.update([*times[:1], *states, *times[-1:]])
     return holdings

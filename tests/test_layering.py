@@ -41,6 +41,8 @@ FLOORS = (
         "progress",
         "inputs",
         "holdings",
+        "histories",
+        "shortcomings",
         "sources",
         "zarr_input",
         "outputs",
@@ -53,6 +55,9 @@ FLOORS = (
     (
         "variants",
         "channels",
+        "field_kinds",
+        "field_origins",
+        "grib_messages",
         "regrid",
         "weights_cache",
         "geometry_cache",

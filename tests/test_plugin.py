@@ -172,7 +172,8 @@ def test_a_file_of_another_kind_is_refused_by_name(run: Runner):
     run.path("input.nc").write_bytes(b"CDF\x01" + bytes(1000))
     refused = run.refused("mosaic", "--file", "input.nc")
     assert refused.message == (
-        "ai-models mosaic 0.1.0: --file input.nc: expected a GRIB file, got one that starts with b'CDF\\x01'\n"
+        "ai-models mosaic 0.1.0: --file input.nc: expected a GRIB file, got netCDF, which is no input: "
+        "ask the CDS for data_format grib\n"
     )
 
 
