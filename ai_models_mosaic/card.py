@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,12 @@ class Card:
         area = self.found["options"].get("output", {}).get("selection", {}).get("area")
         return Selection(area=None if area is None else tuple(area)).region(self.variant.architecture.grid)
 
+    @property
+    def data(self) -> Mapping[str, Mapping[str, str]]:
+        """File and digest of what was read beside the weights; nothing where the card is of before there was word."""
+        found: Mapping[str, Mapping[str, str]] = self.found["weights"].get("data", {})
+        return found
+
     def batch_of(self, member: int) -> tuple[int, ...]:
         """The members that went through the network together with one: its last bits depend on them.
 
@@ -114,6 +121,7 @@ def read_card(path: Path) -> Card:
         card = Card(path, found)
         _ = (card.variant, card.ensemble, card.packing, card.region, card.threads, card.attention_backend("cpu"))
         _ = (found["weights"]["sha256"], found["input"]["source"], found["input"]["initial_time"])
+        _ = [(file["file"], file["sha256"]) for file in card.data.values()]
         _ = (found["precision"], found["metadata"], dict(found["packages"]), found["ensemble_size"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(

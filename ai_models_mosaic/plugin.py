@@ -241,7 +241,9 @@ class MosaicModel(Model):  # type: ignore[misc]
     def _settings(self) -> Settings:
         found = self._file and Path(self._file).exists()
         source = str(Path(str(self._file)).resolve()) if found else self._file or self._source
-        return Settings(self.variant, self.options, self._steps, self._metadata, self._plan().anchor, source)
+        plan = self._plan()
+        templates = plan.templates(self._labels(datetime(2000, 1, 1), EXPVER)) if plan.anchor is not None else ()
+        return Settings(self.variant, self.options, self._steps, self._metadata, templates, source)
 
     def _check_ends(self) -> None:
         """All that can fail at the input's and the output's end before the first field is read."""

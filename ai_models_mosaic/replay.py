@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import eccodes
 import numpy as np
 
-from .assets import Assets, check_assets, locate
+from .assets import STATICS, STATISTICS, Assets, check_assets, locate
 from .card import Card
 from .channels import CHANNELS
 from .errors import CheckpointError, InputError, OptionError, OutputError
@@ -233,6 +233,7 @@ def _load_engine(card: Card, assets: Path | None) -> LoadedEngine:
         graph = graph if assets is None else assets / graph.name
         engine = load_graph(card.variant, graph)
         _refuse_other_weights(card, graph)
+        _refuse_other_data(card, engine)
         return engine
     located = _locate(card, assets)
     check_assets(card.variant, located, full=False)
@@ -245,7 +246,9 @@ def _load_engine(card: Card, assets: Path | None) -> LoadedEngine:
         torch.set_num_threads(card.threads)
     device, compiled = choose_device(only_gpu=False), card.found["options"].get("compiled", False)
     backend = card.attention_backend(device.type)
-    return load_engine(card.variant, located, device, card.found["precision"], backend, compiled=compiled)
+    loaded = load_engine(card.variant, located, device, card.found["precision"], backend, compiled=compiled)
+    _refuse_other_data(card, loaded)
+    return loaded
 
 
 def _locate(card: Card, assets: Path | None) -> Assets:
@@ -257,7 +260,10 @@ def _locate(card: Card, assets: Path | None) -> Assets:
         raise CheckpointError(f"the weights of {card.path} were {checkpoint}, not there now: give --assets FOLDER")
     # Laid out as on the hub, or flat.
     nested = checkpoint.parent.name == str(Path(variant.checkpoint).parent)
-    return locate(variant, checkpoint.parent.parent if nested else checkpoint.parent, checkpoint)
+    found = locate(variant, checkpoint.parent.parent if nested else checkpoint.parent, checkpoint)
+    said = {what: Path(file["file"]) for what, file in card.data.items()}
+    there = {what: path for what, path in said.items() if path.is_file()}
+    return replace(found, statistics=there.get(STATISTICS, found.statistics), statics=there.get(STATICS, found.statics))
 
 
 def _refuse_other_weights(card: Card, path: Path) -> None:
@@ -267,6 +273,18 @@ def _refuse_other_weights(card: Card, path: Path) -> None:
             f"{path} is not what made the forecast of {card.path}: expected SHA-256 {wanted}, "
             f"got {digest}; give the folder of the right one with --assets"
         )
+
+
+def _refuse_other_data(card: Card, engine: LoadedEngine) -> None:
+    """Refuse normalisation, static fields or external data that are not those of the forecast."""
+    now = {file.what: file for file in engine.data}
+    for what, file in card.data.items():
+        if what not in now or now[what].sha256 != file["sha256"]:
+            got = f"{now[what].path} with {now[what].sha256}" if what in now else "none"
+            raise CheckpointError(
+                f"the {what} of {card.path}: expected {file['file']} with SHA-256 {file['sha256']}, got {got}; give "
+                "the folder of the right one with --assets"
+            )
 
 
 def _compare(card: Card, engine: LoadedEngine, made: dict[Key, bytes]) -> Comparison:

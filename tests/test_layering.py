@@ -24,6 +24,7 @@ FLOORS = (
         "console",
         "option_parser",
         "journal",
+        "identity",
         "ranks",
         "dates",
         "services",

@@ -298,8 +298,8 @@ def test_what_could_not_be_written_is_refused_before_the_run(tmp_path):
             f"cannot write {tmp_path}/no/p.grib: there is no folder {tmp_path}/no; create it first",
         ),
         (
-            plan(tmp_path, products=PRODUCTS, products_path=f"{tmp_path}/{{quantile}}.grib"),
-            "GRIB messages have no key 'quantile' (Key/value not found)",
+            plan(tmp_path, products=PRODUCTS, products_path=f"{tmp_path}/{{percentileValue}}.grib"),
+            "GRIB messages have no key 'percentileValue' (Key/value not found)",
         ),
         (
             plan(tmp_path, zarr=f"{tmp_path}/folder"),
@@ -307,7 +307,13 @@ def test_what_could_not_be_written_is_refused_before_the_run(tmp_path):
         ),
         (
             plan(tmp_path, zarr=f"{tmp_path}/{{number}}.zarr"),
-            f"--zarr {tmp_path}/{{number}}.zarr: expected no other placeholders than {{date}} and {{time}}",
+            f"--zarr {tmp_path}/{{number}}.zarr: expected in braces some of date, time, perhaps with a format such as "
+            ":03d, and nothing else ({number} is none of them)",
+        ),
+        (
+            plan(tmp_path, netcdf=f"{tmp_path}/{{date.nope}}.nc"),
+            f"--netcdf {tmp_path}/{{date.nope}}.nc: expected in braces some of date, time, perhaps with a format such "
+            "as :03d, and nothing else ({date.nope} is none of them)",
         ),
         (
             plan(tmp_path, netcdf=f"{tmp_path}/no/x.nc"),
