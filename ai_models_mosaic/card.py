@@ -11,12 +11,11 @@ from typing import Any
 
 from .errors import InputError, OptionError
 from .grid import Region
-from .option_parser import AUTO
-from .outputs.packing import Packing
+from .outputs.packing import Bits, Packing
 from .outputs.selection import Selection
 from .provenance import SUFFIX
 from .rollout import Ensemble
-from .variants import VARIANTS, Variant
+from .variants import AUTO, VARIANTS, Variant
 
 
 @dataclass(frozen=True)
@@ -51,11 +50,11 @@ class Card:
     def packing(self) -> Packing:
         """How its values are packed."""
         found = self.found["options"].get("output", {}).get("packing")
-        return (
-            Packing()
-            if found is None
-            else Packing(found["method"], found["bits"], tuple((name, bits) for name, bits in found["bits_of"]))
-        )
+        if found is None:
+            return Packing()
+        # Cards of before had the bits of all fields and those of some side by side.
+        bits = found["bits"] if isinstance(found["bits"], dict) else {"usual": found["bits"], "of": found["bits_of"]}
+        return Packing(found["method"], Bits(bits["usual"], tuple((name, number) for name, number in bits["of"])))
 
     @property
     def region(self) -> Region:

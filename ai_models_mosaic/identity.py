@@ -14,9 +14,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from .declarations import compared
 from .errors import ResumeError
 from .journal import SUFFIX as STATE_SUFFIX
 from .journal import differences, read_record, state_folder
+from .options import Options
 from .outputs.placeholders import PathTemplate
 from .provenance import SUFFIX as CARD_SUFFIX
 from .provenance import read_beside
@@ -29,20 +31,8 @@ LONGEST_LIST = 40
 
 Identity = dict[str, dict[str, Any]]
 
-OF_THE_RUN = (
-    *("variant", "steps", "members", "ensemble_size", "members_per_batch", "seed", "precision", "metadata", "path"),
-)
-"""What a card says of a run at its top, and what may not change."""
-
-FREE_OPTIONS = (
-    *("variant", "checkpoint", "precision", "ensemble_size", "members", "members_per_batch", "seed"),
-    *("resume", "progress_file", "quiet", "cuda_graphs", "patience_s", "verify_assets", "dates", "input_grid_deg"),
-    "output",
-)
-"""Options that may change when a run is gone on with, or that are compared under another name."""
-
-FREE_OUTPUT_OPTIONS = ("workers",)
-"""Of the options of the output, those that change no byte of it."""
+OF_THE_RUN = ("variant", "steps", "members_per_batch", "precision", "metadata", "path")
+"""What a card says of a run at its top, and what may not change; some stands for an option."""
 
 
 def identity_of(card: Mapping[str, Any]) -> Identity:
@@ -56,18 +46,17 @@ def identity_of(card: Mapping[str, Any]) -> Identity:
     Returns
     -------
     dict of str to dict
-        By section: the run, its options, those of its output, and the digests of all that it reads.
+        By section: the run, its options by their flags, and the digests of all that it reads.
 
     Raises
     ------
     KeyError, TypeError
         If the card lacks something, as those of before version 1.2 do.
     """
-    options, weights = card["options"], card["weights"]
+    weights = card["weights"]
     identity = {
         "run": {**{name: card[name] for name in OF_THE_RUN}, "initial time": card["input"]["initial_time"]},
-        "options": {name: value for name, value in options.items() if name not in FREE_OPTIONS},
-        "output": {name: value for name, value in options["output"].items() if name not in FREE_OUTPUT_OPTIONS},
+        "options": compared(Options, card["options"]),
         "data": {
             "input": card["input"]["sha256"],
             "weights": weights["sha256"],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -21,6 +20,7 @@ from .grid import to_grib_order
 from .holdings import Wanted, take_stock
 from .inputs import initial_states_of, input_digest
 from .integrity import digest_of
+from .number_lists import parse_ranges
 from .outputs.files import MessageFiles, check_writable
 from .outputs.grib import EXPVER, UNTRAINED_EXPVER, GribEncoder, Labels, is_grib
 from .provenance import SUFFIX, packages
@@ -82,14 +82,12 @@ def choose_hours(text: str, card: Card) -> tuple[int, ...]:
     """
     stride = card.variant.step_hours
     chosen: set[int] = set()
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
-        hours = range(int(match[1]), int(match[2] or match[1]) + 1) if match else range(0)
+    for hours in parse_ranges(text, "--steps"):
         steps = {hour for hour in hours if hour % stride == 0}
         if not steps:
             raise OptionError(
                 f"--steps: expected hours, multiples of {stride}, such as {stride},{2 * stride}-{4 * stride}, "
-                f"got {part!r}"
+                f"got {text!r}"
             )
         chosen |= steps
     return tuple(sorted(chosen))

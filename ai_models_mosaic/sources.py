@@ -15,8 +15,7 @@ import eccodes
 from .channels import LEVELS_HPA, PRESSURE_LEVEL_PARAMS, SINGLE_LEVEL_PARAMS
 from .errors import InputError, OptionError
 from .holdings import Wanted
-from .option_parser import AUTO
-from .variants import ERA5, HRES, MINI, VARIANTS, Variant
+from .variants import AUTO, ERA5, HRES, MINI, VARIANTS, Variant
 from .zarr_input import is_zarr
 
 LOG = logging.getLogger(__name__)

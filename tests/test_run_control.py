@@ -67,7 +67,8 @@ def test_another_seed_lead_time_or_input_is_not_gone_on_with(run: Runner, stoppe
         "out.grib.20080426T0600.state is another than this one:\n  steps: it began with 400, now 3\n" in refused.message
     )
     assert (
-        "\n  seed: it began with 0, now 3\n  antithetic: it began with False, now True\n  input: it " in refused.message
+        "\n  --seed: it began with 0, now 3\n  --antithetic: it began with False, now True\n  input: it "
+        in refused.message
     )
     assert not run.path("out.grib").exists()
 
@@ -302,6 +303,10 @@ def test_steps_and_parameters_of_a_replay_are_chosen_by_lists(ensemble: Path):
     assert choose_channels("2t, z500") == choose_channels("z500,2t")
     with pytest.raises(errors.OptionError, match=r"^--steps: expected hours, multiples of 24, .*, got '25-47'$"):
         choose_hours("25-47", card)
+    # The endless ones are refused without being made.
+    with pytest.raises(errors.OptionError, match=r"^--steps: expected a list of at most 65535 numbers, got '24-9+'$"):
+        choose_hours("24-99999999999", card)
+    assert choose_hours("24/to/72/by/24", card) == (24, 48, 72)
     with pytest.raises(errors.OptionError, match=r"^--params: expected parameters such as 2t, z500 or u, got 'z501'$"):
         choose_channels("z501")
 

@@ -16,7 +16,7 @@ from ai_models_mosaic.channels import CHANNELS
 from ai_models_mosaic.errors import OptionError, OutputError
 from ai_models_mosaic.grid import LatLonGrid, to_grib_order
 from ai_models_mosaic.outputs.options import OutputOptions
-from ai_models_mosaic.outputs.packing import Packing, parse_packing
+from ai_models_mosaic.outputs.packing import Packing, parse_bits
 from ai_models_mosaic.outputs.plan import OutputPlan
 from ai_models_mosaic.outputs.products import parse_products
 from ai_models_mosaic.outputs.selection import Selection
@@ -115,7 +115,7 @@ def test_a_region_holds_the_points_of_its_area_at_their_coordinates(tmp_path):
 
 def test_precision_is_by_parameter_and_its_error_at_most_what_is_documented(tmp_path):
     for method in ("simple", "ccsds"):
-        packing = parse_packing(method, "12,z=20")
+        packing = Packing(method, parse_bits("12,z=20"))
         write(plan(tmp_path, packing=packing, steps=0), labels(packing))
         for message in decoded(tmp_path / "x.grib"):
             expected = 20 if message["shortName"] == "z" else 12

@@ -27,9 +27,16 @@ WORDS = ("--num-ensemble-members", "3", "--members-per-batch", "1")
 class LoadedToy(ToyEngine):
     """With all that a run records of an engine, and stops its run at a call if told to."""
 
-    precision, checkpoint, untrained, origin = "float32", None, False, None
+    checkpoint, untrained, origin = None, False, None
 
-    def __init__(self, stops_at: int | None = None, weights: str = "w" * 64, data: tuple[DataFile, ...] = ()) -> None:
+    def __init__(
+        self,
+        stops_at: int | None = None,
+        weights: str = "w" * 64,
+        data: tuple[DataFile, ...] = (),
+        precision: str = "float32",
+    ) -> None:
+        self.precision = precision
         self.calls, self._stops_at, self.checkpoint_sha256, self.data = 0, stops_at, weights, data
 
     def best_batch(self, members):
