@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from . import __version__, option_parser
+from . import __version__
 from .assets import LICENCE
 from .errors import MosaicError, OptionError, ReplayError
 from .training import command as training_command
@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_looking(commands: Commands) -> None:
     show = commands.add_parser("options", help="list the options that the plugin adds to ai-models")
+    show.add_argument("--markdown", action="store_true", help="as the table of the README")
     show.set_defaults(command=_options)
 
     inspect = commands.add_parser("inspect", help="say what an ensemble in GRIB files holds, and what it lacks")
@@ -144,8 +145,10 @@ def _forecast(known: argparse.Namespace) -> None:
     print(run(known.words), end="")
 
 
-def _options(_: argparse.Namespace) -> None:
-    print(option_parser.parser().format_help(), end="")
+def _options(known: argparse.Namespace) -> None:
+    from .options import option_table, parser
+
+    print(option_table() if known.markdown else parser().format_help(), end="")
 
 
 def _inspect(known: argparse.Namespace) -> None:

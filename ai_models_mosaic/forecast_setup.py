@@ -231,7 +231,9 @@ class ForecastSetup:
     def _settings(self) -> Settings:
         file = self._input_file
         source = str(Path(file).resolve()) if file is not None and Path(file).exists() else file or self.source
-        return Settings(self.variant, self.options, self.steps, dict(self.metadata), self._plan().anchor, source)
+        plan = self._plan()
+        templates = plan.templates(self._labels(datetime(2000, 1, 1), EXPVER)) if plan.anchor is not None else ()
+        return Settings(self.variant, self.options, self.steps, dict(self.metadata), templates, source)
 
     def _check_ends(self, reader: InputReader) -> None:
         """All that can fail at the input's and the output's end before the first field is read."""

@@ -19,8 +19,7 @@ from .field_kinds import integer, text
 from .field_origins import times_of
 from .grib_messages import FileMessage, find_messages
 from .holdings import Wanted
-from .option_parser import AUTO
-from .variants import ERA5, HRES, MINI, VARIANTS, Variant
+from .variants import AUTO, ERA5, HRES, MINI, VARIANTS, Variant
 from .zarr_input import is_zarr
 
 LOG = logging.getLogger(__name__)

@@ -142,7 +142,7 @@ def test_a_date_without_its_history_names_all_that_is_missing(run: Runner):
         ),
         (("--only-gpu",), 2, "--only-gpu: expected a CUDA GPU, found none"),
         (("--path", "absent/out.grib"), 6, "cannot write absent/out.grib: there is no folder absent; create it first"),
-        (("--path", "out-{members}.grib"), 6, "GRIB messages have no key 'members'"),
+        (("--path", "out-{members}.grib"), 6, "--path out-{members}.grib: expected in braces some of number, "),
         (("--metadata", "foo=1"), 6, "--metadata foo=1: ecCodes refuses it (Key/value not found)"),
         (("--metadata", "step=3"), 6, "--metadata step=3 cannot be honoured: steps follow from the variant"),
         (("--metadata", "edition=1"), 6, "the output is GRIB2: GRIB1 can lose the member number"),
