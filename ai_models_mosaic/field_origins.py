@@ -18,6 +18,12 @@ SIGNS = {0: "unperturbed", 1: "unperturbed, low resolution", 2: "perturbed negat
 
 MISSING = 255
 
+ANALYSES = ("an", "ia", "oi", "3v", "4v")
+"""MARS types."""
+
+ENSEMBLES = ("cf", "pf")
+"""MARS types."""
+
 STEP_0_TYPES = ("an", "fc")
 """Types of MARS that are the same model's state at step 0."""
 
@@ -34,6 +40,8 @@ class Origin:
         ECMWF's class.
     sign : str
         How a member was perturbed.
+    is_ensemble : bool
+        Whether it is a control or a member by its own account.
     """
 
     centre: str = ""
@@ -42,6 +50,12 @@ class Origin:
     expver: str = ""
     type: str = ""
     sign: str = ""
+    is_ensemble: bool = False
+
+    @property
+    def distance(self) -> int:
+        """How far from an analysis, by the labels: 0 for one, 1 for what may be one, 2 for a control or a member."""
+        return 2 if self.is_ensemble else int(self.type not in ANALYSES)
 
     @property
     def line(self) -> tuple[str, str, str, str]:
@@ -88,6 +102,7 @@ def origin_of(handle: int) -> Origin:
         expver=text(handle, "expver"),
         type=text(handle, "marsType"),
         sign=_sign(handle),
+        is_ensemble=_is_ensemble(handle),
     )
 
 
@@ -133,6 +148,12 @@ def _grib1_step(handle: int) -> int | None:
     if integer(handle, "timeRangeIndicator") == 10 and first is not None and second is not None:
         return first * 256 + second
     return first
+
+
+def _is_ensemble(handle: int) -> bool:
+    """GRIB1 numbers analyses too, as 0."""
+    numbered = integer(handle, "edition") == 2 and integer(handle, "perturbationNumber") is not None
+    return numbered or text(handle, "dataType") in ENSEMBLES or integer(handle, "productIdentifier") is not None
 
 
 def _sign(handle: int) -> str:

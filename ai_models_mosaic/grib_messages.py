@@ -22,6 +22,9 @@ from .field_kinds import integer, text
 START, END = b"GRIB", b"7777"
 EDITIONS = (1, 2)
 
+SMALLEST_BYTES = 32
+"""Of a message, fewer than any has."""
+
 SEARCH_BYTES = 2**20
 """Read at a time while the beginning of a message is looked for."""
 
@@ -211,13 +214,19 @@ def find_messages(path: Path) -> Iterator[FileMessage | Damage]:
             if length is None:
                 position = start + len(START)
                 continue
-            file.seek(start + max(length - len(END), 0))
-            if start + length <= size and file.read(len(END)) == END:
+            if _ends_well(file, start, length, size):
                 yield FileMessage(path, start, length)
                 position = start + length
             else:
                 yield Damage(_damage(file, start, length, size))
                 position = start + len(START)
+
+
+def _ends_well(file: BinaryIO, start: int, length: int, size: int) -> bool:
+    if not SMALLEST_BYTES <= length <= size - start:
+        return False
+    file.seek(start + length - len(END))
+    return file.read(len(END)) == END
 
 
 def _next_start(file: BinaryIO, position: int) -> int | None:
@@ -274,7 +283,7 @@ def _damage(file: BinaryIO, start: int, length: int, size: int) -> str:
 
 def _name_of_part(beginning: bytes, length: int) -> str:
     """The field of a message of which the end is wrong, as far as its beginning says."""
-    if not len(beginning) <= length <= NAMED_BYTES:
+    if not max(len(beginning), SMALLEST_BYTES) <= length <= NAMED_BYTES:
         return ""
     whole = beginning[: length - len(END)].ljust(length - len(END), b"\0") + END
     try:
@@ -324,6 +333,9 @@ def check_points(handle: int) -> None:
     regular = text(handle, "gridType").startswith("regular")
     if regular and columns and rows and columns * rows != points:
         raise ValueError(f"{columns} × {rows} points are not the {points} that it says to have; {grid_section(handle)}")
+    coded = integer(handle, "numberOfValues")
+    if coded is not None and coded != points and not integer(handle, "bitmapPresent"):
+        raise ValueError(f"it has {coded} values for {points} points; {grid_section(handle)}")
     _check_directions(handle)
     if points > min(MOST_POINTS, _memory_bytes() // BYTES_PER_POINT):
         raise ValueError(f"it says to have {points} points, more than can be read; {grid_section(handle)}")

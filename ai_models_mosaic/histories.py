@@ -71,9 +71,9 @@ class _Candidate:
     order: int
 
     @property
-    def rank(self) -> tuple[int, int, int]:
-        """The smallest is used: an analysis before a forecast, the whole before the patched, then the first."""
-        return self.lead_time_s, self.patched, self.order
+    def rank(self) -> tuple[int, int, int, int]:
+        """The smallest is used: the shortest lead time, an analysis, the whole before the patched, then the first."""
+        return self.lead_time_s, self.origin.distance, self.patched, self.order
 
     @property
     def source(self) -> Source:
@@ -136,7 +136,7 @@ def choose_histories(holdings: Holdings, lags_hours: Sequence[int], wanted: Want
             *(lead_time(complete[0].lead_time_s), _numbers(list(members))),
         )
         members = {}
-    chosen = _of_one_source(holdings, members) if members else complete
+    chosen = _of_one_source(holdings, members) if members else {0: complete[0]}
     _say(remark for history in chosen.values() for remark in history.remarks)
     return chosen
 
@@ -257,12 +257,7 @@ def _chain(
         fitting = [state for state in states if line(state) == line(newest)]
         if not fitting:
             return None
-        chain.append(
-            min(
-                fitting,
-                key=lambda state: (state.lead_time_s, state.patched, state.origin != newest.origin, state.order),
-            )
-        )
+        chain.append(min(fitting, key=lambda state: (state.origin.stream != newest.origin.stream, state.rank)))
     return *chain, newest
 
 
@@ -321,8 +316,12 @@ def _remarks(times: Sequence[datetime], chain: Sequence[_Candidate], others: Seq
     """What was chosen between, or put together."""
     newest = chain[-1]
     if others:
-        shorter = all(newest.lead_time_s < other.lead_time_s for other in others)
-        reason = "whose lead time is the shortest" if shorter else "the first of those with the shortest lead time"
+        if all(newest.lead_time_s < other.lead_time_s for other in others):
+            reason = "whose lead time is the shortest"
+        elif all(newest.rank[:2] < other.rank[:2] for other in others):
+            reason = "the nearest to an analysis"
+        else:
+            reason = "the first of those that are as near to an analysis"
         yield (
             f"The input has {1 + len(others)} complete states of {list_times(times[-1:])} UTC: "
             f"taking that of {newest}, {reason}; left out: {'; '.join(str(other) for other in others)}"

@@ -157,16 +157,22 @@ class _Mapper:
 
     def __init__(self, target: LatLonGrid) -> None:
         self.target = target
-        self._known: dict[str, tuple[IntArray, ConservativeRegridder]] = {}
+        self._known: dict[str, tuple[int, IntArray, ConservativeRegridder]] = {}
 
     def of(self, held: HeldField) -> Callable[[FloatArray], FloatArray]:
         """What maps the values of a field, ``(point,)``, to the target, ``(lon, lat)``."""
         if held.grid not in self._known:
             self._known[held.grid] = self._prepare(held)
-        order, regridder = self._known[held.grid]
-        return lambda values: regridder(values[order])
+        points, order, regridder = self._known[held.grid]
 
-    def _prepare(self, held: HeldField) -> tuple[IntArray, ConservativeRegridder]:
+        def onto_grid(values: FloatArray) -> FloatArray:
+            if values.size != points:
+                raise _UnusableError(f"it has {values.size} values for the {points} points of its grid")
+            return regridder(values[order])
+
+        return onto_grid
+
+    def _prepare(self, held: HeldField) -> tuple[int, IntArray, ConservativeRegridder]:
         if held.grid_type not in GRID_TYPES:
             raise InputError(
                 f"{held.label} is on a grid of type {held.grid_type}: expected one of {', '.join(GRID_TYPES)}. "
@@ -182,7 +188,7 @@ class _Mapper:
             raise InputError(f"{held.label} is not on a usable grid: {error}") from error
         regridder = ConservativeRegridder(grid, self.target)
         LOG.info("Input grid: %s%s", grid, "" if regridder.is_identity else f", regridded to {self.target}")
-        return order, regridder
+        return longitude.size, order, regridder
 
 
 def _check(values: FloatArray, channel: Channel) -> None:

@@ -139,12 +139,16 @@ def check_file(name: str | None) -> str:
     path = Path(name)
     if not path.is_file():
         raise InputError(f"--file {path}: there is no such file")
-    with path.open("rb") as file:
-        start = file.read(2**16)
+    try:
+        with path.open("rb") as file:
+            start = file.read(16)
+        is_grib = next(find_messages(path), None) is not None
+    except OSError as error:
+        raise InputError(f"--file {path} cannot be read: {error}") from error
     for magic, what in FOREIGN.items():
         if start.startswith(magic):
             raise InputError(f"--file {path}: expected a GRIB file, got {what}")
-    if b"GRIB" not in start:
+    if not is_grib:
         raise InputError(f"--file {path}: expected a GRIB file, got one that starts with {start[:4]!r}")
     return name
 
