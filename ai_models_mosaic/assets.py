@@ -20,6 +20,9 @@ HUB = "https://huggingface.co/maxxxzdn/mosaic"
 LICENCE = "CC-BY-NC-4.0"
 """Licence of the released weights and of the files that go with them."""
 
+STATISTICS, STATICS = "normalisation statistics", "static fields"
+"""What may be read beside weights, by the names under which cards and refusals have it."""
+
 
 @dataclass(frozen=True)
 class Assets:
@@ -160,6 +163,15 @@ def read_static_fields(variant: Variant, assets: Assets, checkpoint: Checkpoint)
     if arrays["latitude"][0] > arrays["latitude"][-1]:
         raise CheckpointError(f"{path}: expected latitudes from south to north, got them from north to south")
     return arrays["data"]
+
+
+def files_beside(assets: Assets, checkpoint: Checkpoint) -> tuple[tuple[str, Path], ...]:
+    """What is read beside a checkpoint, and from which file: nothing that it carries itself."""
+    found = (
+        (STATISTICS, None if checkpoint.statistics is not None else assets.statistics),
+        (STATICS, None if "static_vars" in checkpoint.state else assets.statics),
+    )
+    return tuple((what, path) for what, path in found if path is not None)
 
 
 def _needed(variant: Variant, assets: Assets, path: Path | None, name: str | None, what: str) -> Path:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .errors import InputError, OptionError
 from .grid import Region
-from .option_parser import AUTO
-from .outputs.packing import Packing
+from .outputs.packing import Bits, Packing
 from .outputs.selection import Selection
 from .provenance import SUFFIX
 from .rollout import Ensemble
-from .variants import VARIANTS, Variant
+from .variants import AUTO, VARIANTS, Variant
 
 
 @dataclass(frozen=True)
@@ -50,17 +50,23 @@ class Card:
     def packing(self) -> Packing:
         """How its values are packed."""
         found = self.found["options"].get("output", {}).get("packing")
-        return (
-            Packing()
-            if found is None
-            else Packing(found["method"], found["bits"], tuple((name, bits) for name, bits in found["bits_of"]))
-        )
+        if found is None:
+            return Packing()
+        # Cards of before had the bits of all fields and those of some side by side.
+        bits = found["bits"] if isinstance(found["bits"], dict) else {"usual": found["bits"], "of": found["bits_of"]}
+        return Packing(found["method"], Bits(bits["usual"], tuple((name, number) for name, number in bits["of"])))
 
     @property
     def region(self) -> Region:
         """What is written of the grid."""
         area = self.found["options"].get("output", {}).get("selection", {}).get("area")
         return Selection(area=None if area is None else tuple(area)).region(self.variant.architecture.grid)
+
+    @property
+    def data(self) -> Mapping[str, Mapping[str, str]]:
+        """File and digest of what was read beside the weights; nothing where the card is of before there was word."""
+        found: Mapping[str, Mapping[str, str]] = self.found["weights"].get("data", {})
+        return found
 
     def batch_of(self, member: int) -> tuple[int, ...]:
         """The members that went through the network together with one: its last bits depend on them.
@@ -114,6 +120,7 @@ def read_card(path: Path) -> Card:
         card = Card(path, found)
         _ = (card.variant, card.ensemble, card.packing, card.region, card.threads, card.attention_backend("cpu"))
         _ = (found["weights"]["sha256"], found["input"]["source"], found["input"]["initial_time"])
+        _ = [(file["file"], file["sha256"]) for file in card.data.values()]
         _ = (found["precision"], found["metadata"], dict(found["packages"]), found["ensemble_size"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from . import __version__, option_parser
+from . import __version__
 from .assets import LICENCE
 from .errors import MosaicError, OptionError, ReplayError
 from .training import command as training_command
@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_looking(commands: Commands) -> None:
     show = commands.add_parser("options", help="list the options that the plugin adds to ai-models")
+    show.add_argument("--markdown", action="store_true", help="as the table of the README")
     show.set_defaults(command=_options)
 
     inspect = commands.add_parser("inspect", help="say what an ensemble in GRIB files holds, and what it lacks")
@@ -144,8 +145,10 @@ def _forecast(known: argparse.Namespace) -> None:
     print(run(known.words), end="")
 
 
-def _options(_: argparse.Namespace) -> None:
-    print(option_parser.parser().format_help(), end="")
+def _options(known: argparse.Namespace) -> None:
+    from .options import option_table, parser
+
+    print(option_table() if known.markdown else parser().format_help(), end="")
 
 
 def _inspect(known: argparse.Namespace) -> None:
@@ -213,8 +216,7 @@ def _replay(known: argparse.Namespace) -> None:
 
 
 def _random_checkpoint(known: argparse.Namespace) -> None:
-    import earthkit.data
-
+    from .grib_messages import find_messages
     from .inputs import read_initial_state
     from .random_checkpoint import make_random_checkpoint
     from .sources import check_file
@@ -224,7 +226,7 @@ def _random_checkpoint(known: argparse.Namespace) -> None:
         raise OptionError(
             f"--output: expected the name of a .safetensors file in a folder that exists, got {known.output}"
         )
-    fields = earthkit.data.from_source("file", check_file(str(known.sample)))
+    fields = find_messages(Path(check_file(str(known.sample))))
     sample = read_initial_state(fields, variant.architecture.grid, variant.lags_hours)
     make_random_checkpoint(variant, sample, known.output, known.seed)
     print(f"{known.output}: variant {variant.name}, UNTRAINED, {known.output.stat().st_size / 1e6:.1f} MB")

@@ -6,6 +6,7 @@ wait for a silent one for ever, and fail with tracebacks.
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import math
@@ -128,6 +129,11 @@ def explain(service: Service, error: Exception) -> str:
         return f"{service.origin}, the local client of MARS, ended with status {error.returncode}: see its report above"
     if isinstance(error, ValueError) and "index entries" in text:
         return f"{service.name} lack fields: {text}. A run just published may not be complete yet: try again later"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"the answer of {service.name} could not be kept: {error.strerror}. It goes to AI_MODELS_MOSAIC_CACHE, or "
+            "~/.cache, and with AI_MODELS_MOSAIC_CACHE=off to TMPDIR: name a folder with more room"
+        )
     if isinstance(error, OSError):
         return f"the connection to {service.name} at {service.url} broke: {text}. Run the same command again"
     return f"the client of {service.name} failed with {type(error).__name__}: {text}. --debug shows where"

@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from . import option_parser
+from . import options
 from .archive_requests import ArchiveRequests, request_text
 from .channels import LEVELS_HPA, PRESSURE_LEVEL_PARAMS, SINGLE_LEVEL_PARAMS
 from .errors import OptionError, OutputError
 from .forecast_setup import ForecastSetup
 from .initial_times import AskedTimes
-from .options import parse_options
 from .outputs.files import check_writable
 from .run_config import read_config, write_config
 from .services import SOURCES
@@ -31,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
         prog=PROGRAM,
         usage=f"{PROGRAM} [options]",
         description="The same forecast as of ai-models mosaic, with the same options, without the runner.",
-        parents=[_runner_options(), option_parser.parser()],
+        parents=[_runner_options(), options.parser()],
         allow_abbrev=False,
     )
 
@@ -62,11 +61,11 @@ def run(words: Sequence[str]) -> str:
         logging.getLogger().setLevel("DEBUG")
     archive = ArchiveRequests(parse_extra(known.requests_extra)) if known.archive_requests else None
     setup = _setup(known, others, archive)
+    if known.download_assets:
+        setup.fetch_assets()
     text = _information(known, setup)
     if text is not None:
         return text
-    if known.download_assets:
-        setup.fetch_assets()
     _check_reports(known)
     provenance = setup.run(verbose=bool(known.verbose), debug=known.debug, program=PROGRAM.split()[0])
     if archive is not None:
@@ -89,7 +88,7 @@ def _setup(known: argparse.Namespace, others: Sequence[str], archive: ArchiveReq
         raise OptionError("--requests-extra: expected --retrieve-requests or --archive-requests with it")
     assets = known.assets / "mosaic" if known.assets_sub_directory else known.assets
     return ForecastSetup(
-        options=parse_options(others),
+        options=options.parse_options(others),
         source="file" if known.file is not None else known.input,
         file=known.file,
         times=AskedTimes(known.date, known.time, staging_dates=known.staging_dates),

@@ -21,6 +21,7 @@ from .outputs.sink import Outputs
 from .outputs.templates import EXPVER, UNTRAINED_EXPVER, Labels
 from .progress import Watch
 from .ranks import connected, everywhere, find_launch
+from .retrieve import Source
 from .services import SOURCES, check_grid, check_hour
 from .session import Session, Settings
 from .sources import CLASS_OF_VARIANT, DEFAULT_GRID_DEG, check_file, choose_variant, mars_requests, parse_extra
@@ -64,6 +65,8 @@ class ForecastSetup:
         ``key1=value1,key2=value2``, to complete printed requests with.
     archive : callable or None
         See `Archive`; None if nobody wants to know.
+    other : Source or None
+        Where fields come from, where the source is none of those above.
 
     Raises
     ------
@@ -84,6 +87,7 @@ class ForecastSetup:
     deterministic: bool = False
     requests_extra: str | None = None
     archive: Archive | None = None
+    other: Source | None = None
 
     def __post_init__(self) -> None:
         if self.source == "file":
@@ -215,13 +219,21 @@ class ForecastSetup:
     def _reader(self) -> InputReader:
         options = self.options
         return InputReader(
-            self.source, self._input_file, self.variant, options.members, self.input_grid_deg, options.patience_s
+            source=self.source,
+            file=self._input_file,
+            variant=self.variant,
+            members=options.members,
+            grid_deg=self.input_grid_deg,
+            patience_s=options.patience_s,
+            other=self.other,
         )
 
     def _settings(self) -> Settings:
         file = self._input_file
         source = str(Path(file).resolve()) if file is not None and Path(file).exists() else file or self.source
-        return Settings(self.variant, self.options, self.steps, dict(self.metadata), self._plan().anchor, source)
+        plan = self._plan()
+        templates = plan.templates(self._labels(datetime(2000, 1, 1), EXPVER)) if plan.anchor is not None else ()
+        return Settings(self.variant, self.options, self.steps, dict(self.metadata), templates, source)
 
     def _check_ends(self, reader: InputReader) -> None:
         """All that can fail at the input's and the output's end before the first field is read."""

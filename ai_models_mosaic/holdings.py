@@ -1,23 +1,26 @@
-"""What an input holds, and which history of states to take from it.
+"""What an input holds: the fields that are states, by member, time and who made them, and all else by its name.
 
-Fields are earthkit-data's, more than needed, in any order, of either GRIB edition. What is looked
-at is parameter, level and valid time, never MARS labels alone.
+There may be more than is needed, in any order, of either GRIB edition. A field is known by what it is: parameter,
+level and valid time, and whether it is a state at all.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any
 
 from eccodes import CodesInternalError
 
 from .channels import CHANNELS, STANDARD_GRAVITY
 from .errors import InputError
+from .field_kinds import integer, kind_of, text
+from .field_origins import UNLABELLED, Origin, number_of, origin_of, process_of, times_of
+from .grib_messages import Damage, FieldMessage, Message, sections
 
 LOG = logging.getLogger(__name__)
 
@@ -71,14 +74,14 @@ class HeldField:
 
     Parameters
     ----------
-    source : earthkit-data field
+    source : grib_messages.Message or its like
         Gives values, coordinates and the message.
     channel : int
         Index in `channels.CHANNELS`.
     valid_time : datetime
         UTC, without zone.
-    lead_time_hours : int
-        Valid time less base time.
+    lead_time_s : int
+        Valid time less base time, s.
     number : int
         Ensemble member; 0 for an analysis.
     grid : str
@@ -91,23 +94,29 @@ class HeldField:
         The parameter is another than the channel's, accepted in its place.
     alternating : bool
         Every second row of the values runs the other way, which ecCodes leaves to its users.
+    origin : Origin
+        Who made it.
+    process : tuple of int or None
+        As `field_origins.process_of` gives it.
     """
 
     source: Any
     channel: int
     valid_time: datetime
-    lead_time_hours: int
+    lead_time_s: int
     number: int
     grid: str
     grid_type: str
     factor: float = 1.0
     is_alias: bool = False
     alternating: bool = False
+    origin: Origin = UNLABELLED
+    process: tuple[int | None, ...] = ()
 
     @property
-    def preference(self) -> tuple[int, bool]:
-        """The smallest is used: an analysis before a forecast, a parameter before its alias."""
-        return self.lead_time_hours, self.is_alias
+    def strain(self) -> Strain:
+        """What the fields of one run of one model have in common."""
+        return Strain(self.origin, self.lead_time_s, self.process)
 
     @property
     def label(self) -> str:
@@ -115,243 +124,156 @@ class HeldField:
         return f"{CHANNELS[self.channel].label} valid {self.valid_time:%Y-%m-%d %H:%M} UTC"
 
 
-States = dict[datetime, dict[int, HeldField]]
-"""Usable fields by valid time and channel."""
-
-
 @dataclass(frozen=True)
-class History:
-    """The states that a forecast starts from, all of one member.
+class Strain:
+    """One run of one model: its fields at one time may be a state.
 
     Parameters
     ----------
-    times : tuple of datetime
-        Valid times, oldest first.
-    number : int
-        The member; 0 for an analysis.
-    fields : tuple of dict of int to HeldField
-        The fields of every state, by channel.
+    origin : Origin
+    lead_time_s : int
+        Valid time less base time, s.
+    process : tuple of int or None
+        As `field_origins.process_of` gives it.
     """
 
-    times: tuple[datetime, ...]
-    number: int
-    fields: tuple[dict[int, HeldField], ...]
+    origin: Origin
+    lead_time_s: int
+    process: tuple[int | None, ...]
+
+
+Fields = dict[int, HeldField]
+"""Usable fields by channel."""
+
+Strains = dict[Strain, Fields]
+"""Usable fields of one member at one time, in the order of the input."""
 
 
 @dataclass
 class Holdings:
-    """What an input holds: usable fields of every member, and everything by its own name."""
+    """What an input holds: usable fields of every member, and everything by its own name.
 
-    members: dict[int, States] = field(default_factory=lambda: defaultdict(lambda: defaultdict(dict)))
+    Parameters
+    ----------
+    members : dict of int to dict of datetime to Strains
+        By number and valid time.
+    contents : dict of str to set of int or None
+        Levels by parameter, of every message, hPa.
+    times : set of datetime
+        At which any message is valid.
+    fields_in_one_message : int
+        The most.
+    products : Counter of str
+        Fields that would be needed if they were states, by what they are.
+    damages : list of str
+        What is wrong with messages that cannot be read.
+    """
+
+    members: dict[int, dict[datetime, Strains]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(dict)))
     contents: dict[str, set[int | None]] = field(default_factory=lambda: defaultdict(set))
     times: set[datetime] = field(default_factory=set)
     fields_in_one_message: int = 1
+    products: Counter[str] = field(default_factory=Counter)
+    damages: list[str] = field(default_factory=list)
 
-    def missing(self, number: int, initial_time: datetime, lags_hours: Sequence[int]) -> dict[datetime, list[int]]:
-        """Channels that a member's history lacks, by valid time; empty if it is complete."""
-        lacking = {}
-        for time in _history(initial_time, lags_hours):
-            held = self.members[number].get(time, {})
-            channels = [channel for channel in range(len(CHANNELS)) if channel not in held]
-            if channels:
-                lacking[time] = channels
-        return lacking
+    def add(self, found: HeldField) -> None:
+        """Keep a usable field; of two of one strain, a parameter counts before its alias, then the first."""
+        held = self.members[found.number][found.valid_time].setdefault(found.strain, {})
+        if found.channel not in held or found.is_alias < held[found.channel].is_alias:
+            held[found.channel] = found
+
+    def list_products(self) -> str:
+        """What would be needed if it were a state, counted."""
+        return ", ".join(f"{count} fields of {kind}" for kind, count in self.products.items())
 
     def __str__(self) -> str:
         if not self.contents:
             return "no fields at all"
-        return f"{_list_fields(self.contents)}; valid {list_times(sorted(self.times))} UTC"
+        return f"{list_fields(self.contents)}; valid {list_times(sorted(self.times))} UTC"
 
 
 def take_stock(fields: Iterable[Any]) -> Holdings:
-    """Find the fields that channels can be made of, by parameter and level.
+    """Find the fields that channels can be made of: by parameter and level, then by what they are.
 
-    Of several fields for one member, channel and time, the one with the shortest lead time counts,
-    then the parameter itself before its alias, then the first.
+    A message that is none of them is not interpreted further, whatever is wrong with it.
 
     Parameters
     ----------
-    fields : iterable of earthkit-data fields
+    fields : iterable of grib_messages.Message, Damage or earthkit-data fields
 
     Raises
     ------
     InputError
-        If a message cannot be read.
+        If they cannot be read.
     """
     holdings = Holdings()
     count = 0
     try:
         for source in fields:
-            found = _enter(holdings, source)
             count += 1
-            if found is None:
+            if isinstance(source, Damage):
+                holdings.damages.append(source.problem)
                 continue
-            held = holdings.members[found.number][found.valid_time]
-            if found.channel not in held or found.preference < held[found.channel].preference:
-                held[found.channel] = found
+            _enter(holdings, source if isinstance(source, Message) else FieldMessage(source), count)
     except (CodesInternalError, OSError) as error:
         raise InputError(
-            f"the input cannot be read beyond its first {count} messages: {error}. "
-            "Expected complete GRIB messages; was the file cut short?"
+            f"the input cannot be read beyond its first {count} messages: {error}. Expected complete GRIB messages"
         ) from error
+    if holdings.products:
+        LOG.info("Left out, since they are no states: %s", holdings.list_products())
+    for problem in holdings.damages:
+        LOG.warning("Left out: %s", problem)
     return holdings
 
 
-def _enter(holdings: Holdings, source: Any) -> HeldField | None:
-    """Note what a message is; returns the field if a channel can be made of it."""
-    handle = source.handle
-    name, kind, level = handle.get("shortName"), handle.get("typeOfLevel"), handle.get("level")
-    pressure, remainder = divmod(level, HECTOPASCALS[kind]) if kind in HECTOPASCALS else (None, 0)
-    valid_time = _datetime(handle.get("validityDate"), handle.get("validityTime"))
+def _enter(holdings: Holdings, message: Message, count: int) -> None:
+    """Note what a message is, and keep it if a channel can be made of it."""
+    try:
+        with message.headers() as handle:
+            _enter_headers(holdings, message, handle, f"message {count}")
+    except CodesInternalError as error:
+        holdings.damages.append(f"message {count} cannot be read: {error}")
+
+
+def _enter_headers(holdings: Holdings, message: Message, handle: int, place: str) -> None:
+    name, kind, level = text(handle, "shortName"), text(handle, "typeOfLevel"), integer(handle, "level")
+    on_pressure = kind in HECTOPASCALS and level is not None
+    pressure, remainder = divmod(level or 0, HECTOPASCALS[kind]) if on_pressure else (None, 0)
     holdings.contents[name].add(pressure)
-    holdings.times.add(valid_time)
-    grid, fields = _sections(handle.get_buffer())
+    times = times_of(handle)
+    if times is not None:
+        holdings.times.add(times.valid_time)
+    grid, fields = sections(message)
     holdings.fields_in_one_message = max(holdings.fields_in_one_message, fields)
     param, factor = ALIASES.get(name, (name, 1.0))
     channel = INDEX_OF.get((param, pressure))
     if channel is None or remainder:
-        return None
-    lead_time = valid_time - _datetime(handle.get("dataDate"), handle.get("dataTime"))
-    return HeldField(
-        source=source,
-        channel=channel,
-        valid_time=valid_time,
-        lead_time_hours=int(lead_time.total_seconds()) // 3600,
-        number=int(handle.get("number", default=None) or 0),
-        grid=hashlib.sha256(grid).hexdigest(),
-        grid_type=str(handle.get("gridType")),
-        factor=factor,
-        is_alias=name in ALIASES,
-        alternating=bool(handle.get("alternativeRowScanning", default=0)),
-    )
-
-
-def choose_history(holdings: Holdings, lags_hours: Sequence[int], wanted: Wanted) -> History:
-    """The newest complete history among those that are wanted, of the lowest member that has one.
-
-    Parameters
-    ----------
-    holdings : Holdings
-        What there is.
-    lags_hours : sequence of int
-        Hours of the states relative to the initial time.
-    wanted : Wanted
-        Which initial times will do.
-
-    Raises
-    ------
-    InputError
-        If there is none; lists all that is missing for the one that comes closest.
-    """
-    usable = {time for states in holdings.members.values() for time in states} or holdings.times
-    candidates = sorted((time for time in usable if wanted.accepts(time)), reverse=True)
-    if not candidates:
-        raise InputError(f"the input has no field valid at {wanted}. It holds {holdings}.")
-    missing = {
-        (time, number): holdings.missing(number, time, lags_hours)
-        for time in candidates
-        for number in sorted(holdings.members) or [0]
-    }
-    # The newest, of the lowest member, of those that lack least.
-    time, number = min(missing, key=lambda key: sum(len(channels) for channels in missing[key].values()))
-    if missing[time, number]:
-        raise InputError(_missing_message(holdings, time, missing[time, number], len(lags_hours)))
-    if time != candidates[0]:
-        LOG.warning("The history of %s UTC is incomplete; using an older one", list_times(candidates[:1]))
-    return _history_of(holdings, number, _history(time, lags_hours))
-
-
-def choose_histories(holdings: Holdings, lags_hours: Sequence[int], wanted: Wanted) -> dict[int, History]:
-    """The history of every member that has one at the time that `choose_history` chooses, by number.
-
-    A control, number 0, counts only where it is alone. Arguments and errors are those of `choose_history`.
-    """
-    first = choose_history(holdings, lags_hours, wanted)
-    initial_time = first.times[-1]
-    here = [number for number in sorted(holdings.members) if initial_time in holdings.members[number]]
-    complete = [number for number in here if not holdings.missing(number, initial_time, lags_hours)]
-    lacking = sorted(set(here) - set(complete) - {0})
-    if lacking:
-        LOG.warning(
-            "Members %s of the input lack fields for %s UTC, and are left out",
-            ", ".join(str(number) for number in lacking),
-            list_times([initial_time]),
+        return
+    what = kind_of(handle)
+    if not what.is_state:
+        holdings.products[str(what)] += 1
+    elif times is None:
+        holdings.damages.append(f"{place}, {CHANNELS[channel].label}, does not say when it is valid")
+    else:
+        holdings.add(
+            HeldField(
+                source=message,
+                channel=channel,
+                valid_time=times.valid_time,
+                lead_time_s=times.lead_time_s,
+                number=number_of(handle),
+                grid=hashlib.sha256(grid).hexdigest(),
+                grid_type=text(handle, "gridType"),
+                factor=factor,
+                is_alias=name in ALIASES,
+                alternating=bool(integer(handle, "alternativeRowScanning")),
+                origin=origin_of(handle),
+                process=process_of(handle),
+            )
         )
-    perturbed = [number for number in complete if number != 0]
-    return {number: _history_of(holdings, number, first.times) for number in perturbed or complete}
 
 
-def pair_members(members: Sequence[int], numbers: Sequence[int]) -> dict[int, int]:
-    """Which member of the input every member of the forecast starts from.
-
-    Its own number where the input has it; else the input's members in turn, so that the answer for a
-    member depends neither on the size of the ensemble nor on what else is run.
-
-    Parameters
-    ----------
-    members : sequence of int
-        Of the forecast, from 1.
-    numbers : sequence of int
-        Of the input, ascending, at least one.
-    """
-    return {member: member if member in numbers else numbers[(member - 1) % len(numbers)] for member in members}
-
-
-def _history_of(holdings: Holdings, number: int, times: tuple[datetime, ...]) -> History:
-    return History(times, number, tuple(holdings.members[number][state] for state in times))
-
-
-def _history(initial_time: datetime, lags_hours: Sequence[int]) -> tuple[datetime, ...]:
-    return tuple(initial_time + timedelta(hours=lag) for lag in lags_hours)
-
-
-def _missing_message(
-    holdings: Holdings, initial_time: datetime, missing: Mapping[datetime, Sequence[int]], states: int
-) -> str:
-    count = sum(len(channels) for channels in missing.values())
-    lines = [
-        f"the input lacks {count} of the {states * len(CHANNELS)} fields that a forecast from "
-        f"{initial_time:%Y-%m-%d %H:%M} UTC needs:"
-    ]
-    for time, channels in missing.items():
-        lacking: dict[str, set[int | None]] = defaultdict(set)
-        for index in channels:
-            lacking[CHANNELS[index].param].add(CHANNELS[index].level_hpa)
-        lines.append(f"  {_list_fields(lacking)}; valid {list_times([time])} UTC")
-    lines.append(f"It holds {holdings}.")
-    if holdings.fields_in_one_message > 1:
-        lines.append(
-            f"Some of its messages hold {holdings.fields_in_one_message} fields, of which only the first is read: "
-            "split them with grib_copy INPUT OUTPUT (without -M), or wgrib2 INPUT -submsg_uv OUTPUT."
-        )
-    return "\n".join(lines)
-
-
-def _sections(message: bytes) -> tuple[bytes, int]:
-    """Section of a message that describes its grid, and the number of fields in it.
-
-    Some centres put u and v into one GRIB2 message, of which readers miss the second; ecCodes'
-    own digest of the grid fails on such messages.
-    """
-    edition = message[7]
-    if edition == 1:
-        start = 8 + int.from_bytes(message[8:11], "big")
-        return message[start : start + int.from_bytes(message[start : start + 3], "big")], 1
-    grid, fields, position = b"", 0, 16
-    while message[position : position + 4] != b"7777" and position + 5 <= len(message):
-        length, number = int.from_bytes(message[position : position + 4], "big"), message[position + 4]
-        grid = message[position : position + length] if number == 3 else grid
-        fields += number == 7
-        position += max(length, 5)
-    return grid, fields
-
-
-def _datetime(day: int, time: int) -> datetime:
-    """UTC time of the GRIB keys ``YYYYMMDD`` and ``HHMM``."""
-    return datetime.strptime(f"{day:08d}{time:04d}", "%Y%m%d%H%M")
-
-
-def _list_fields(levels_of: Mapping[str, set[int | None]]) -> str:
+def list_fields(levels_of: Mapping[str, set[int | None]]) -> str:
     """Parameters, those on the same levels together: ``2t; t, z at 500/850 hPa``."""
     together: dict[tuple[int, ...], list[str]] = defaultdict(list)
     for name, levels in levels_of.items():

@@ -11,7 +11,7 @@ from .errors import InputError
 from .holdings import Holdings, Wanted, take_stock
 from .initial_times import time_of, utc_now
 from .inputs import initial_states_of
-from .retrieve import SOURCE_OF_INPUT, FileSource, scratch
+from .retrieve import SOURCE_OF_INPUT, FileSource, Source, scratch
 from .services import Service, check_reachable, check_times, find_account, kept_days
 from .sources import is_reanalysis
 from .state import InitialState
@@ -37,6 +37,8 @@ class InputReader:
         Grid to ask a service for.
     patience_s : float
         How long a service may be out of reach, s.
+    other : Source or None
+        Where fields come from if neither from a file nor from one of these services.
     """
 
     source: str
@@ -45,6 +47,7 @@ class InputReader:
     members: Sequence[int]
     grid_deg: float
     patience_s: float
+    other: Source | None = None
     _service: Service | None = field(default=None, init=False)
     _stock: Holdings | None = field(default=None, init=False)
 
@@ -84,23 +87,26 @@ class InputReader:
         InputError
             As `inputs.initial_states_of`, and whatever a service cannot do.
         """
-        if self._service is None:
-            return self._states(self._held(wanted), wanted)
-        self._check_time(self._service, time_of(wanted))
+        if self.file is not None:
+            return self._states(self._held(self.file, wanted), wanted)
         times = [time_of(wanted) + timedelta(hours=lag) for lag in self.variant.lags_hours]
-        source = SOURCE_OF_INPUT[self.source](self._service, self.variant, self.grid_deg, self.patience_s)
+        source = self.other or self._asked_service(times[-1])
         with scratch() as folder:
             return self._states(take_stock(source.fields(times, folder)), wanted)
 
-    def _held(self, wanted: Wanted) -> Holdings:
-        """What the file holds: of GRIB looked at once, of a store for every initial time."""
-        if self.file is None:
-            raise InputError(f"expected a file, or one of {', '.join(SOURCE_OF_INPUT)}, got {self.source}")
-        if is_zarr(self.file):
-            return zarr_holdings(self.file, self.variant.lags_hours, wanted)
+    def _held(self, file: str, wanted: Wanted) -> Holdings:
+        """What a file holds: of GRIB looked at once, of a store for every initial time."""
+        if is_zarr(file):
+            return zarr_holdings(file, self.variant.lags_hours, wanted)
         if self._stock is None:
-            self._stock = take_stock(FileSource(self.file).fields((), Path()))
+            self._stock = take_stock(FileSource(file).fields((), Path()))
         return self._stock
+
+    def _asked_service(self, initial_time: datetime) -> Source:
+        if self._service is None:
+            raise InputError(f"expected a file, or one of {', '.join(SOURCE_OF_INPUT)}, got {self.source}")
+        self._check_time(self._service, initial_time)
+        return SOURCE_OF_INPUT[self.source](self._service, self.variant, self.grid_deg, self.patience_s)
 
     def _states(self, holdings: Holdings, wanted: Wanted) -> dict[int, InitialState]:
         grid, lags = self.variant.architecture.grid, self.variant.lags_hours

@@ -9,23 +9,13 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
-from eccodes import CodesInternalError
 
 from .arrays import FloatArray, IntArray
 from .channels import CHANNELS, STANDARD_GRAVITY, Channel
 from .errors import InputError
 from .grid import LatLonGrid, alternated, grid_of_points
-from .holdings import (
-    HeldField,
-    History,
-    Holdings,
-    Wanted,
-    choose_histories,
-    choose_history,
-    list_times,
-    pair_members,
-    take_stock,
-)
+from .histories import History, choose_histories, choose_history, pair_members
+from .holdings import HeldField, Holdings, Wanted, list_times, take_stock
 from .regrid import ConservativeRegridder
 from .state import InitialState
 
@@ -48,7 +38,7 @@ def read_initial_state(
 
     Parameters
     ----------
-    fields : iterable of earthkit-data fields
+    fields : iterable of grib_messages.Message or earthkit-data fields
         In any order.
     grid : LatLonGrid
         The variant's grid.
@@ -93,7 +83,7 @@ def initial_states_of(
     wanted : Wanted
         The initial time.
     members : sequence of int
-        Of the forecast; `holdings.pair_members` says which starts from which.
+        Of the forecast; `histories.pair_members` says which starts from which.
 
     Returns
     -------
@@ -156,8 +146,8 @@ def _mapped(held: HeldField, channel: Channel, mapper: _Mapper) -> FloatArray:
     onto_grid = mapper.of(held)
     try:
         values = held.source.to_numpy(flatten=True, dtype=np.float64) * held.factor
-    except CodesInternalError as error:
-        raise _UnusableError(f"its values cannot be decoded ({error})") from error
+    except ValueError as error:
+        raise _UnusableError(str(error)) from error
     _check(values, channel)
     return onto_grid(values)
 
@@ -167,24 +157,30 @@ class _Mapper:
 
     def __init__(self, target: LatLonGrid) -> None:
         self.target = target
-        self._known: dict[str, tuple[IntArray, ConservativeRegridder]] = {}
+        self._known: dict[str, tuple[int, IntArray, ConservativeRegridder]] = {}
 
     def of(self, held: HeldField) -> Callable[[FloatArray], FloatArray]:
         """What maps the values of a field, ``(point,)``, to the target, ``(lon, lat)``."""
         if held.grid not in self._known:
             self._known[held.grid] = self._prepare(held)
-        order, regridder = self._known[held.grid]
-        return lambda values: regridder(values[order])
+        points, order, regridder = self._known[held.grid]
 
-    def _prepare(self, held: HeldField) -> tuple[IntArray, ConservativeRegridder]:
+        def onto_grid(values: FloatArray) -> FloatArray:
+            if values.size != points:
+                raise _UnusableError(f"it has {values.size} values for the {points} points of its grid")
+            return regridder(values[order])
+
+        return onto_grid
+
+    def _prepare(self, held: HeldField) -> tuple[int, IntArray, ConservativeRegridder]:
         if held.grid_type not in GRID_TYPES:
             raise InputError(
                 f"{held.label} is on a grid of type {held.grid_type}: expected one of {', '.join(GRID_TYPES)}. "
                 "Interpolate the input first, for instance to 0.25°"
             )
-        points = held.source.to_latlon(flatten=True)
-        longitude, latitude = points["lon"], points["lat"]
         try:
+            points = held.source.to_latlon(flatten=True)
+            longitude, latitude = points["lon"], points["lat"]
             if held.alternating:
                 longitude = alternated(longitude, latitude)
             grid, order = grid_of_points(longitude, latitude)
@@ -192,7 +188,7 @@ class _Mapper:
             raise InputError(f"{held.label} is not on a usable grid: {error}") from error
         regridder = ConservativeRegridder(grid, self.target)
         LOG.info("Input grid: %s%s", grid, "" if regridder.is_identity else f", regridded to {self.target}")
-        return order, regridder
+        return longitude.size, order, regridder
 
 
 def _check(values: FloatArray, channel: Channel) -> None:

@@ -32,7 +32,7 @@ from .state import ForecastStep
 
 LOG = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Version of what is in the folder."""
 
 SUFFIX = ".state"
@@ -315,9 +315,22 @@ def check_same(folder: Path, found: Record, wanted: Record) -> None:
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Names whose values are not the same, with both values; None where one lacks a name."""
-    names = list(dict.fromkeys([*first, *second]))
-    return [(name, first.get(name), second.get(name)) for name in names if first.get(name) != second.get(name)]
+    """Names whose values are not the same, with both values; None where one lacks a name.
+
+    Parameters
+    ----------
+    first, second : mapping of str to object
+        What is a mapping at the top of both is a section, whose names are compared.
+    """
+    found = []
+    for name in dict.fromkeys([*first, *second]):
+        one, other = first.get(name), second.get(name)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            both = dict.fromkeys([*one, *other])
+            found += [(key, one.get(key), other.get(key)) for key in both if one.get(key) != other.get(key)]
+        elif one != other:
+            found.append((name, one, other))
+    return found
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,12 +1,15 @@
 """The surface towards ECMWF's ai-models runner: its options, its information, and nothing of the forecast.
 
 The runner is archived upstream, so what it does wrong is worked around here and nothing below
-this module knows of it. Its inputs are built, but never asked: what reads for it is `input_reader`.
+this module knows of it. Its own inputs are built, but never asked: what reads for it is `input_reader`.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from .forecast_setup import ForecastSetup
 from .initial_times import DEFAULT_DATE, DEFAULT_TIME, AskedTimes
 from .options import parse_options
 from .outputs.templates import EXPVER
+from .services import SOURCES
 
 RUNNER_DEFAULTS = {"--date": DEFAULT_DATE, "--time": DEFAULT_TIME, "--num-threads": 1}
 """What the runner hands on where nothing was typed."""
@@ -63,6 +67,7 @@ class MosaicModel(Model):  # type: ignore[misc]
                 deterministic=kwargs["deterministic"],
                 requests_extra=kwargs["requests_extra"],
                 archive=self._archive if kwargs["archive_requests"] else None,
+                other=None if input in ("file", *SOURCES) else _OtherInput(self),
             )
             self.variant = self._setup.variant
             self._provenance: list[dict[str, Any]] = []
@@ -71,7 +76,12 @@ class MosaicModel(Model):  # type: ignore[misc]
     def parse_model_args(self, args: list[str]) -> None:
         """Nothing left to do: the options were read before the runner built its input and output."""
 
-    # What the runner's information options ask for.
+    # What the runner's information options, and inputs of third parties, ask for.
+
+    @property
+    def lagged(self) -> list[int]:
+        """Hours of the input states relative to the initial time."""
+        return list(self.variant.lags_hours)
 
     @property
     def grid(self) -> list[float]:
@@ -116,6 +126,23 @@ class MosaicModel(Model):  # type: ignore[misc]
 
     def _archive(self, keys: dict[str, str], path: Path) -> None:
         self.archiving[str(path)].add(keys)
+
+
+@dataclass(frozen=True)
+class _OtherInput:
+    """An input that a third party has added to the runner, as a `retrieve.Source`."""
+
+    model: MosaicModel
+
+    def fields(self, times: Sequence[datetime], folder: Path) -> Iterable[Any]:
+        """What it gives for the newest of some times and the history of that, of which it asks the model."""
+        model, start = self.model, times[-1]
+        model.staging_dates, model.date, model.time = None, int(f"{start:%Y%m%d}"), start.hour
+        for name in ("all_fields", "fields_pl", "fields_sfc", "fields_ml"):
+            model.__dict__.pop(name, None)
+            model.input.__dict__.pop(name, None)
+        fields: Iterable[Any] = model.all_fields
+        return fields
 
 
 def _times(kwargs: dict[str, Any]) -> AskedTimes:

@@ -101,6 +101,7 @@ def _weights(engine: LoadedEngine, *, released: bool) -> dict[str, Any]:
         "sha256": engine.checkpoint_sha256,
         "untrained": engine.untrained,
         **(engine.origin if engine.origin is not None else origin(path) if path else {}),
+        "data": {file.what: {"file": str(file.path), "sha256": file.sha256} for file in engine.data},
     }
     if engine.origin is None and released and not found.get("licence"):
         found["licence"] = LICENCE
@@ -153,6 +154,11 @@ def complete_files(path: str, run: str) -> list[Path] | None:
             if files and all(file.exists() and _card(_beside(file)).get("run") == run for file in files):
                 return files
     return None
+
+
+def read_beside(output: Path) -> dict[str, Any]:
+    """What the card beside a file of the output says; nothing if there is none that can be read."""
+    return _card(_beside(output))
 
 
 def _beside(output: Path) -> Path:

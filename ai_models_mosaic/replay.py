@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 import eccodes
 import numpy as np
 
-from .assets import Assets, check_assets, locate
+from .assets import STATICS, STATISTICS, Assets, check_assets, locate
 from .card import Card
 from .channels import CHANNELS
 from .errors import CheckpointError, InputError, OptionError, OutputError
+from .grib_messages import find_messages
 from .grid import to_grib_order
 from .holdings import Wanted, take_stock
 from .inputs import initial_states_of, input_digest
 from .integrity import digest_of
+from .number_lists import parse_ranges
 from .outputs.files import MessageFiles, check_writable
 from .outputs.grib import EXPVER, UNTRAINED_EXPVER, GribEncoder, Labels, is_grib
 from .provenance import SUFFIX, packages
@@ -82,14 +83,12 @@ def choose_hours(text: str, card: Card) -> tuple[int, ...]:
     """
     stride = card.variant.step_hours
     chosen: set[int] = set()
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
-        hours = range(int(match[1]), int(match[2] or match[1]) + 1) if match else range(0)
+    for hours in parse_ranges(text, "--steps"):
         steps = {hour for hour in hours if hour % stride == 0}
         if not steps:
             raise OptionError(
                 f"--steps: expected hours, multiples of {stride}, such as {stride},{2 * stride}-{4 * stride}, "
-                f"got {part!r}"
+                f"got {text!r}"
             )
         chosen |= steps
     return tuple(sorted(chosen))
@@ -208,9 +207,7 @@ def _read_input(card: Card, file: str | None, batch: Sequence[int]) -> dict[int,
     if is_zarr(source):
         holdings = zarr_holdings(source, variant.lags_hours, wanted)
     else:
-        import earthkit.data
-
-        holdings = take_stock(earthkit.data.from_source("file", check_file(source)))
+        holdings = take_stock(find_messages(Path(check_file(source))))
     members = list(dict.fromkeys([*card.found["members"], *batch]))
     starts = initial_states_of(holdings, variant.architecture.grid, variant.lags_hours, wanted, members)
     digest = input_digest({one: starts[one] for one in card.found["members"]})
@@ -230,6 +227,7 @@ def _load_engine(card: Card, assets: Path | None) -> LoadedEngine:
         graph = graph if assets is None else assets / graph.name
         engine = load_graph(card.variant, graph)
         _refuse_other_weights(card, graph)
+        _refuse_other_data(card, engine)
         return engine
     located = _locate(card, assets)
     check_assets(card.variant, located, full=False)
@@ -242,7 +240,9 @@ def _load_engine(card: Card, assets: Path | None) -> LoadedEngine:
         torch.set_num_threads(card.threads)
     device, compiled = choose_device(only_gpu=False), card.found["options"].get("compiled", False)
     backend = card.attention_backend(device.type)
-    return load_engine(card.variant, located, device, card.found["precision"], backend, compiled=compiled)
+    loaded = load_engine(card.variant, located, device, card.found["precision"], backend, compiled=compiled)
+    _refuse_other_data(card, loaded)
+    return loaded
 
 
 def _locate(card: Card, assets: Path | None) -> Assets:
@@ -254,7 +254,10 @@ def _locate(card: Card, assets: Path | None) -> Assets:
         raise CheckpointError(f"the weights of {card.path} were {checkpoint}, not there now: give --assets FOLDER")
     # Laid out as on the hub, or flat.
     nested = checkpoint.parent.name == str(Path(variant.checkpoint).parent)
-    return locate(variant, checkpoint.parent.parent if nested else checkpoint.parent, checkpoint)
+    found = locate(variant, checkpoint.parent.parent if nested else checkpoint.parent, checkpoint)
+    said = {what: Path(file["file"]) for what, file in card.data.items()}
+    there = {what: path for what, path in said.items() if path.is_file()}
+    return replace(found, statistics=there.get(STATISTICS, found.statistics), statics=there.get(STATICS, found.statics))
 
 
 def _refuse_other_weights(card: Card, path: Path) -> None:
@@ -264,6 +267,18 @@ def _refuse_other_weights(card: Card, path: Path) -> None:
             f"{path} is not what made the forecast of {card.path}: expected SHA-256 {wanted}, "
             f"got {digest}; give the folder of the right one with --assets"
         )
+
+
+def _refuse_other_data(card: Card, engine: LoadedEngine) -> None:
+    """Refuse normalisation, static fields or external data that are not those of the forecast."""
+    now = {file.what: file for file in engine.data}
+    for what, file in card.data.items():
+        if what not in now or now[what].sha256 != file["sha256"]:
+            got = f"{now[what].path} with {now[what].sha256}" if what in now else "none"
+            raise CheckpointError(
+                f"the {what} of {card.path}: expected {file['file']} with SHA-256 {file['sha256']}, got {got}; give "
+                "the folder of the right one with --assets"
+            )
 
 
 def _compare(card: Card, engine: LoadedEngine, made: dict[Key, bytes]) -> Comparison:

@@ -30,6 +30,7 @@ from .channels import LEVELS_HPA, PRESSURE_LEVEL_PARAMS, SINGLE_LEVEL_PARAMS
 from .clients import talking_to
 from .disk_cache import cache_folder
 from .errors import InputError
+from .grib_messages import Damage, FileMessage, find_messages
 from .services import CDS, MARS, OPEN_DATA, OPEN_DATA_GRID_DEG, Service
 from .sources import mars_keys
 from .variants import Variant
@@ -207,20 +208,14 @@ def _ask_local_client(command: str, request: Request, target: Path) -> None:
     subprocess.run([command, str(script)], check=True)  # noqa: S603
 
 
-def _read(paths: Sequence[Path], origin: str) -> Iterable[Any]:
-    """The fields of GRIB files."""
-    import earthkit.data
-
+def _read(paths: Sequence[Path], origin: str) -> Iterable[FileMessage | Damage]:
+    """The messages of GRIB files."""
     for path in paths:
         with path.open("rb") as file:
             start = file.read(2**16)
         if b"GRIB" not in start:
             raise InputError(f"{origin}: expected GRIB messages, got a file that starts with {start[:20]!r}")
-    parts = [earthkit.data.from_source("file", str(path)) for path in paths]
-    for part in parts:
-        if not hasattr(part, "__len__"):
-            raise InputError(f"{origin}: expected GRIB messages, got {type(part).__name__}")
-    return itertools.chain.from_iterable(parts)
+    return itertools.chain.from_iterable(find_messages(path) for path in paths)
 
 
 # What is kept.
@@ -272,12 +267,13 @@ def _kept_folder() -> Path | None:
     folder = cache_folder()
     if folder is None:
         return None
-    try:
-        (folder / "retrieved").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        LOG.warning("Cannot keep what is fetched in %s: %s", folder, error)
+    folder /= "retrieved"
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        LOG.warning("Cannot keep what is fetched in %s: it is not writable", folder)
         return None
-    return folder / "retrieved"
+    return folder
 
 
 def _messages(path: Path) -> int:

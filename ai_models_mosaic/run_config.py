@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -47,7 +48,7 @@ def read_config(path: Path, parser: argparse.ArgumentParser) -> list[str]:
             raise OptionError(f"--config {path}: expected names of options such as lead-time, got {name}")
         if isinstance(value, Mapping):
             raise OptionError(f"--config {path}: expected a value for {name}, got a table")
-        words += _words(name, value, repeated=isinstance(known[name], argparse._AppendAction))
+        words += _words(name, value, known[name])
     return words
 
 
@@ -69,11 +70,11 @@ def write_config(path: Path, parser: argparse.ArgumentParser, words: Sequence[st
         If there is such a file, or it cannot be written.
     """
     for action in parser._actions:
-        # So that an option that was given its default is there, too.
-        action.default = argparse.SUPPRESS
+        # So that an option that was given its default is there, too, and all as it was typed.
+        action.default, action.type = argparse.SUPPRESS, None
     given = vars(parser.parse_args(list(words)))
     lines = [
-        f"{names[0]} = {_toml(given[action.dest])}\n"
+        f"{names[0]} = {_toml(action, given[action.dest])}\n"
         for action in parser._actions
         if action.dest in given and (names := _names(action)) and names[0] not in OWN
     ]
@@ -88,21 +89,33 @@ def _names(action: argparse.Action) -> list[str]:
     return [name.removeprefix("--") for name in action.option_strings if name.startswith("--")]
 
 
-def _words(name: str, value: Any, *, repeated: bool) -> list[str]:
+def _words(name: str, value: Any, action: argparse.Action) -> list[str]:
     if isinstance(value, bool):
-        return [f"--{name}"] if value else []
+        negated = [f"--no-{name}"] if isinstance(action, argparse.BooleanOptionalAction) else []
+        return [f"--{name}"] if value else negated
     if isinstance(value, list):
         texts = [str(one) for one in value]
+        repeated = isinstance(action, argparse._AppendAction)
         return [f"--{name}={text}" for text in texts] if repeated else [f"--{name}={','.join(texts)}"]
     return [f"--{name}={value}"]
 
 
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return repr(value)
+def _toml(action: argparse.Action, value: Any) -> str:
+    if action.nargs == 0:
+        negated = isinstance(action, argparse.BooleanOptionalAction) and not value
+        return "false" if negated else "true"
     if isinstance(value, list):
-        return f"[{', '.join(_toml(one) for one in value)}]"
+        return f"[{', '.join(_toml_text(one) for one in value)}]"
+    return _toml_text(value)
+
+
+def _toml_text(text: str) -> str:
+    """A number where that reads back as the same text."""
+    for kind in (int, float):
+        try:
+            if str(kind(text)) == text and re.fullmatch(r"-?[\d.]+", text):
+                return text
+        except ValueError:
+            continue
     # TOML's basic strings are JSON's, but for this one character.
-    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

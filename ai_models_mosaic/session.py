@@ -5,12 +5,11 @@ The network is loaded once. An initial time that fails does not stop those after
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,9 +17,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from . import __version__
 from .errors import CheckpointError, DatesError, LostRankError, MosaicError, OptionError, ResumeError, TerminatedError
 from .holdings import Wanted
+from .identity import Places, digest_of_run, identity_of
 from .inputs import input_digest
-from .journal import Journal, Record, open_journal, read_record, state_folder
+from .journal import Journal, Record, open_journal, read_record
 from .options import Options
+from .outputs.placeholders import PathTemplate
 from .progress import Watch
 from .provenance import complete_files, gather, now, write_beside
 from .ranks import Ranks, everywhere
@@ -36,25 +37,6 @@ LOG = logging.getLogger(__name__)
 
 FATAL = (CheckpointError, OptionError, LostRankError, TerminatedError)
 """Failures that the next initial time would meet, too."""
-
-FREE_OPTIONS = (
-    *("variant", "checkpoint", "precision", "ensemble_size", "members", "members_per_batch", "seed"),
-    *(
-        "resume",
-        "progress_file",
-        "quiet",
-        "cuda_graphs",
-        "patience_s",
-        "verify_assets",
-        "dates",
-        "input_grid_deg",
-        "output",
-    ),
-)
-"""Options that may change when a run is gone on with, or that are compared under another name."""
-
-FREE_OUTPUT_OPTIONS = ("workers",)
-"""Of the options of the output, those that change no byte of it."""
 
 Starts = dict[int, InitialState]
 
@@ -84,9 +66,9 @@ class Settings:
         Steps to make.
     metadata : mapping of str to str
         The user's GRIB keys.
-    path : str or None
-        The output, beside which state is kept; may hold keys in braces. None: there is nothing to go on with, as
-        for pipes, devices and nowhere.
+    templates : tuple of PathTemplate
+        The paths of all outputs; beside the first, state is kept. None: there is nothing to go on with, as for
+        pipes, devices and nowhere.
     source : str
         Where the input comes from, for people and for `replay`: a file, or the name of a service.
     """
@@ -95,8 +77,17 @@ class Settings:
     options: Options
     steps: int
     metadata: Mapping[str, str]
-    path: str | None
+    templates: tuple[PathTemplate, ...]
     source: str
+
+    @property
+    def path(self) -> str | None:
+        """The output beside which state is kept; may hold keys in braces."""
+        return self.templates[0].text if self.templates else None
+
+    def places(self, initial_time: datetime) -> Places:
+        """What a run from an initial time writes."""
+        return Places(self.templates, self.options.members, initial_time)
 
     @property
     def ensemble(self) -> Ensemble:
@@ -193,11 +184,11 @@ class Session:
             self._settings = replace(self._settings, options=replace(self._settings.options, members_per_batch=settled))
 
     def _begun_with(self, starts: Starts) -> int | None:
-        path = self._settings.path
-        if path is None or not self._settings.options.resume:
+        if self._settings.path is None or not self._settings.options.resume:
             return None
-        record = read_record(state_folder(path, next(iter(starts.values())).initial_time))
-        return None if record is None else record.identity.get("members_per_batch")
+        record = read_record(self._settings.places(next(iter(starts.values())).initial_time).state)
+        begun = None if record is None else record.identity.get("run", {}).get("members_per_batch")
+        return begun if isinstance(begun, int) and begun > 0 else None
 
     def _run_one(self, wanted: Wanted) -> None:
         starts = self._ranks.share(lambda: self._read(wanted))
@@ -232,6 +223,7 @@ class Session:
         )
         found["input"]["source"] = settings.source
         found["input"]["sha256"] = input_digest(starts)
+        found["path"] = settings.path
         numbers = {member: state.number for member, state in starts.items()}
         if len(set(numbers.values())) > 1:
             found["input"]["numbers"] = list(numbers.values())
@@ -247,9 +239,11 @@ class Session:
                 raise ResumeError("--resume: expected output in files to go on with; leave it out, or give --path FILE")
             place.sink = stack.enter_context(self._output(initial, found["weights"]["untrained"], False))
             return True
-        fresh = self._identity(found)
-        found["run"] = hashlib.sha256(json.dumps(fresh.identity, sort_keys=True).encode()).hexdigest()
-        folder = state_folder(path, initial.initial_time)
+        backend = {"engine": found["engine"], "ai-models-mosaic": __version__, **found["packages"]}
+        fresh = Record(identity_of(found), backend)
+        found["run"] = digest_of_run(fresh.identity)
+        places = self._settings.places(initial.initial_time)
+        folder = places.state
         complete = complete_files(path, found["run"]) if resume and not folder.exists() else None
         if complete is not None:
             LOG.info("%s is complete already: nothing to do", path)
@@ -260,6 +254,8 @@ class Session:
         # Before the output, which would overwrite what another run is writing.
         journal = stack.enter_context(open_journal(folder, fresh, job.history, len(job.batches), resume=resume))
         positions = journal.record.positions
+        if resume and positions is None:
+            places.refuse_others(fresh.identity)
         going_on = positions is not None
         place.sink = stack.enter_context(self._output(initial, found["weights"]["untrained"], going_on))
         if place.sink is not None and positions is not None:
@@ -267,22 +263,6 @@ class Session:
             place.sink.resume(positions, finished=journal.record.finished)
         place.journal = journal
         return True
-
-    def _identity(self, found: Mapping[str, Any]) -> Record:
-        """What must be the same for going on with a run, and what for doing so to the bit."""
-        free = {name: value for name, value in found["options"].items() if name not in FREE_OPTIONS}
-        identity = {
-            **{name: found[name] for name in ("variant", "steps", "members", "ensemble_size", "members_per_batch")},
-            **{name: found[name] for name in ("seed", "precision", "metadata")},
-            **free,
-            **{name: value for name, value in found["options"]["output"].items() if name not in FREE_OUTPUT_OPTIONS},
-            "path": self._settings.path,
-            "initial time": found["input"]["initial_time"],
-            "input": found["input"]["sha256"],
-            "weights": found["weights"]["sha256"],
-        }
-        backend = {"engine": found["engine"], "ai-models-mosaic": __version__, **found["packages"]}
-        return Record(json.loads(json.dumps(identity)), backend)
 
     def _announce(self, job: Job) -> None:
         ensemble, engine = job.ensemble, self._engine

@@ -5,18 +5,21 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import eccodes
+from eccodes import CodesInternalError
 
 from .channels import LEVELS_HPA, PRESSURE_LEVEL_PARAMS, SINGLE_LEVEL_PARAMS
 from .errors import InputError, OptionError
+from .field_kinds import integer, text
+from .field_origins import times_of
+from .grib_messages import FileMessage, find_messages
 from .holdings import Wanted
-from .option_parser import AUTO
-from .variants import ERA5, HRES, MINI, VARIANTS, Variant
+from .variants import AUTO, ERA5, HRES, MINI, VARIANTS, Variant
 from .zarr_input import is_zarr
 
 LOG = logging.getLogger(__name__)
@@ -26,6 +29,22 @@ DEFAULT_GRID_DEG = 0.25
 
 CYCLE_50R1 = datetime(2026, 5, 12, 6)
 """From this cycle on, the analyses of 06 and 18 UTC are in stream oper, as those of 00 and 12 UTC."""
+
+NETCDF = "netCDF, which is no input: ask the CDS for data_format grib"
+
+FOREIGN: Mapping[bytes, str] = MappingProxyType(
+    {
+        b"CDF\x01": NETCDF,
+        b"CDF\x02": NETCDF,
+        b"CDF\x05": NETCDF,
+        b"\x89HDF\r\n\x1a\n": NETCDF.replace("netCDF", "netCDF 4 (HDF5)"),
+        b"PK\x03\x04": "a zip archive: unpack it, or ask the CDS for download_format unarchived",
+        b"\x1f\x8b": "a file compressed with gzip: unpack it",
+        b"BZh": "a file compressed with bzip2: unpack it",
+        b"BUFR": "BUFR, which is for observations",
+    }
+)
+"""Files that are not GRIB by how they begin, whatever stands in them, and what to do."""
 
 VARIANT_OF_INPUT: Mapping[str, Variant] = MappingProxyType({"cds": ERA5, "mars": HRES, "opendata": HRES})
 VARIANT_OF_CLASS: Mapping[str, Variant] = MappingProxyType({"ea": ERA5, "od": HRES})
@@ -49,7 +68,7 @@ def choose_variant(asked: str, source: str, file: str | None) -> Variant:
     OptionError
         If nothing suggests a variant.
     InputError
-        If the file is no GRIB file.
+        If the file is no GRIB file, or none of its messages can be read.
     """
     if asked != AUTO:
         return VARIANTS[asked]
@@ -74,6 +93,8 @@ def _variant_of_file(path: Path) -> tuple[Variant, str]:
         classes.add(label)
         steps.add(step)
         shapes.add(shape)
+    if not classes:
+        raise InputError(f"--file {path}: expected GRIB messages, found none that is whole and can be read")
     if MINI.architecture.grid.shape in shapes:
         return MINI, f"{path} is on its grid of {MINI.architecture.grid}"
     for variant in (ERA5, HRES):
@@ -81,23 +102,26 @@ def _variant_of_file(path: Path) -> tuple[Variant, str]:
             return variant, f"{path} holds steps of {variant.step_hours} h"
     raise OptionError(
         f"--variant auto cannot choose for {path}: expected class {' or '.join(VARIANT_OF_CLASS)}, "
-        f"got {', '.join(sorted(classes)) or 'no GRIB message'}; give --variant"
+        f"got {', '.join(sorted(classes))}; give --variant"
     )
 
 
 def _labels(path: Path) -> Iterator[tuple[str, int, tuple[int, int]]]:
-    """Class, step, and points along longitude and latitude (0 if not regular) of every message."""
+    """Class, step in hours, and points along longitude and latitude (0 if not regular) of every whole message."""
     try:
-        with path.open("rb") as file:
-            while (handle := eccodes.codes_grib_new_from_file(file, headers_only=True)) is not None:
-                has_class = eccodes.codes_is_defined(handle, "class")
-                label = eccodes.codes_get_string(handle, "class") if has_class else "no class"
-                regular = eccodes.codes_get_string(handle, "gridType") == "regular_ll"
-                columns, rows = (eccodes.codes_get_long(handle, key) if regular else 0 for key in ("Ni", "Nj"))
-                yield label, eccodes.codes_get_long(handle, "endStep"), (columns, rows)
-                eccodes.codes_release(handle)
-    except (OSError, eccodes.CodesInternalError) as error:
-        raise InputError(f"--file {path} cannot be read as GRIB: {error}") from error
+        for message in find_messages(path):
+            if isinstance(message, FileMessage):
+                with suppress(CodesInternalError), message.headers() as handle:
+                    yield _label(handle)
+    except OSError as error:
+        raise InputError(f"--file {path} cannot be read: {error}") from error
+
+
+def _label(handle: int) -> tuple[str, int, tuple[int, int]]:
+    times, regular = times_of(handle), text(handle, "gridType") == "regular_ll"
+    columns, rows = (integer(handle, key) or 0 if regular else 0 for key in ("Ni", "Nj"))
+    step = times.lead_time_s // 3600 if times is not None else 0
+    return text(handle, "class") or "no class", step, (columns, rows)
 
 
 def check_file(name: str | None) -> str:
@@ -119,9 +143,16 @@ def check_file(name: str | None) -> str:
         )
     if not path.is_file():
         raise InputError(f"--file {path}: there is no such file")
-    with path.open("rb") as file:
-        start = file.read(2**16)
-    if b"GRIB" not in start:
+    try:
+        with path.open("rb") as file:
+            start = file.read(16)
+        is_grib = next(find_messages(path), None) is not None
+    except OSError as error:
+        raise InputError(f"--file {path} cannot be read: {error}") from error
+    for magic, what in FOREIGN.items():
+        if start.startswith(magic):
+            raise InputError(f"--file {path}: expected a GRIB file, got {what}")
+    if not is_grib:
         raise InputError(f"--file {path}: expected a GRIB file, got one that starts with {start[:4]!r}")
     return name
 

@@ -235,5 +235,8 @@ MINI = Variant(
     bundled=True,
 )
 
+AUTO = "auto"
+"""In place of a name where something is to be chosen: a variant, or a backend of attention."""
+
 VARIANTS = {variant.name: variant for variant in (ERA5, HRES, MINI)}
 """All variants by name."""

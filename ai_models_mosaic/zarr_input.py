@@ -298,14 +298,16 @@ def _enter(holdings: Holdings, store: Store, channel: Channel, state: datetime, 
     index = CHANNELS.index(channel)
     for member, number in enumerate(store.members):
         field = ZarrField(store, channel, time, member, version)
-        holdings.members[number][state][index] = HeldField(
-            source=field,
-            channel=index,
-            valid_time=state,
-            lead_time_hours=0,
-            number=number,
-            grid=SUFFIX,
-            grid_type="regular_ll",
+        holdings.add(
+            HeldField(
+                source=field,
+                channel=index,
+                valid_time=state,
+                lead_time_s=0,
+                number=number,
+                grid=SUFFIX,
+                grid_type="regular_ll",
+            )
         )
 
 

@@ -6,15 +6,16 @@ it expects at a place without knowing in which order the message lists its point
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 
-import earthkit.data
 import eccodes
 import numpy as np
+
+from ai_models_mosaic.grib_messages import Damage, FileMessage, find_messages
 
 NOW = datetime(2020, 1, 2, 12)
 YESTERDAY = NOW - timedelta(hours=24)
@@ -81,6 +82,8 @@ MINI = Layout(columns=60, rows=31)
 def _template(sample: str, edition: int, layout: Layout | None) -> int:
     """An ecCodes handle with the grid set; messages are clones of it."""
     handle = eccodes.codes_grib_new_from_samples(f"{sample}_grib{edition}")
+    # Without labels of ECMWF in either edition, so that both may be of one source.
+    eccodes.codes_set(handle, "deleteLocalDefinition", 1)
     if layout is not None:
         rows = (layout.north, layout.south)
         columns = (layout.west, layout.last_column)
@@ -271,6 +274,6 @@ def write(path: Path, messages: Iterable[bytes]) -> Path:
     return path
 
 
-def fields_of(path: Path, messages: Iterable[bytes]) -> earthkit.data.FieldList:
-    """The messages by way of a file, as the runner reads them."""
-    return earthkit.data.from_source("file", str(write(path, messages)))
+def fields_of(path: Path, messages: Iterable[bytes]) -> Iterator[FileMessage | Damage]:
+    """The messages by way of a file, as the plugin reads them."""
+    return find_messages(write(path, messages))

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+import torch
 
-from ai_models_mosaic.assets import Assets, bundled_folder, locate, read_static_fields, read_statistics
+from ai_models_mosaic.assets import Assets, bundled_folder, files_beside, locate, read_static_fields, read_statistics
 from ai_models_mosaic.checkpoint import Checkpoint, Statistics
 from ai_models_mosaic.errors import CheckpointError
 from ai_models_mosaic.variants import ERA5, MINI
@@ -121,6 +122,14 @@ def test_statistics_come_from_the_file_of_the_variant(tmp_path):
     found = read_statistics(tiny.VARIANT, save_statistics(tmp_path), EMPTY)
     assert (found.mean.tolist(), found.std.tolist()) == ([0, 1, 2, 3, 4], [2.5] * 5)
     assert found.mean.dtype == found.std.dtype == np.float64
+
+
+def test_only_what_a_checkpoint_lacks_is_read_beside_it(tmp_path):
+    assets = replace(save_statistics(tmp_path), statics=save_statics(tmp_path).statics)
+    both = (("normalisation statistics", assets.statistics), ("static fields", assets.statics))
+    assert files_beside(assets, EMPTY) == both
+    own = Checkpoint(Path("a.pt"), {"static_vars": torch.zeros(1)}, Statistics(np.zeros(5), np.ones(5)))
+    assert files_beside(assets, own) == ()
 
 
 def test_statistics_of_the_checkpoint_win(tmp_path):

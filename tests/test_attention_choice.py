@@ -21,7 +21,7 @@ from ai_models_mosaic.model.attention_choice import (
     try_backend,
 )
 from ai_models_mosaic.model.attention_problem import BlockLayout, Problem
-from ai_models_mosaic.option_parser import parser
+from ai_models_mosaic.options import parser
 from ai_models_mosaic.variants import ERA5, MINI
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

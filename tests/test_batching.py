@@ -204,7 +204,7 @@ def test_on_the_cpu_one_member_is_the_best_batch(network):
 class ChoosingEngine(ToyEngine):
     """Finds two members best, and tells how many it got and was asked about."""
 
-    precision, checkpoint, checkpoint_sha256, untrained, origin = "float32", None, None, False, None
+    precision, checkpoint, checkpoint_sha256, untrained, origin, data = "float32", None, None, False, None, ()
 
     def __init__(self):
         self.sizes, self.asked = [], []
@@ -223,7 +223,7 @@ class SeveralRanks(Alone):
 
 
 def session_of(engine, *words, ranks=None):
-    settings = Settings(MINI, parse_options(["--num-ensemble-members", "5", *words]), 2, {}, None, "toy")
+    settings = Settings(MINI, parse_options(["--num-ensemble-members", "5", *words]), 2, {}, (), "toy")
     starts = dict.fromkeys(range(1, 6), initial_state())
     return Session(
         settings,

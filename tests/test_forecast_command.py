@@ -186,20 +186,36 @@ def test_a_configuration_is_run_and_what_is_typed_wins(forecast: Any, tmp_path: 
 def test_a_configuration_is_written_of_all_that_was_asked_for_and_reads_back(forecast: Any, tmp_path: Path):
     (tmp_path / "run.toml").write_text('lead-time = 48\npath = "a \\"b\\" {number}.grib"\n')
     words = ("--config", "run.toml", "--lead-time", "24", "--seed", "0", "--resume", "--output-area=-10/110/-45/155")
+    words += ("--no-grib", "--zarr", "a.zarr", "--expver", "0001", "--no-assets-sub-directory")
     shown = forecast(*words, "--metadata", "a=b", "--metadata", "c=d", "--patience", "0.5", "--write-config", "n.toml")
     assert shown == "n.toml: to run it, ai-models-mosaic forecast --config n.toml\n"
     assert (tmp_path / "n.toml").read_text().splitlines() == [
         "lead-time = 24",
+        "assets-sub-directory = false",
         'path = "a \\"b\\" {number}.grib"',
+        'expver = "0001"',
         'metadata = ["a=b", "c=d"]',
         "seed = 0",
         "patience = 0.5",
         "resume = true",
         'output-area = "-10/110/-45/155"',
+        "no-grib = true",
+        'zarr = "a.zarr"',
     ]
-    again = parser().parse_args(read_config(tmp_path / "n.toml", parser()))
-    assert (again.lead_time, again.path, again.metadata) == (24, 'a "b" {number}.grib', ["a=b", "c=d"])
-    assert (again.seed, again.patience, again.resume, again.output_area) == (0, 0.5, True, "-10/110/-45/155")
+    assert read_config(tmp_path / "n.toml", parser()) == [
+        "--lead-time=24",
+        "--no-assets-sub-directory",
+        '--path=a "b" {number}.grib',
+        "--expver=0001",
+        "--metadata=a=b",
+        "--metadata=c=d",
+        "--seed=0",
+        "--patience=0.5",
+        "--resume",
+        "--output-area=-10/110/-45/155",
+        "--no-grib",
+        "--zarr=a.zarr",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -345,24 +345,30 @@ def test_keys_in_braces_name_the_file_of_a_message(encoder, path, expected):
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("{member}.grib", "GRIB messages have no key 'member' (Key/value not found)"),
-        ("{number.real}", "GRIB messages have no key 'number.real' (Key/value not found)"),
-        (
-            "{shortName:03d}",
-            "--path {shortName:03d}: expected GRIB keys in braces, such as {number:03d} or {step} "
-            "(Unknown format code 'd' for object of type 'str')",
-        ),
-        (
-            "{number}-{",
-            "--path {number}-{: expected GRIB keys in braces, such as {number:03d} or {step} "
-            "(Single '{' encountered in format string)",
-        ),
+        ("{member}.grib", "{member} is none of them"),
+        ("{number.real}", "{number.real} is none of them"),
+        ("{number.__class__}", "{number.__class__} is none of them"),
+        ("{step[0]}", "{step[0]} is none of them"),
+        ("{}", "{} is none of them"),
+        ("{0}", "{0} is none of them"),
+        ("{number!r}", "{number!r} has a form that is not filled in"),
+        ("{number:{step}}", "{number:{step}} has a form that is not filled in"),
+        ("{number:999999999d}", "{number:999999999d} has a form that is not filled in"),
+        ("{shortName:03d}", "Unknown format code 'd' for object of type 'str'"),
+        ("{number}-{", "Single '{' encountered in format string"),
     ],
 )
 def test_a_placeholder_that_is_no_key_is_refused(encoder, path, message):
     with pytest.raises(OutputError) as caught:
         GribOutput(path, encoder).path_of(encoder.encode(Z500, 2, 24, field(COARSE)))
-    assert str(caught.value) == message
+    assert str(caught.value).startswith(f"--path {path}: expected in braces some of number, perturbationNumber, step, ")
+    assert str(caught.value).endswith(f", perhaps with a format such as :03d, and nothing else ({message})")
+
+
+def test_a_key_of_the_users_own_may_stand_in_braces():
+    with GribEncoder(COARSE, Labels(START, 2, {"localDefinitionNumber": "1"}), [Z500]) as encoder:
+        message = encoder.encode(Z500, 2, 24, field(COARSE))
+        assert GribOutput("{localDefinitionNumber}.grib", encoder).path_of(message) == Path("1.grib")
 
 
 def test_a_step_is_written_member_by_member_in_their_order_with_channels_in_theirs(encoder, tmp_path):
@@ -443,7 +449,7 @@ def check(path, made):
 
 def test_what_could_not_be_written_is_refused_beforehand_and_nothing_is_left_behind(tmp_path):
     for path, message in [
-        (f"{tmp_path}/{{member}}", "GRIB messages have no key 'member' (Key/value not found)"),
+        (f"{tmp_path}/{{percentileValue}}", "GRIB messages have no key 'percentileValue' (Key/value not found)"),
         (
             f"{tmp_path}/no/{{number}}.grib",
             f"cannot write {tmp_path}/no/1.grib: there is no folder {tmp_path}/no; create it first",

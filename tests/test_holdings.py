@@ -1,5 +1,6 @@
 """What is found in GRIB files of both editions, and which history is taken from it."""
 
+from collections import ChainMap
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 
@@ -16,7 +17,9 @@ from grib_files import (
 
 from ai_models_mosaic.channels import CHANNELS
 from ai_models_mosaic.errors import InputError
-from ai_models_mosaic.holdings import Wanted, choose_history, take_stock
+from ai_models_mosaic.histories import choose_history
+from ai_models_mosaic.holdings import Wanted, take_stock
+from ai_models_mosaic.shortcomings import missing_fields
 
 ALL_LEVELS = "50/100/150/200/250/300/400/500/600/700/850/925/1000 hPa"
 EVERYTHING = f"2t, 10u, 10v, msl; z, q, t, u, v, w at {ALL_LEVELS}"
@@ -44,15 +47,19 @@ def four_times(tmp_path_factory):
 def without(holdings, *gone):
     """The same holdings less some fields, given as (time, label)."""
     states = {
-        time: {channel: field for channel, field in held.items() if (time, CHANNELS[channel].label) not in gone}
-        for time, held in states_of(holdings).items()
+        time: {
+            strain: {channel: field for channel, field in fields.items() if (time, CHANNELS[channel].label) not in gone}
+            for strain, fields in strains.items()
+        }
+        for time, strains in holdings.members[0].items()
     }
     return replace(holdings, members={0: states})
 
 
 def states_of(holdings):
-    """The states of the lowest member."""
-    return holdings.members[min(holdings.members)] if holdings.members else {}
+    """All usable fields of the lowest member, by time and channel."""
+    members = holdings.members[min(holdings.members)] if holdings.members else {}
+    return {time: dict(ChainMap(*strains.values())) for time, strains in members.items()}
 
 
 def labels(holdings, time=NOW):
@@ -83,13 +90,15 @@ def test_every_channel_is_found_by_parameter_and_level_among_more_and_in_any_ord
     for (time, param, level), expected in history.items():
         assert message_of(holdings, param if level is None else f"{param}{level}", time) == expected
     assert all(len(held) == 82 for held in states_of(holdings).values())
-    assert holdings.missing(0, NOW, (-24, 0)) == {}
+    assert missing_fields(holdings, 0, (YESTERDAY, NOW)) == {}
 
 
 def test_both_editions_may_be_mixed_in_one_file(stock):
     first, second = complete_history(edition=1), complete_history(edition=2)
     mixed = {key: (first if index % 2 else second)[key] for index, key in enumerate(first)}
-    assert stock(mixed.values()).missing(0, NOW, (0,)) == {}
+    holdings = stock(mixed.values())
+    assert missing_fields(holdings, 0, (NOW,)) == {}
+    assert choose_history(holdings, (0,), Wanted()).times == (NOW,)
 
 
 @pytest.mark.parametrize("edition", [1, 2])
@@ -168,34 +177,46 @@ def test_the_valid_time_counts_and_not_the_base_time(stock, edition, base, step_
     assert holdings.times == {valid}
     assert labels(holdings, valid) == {"t500"}
     (held,) = states_of(holdings)[valid].values()
-    assert held.lead_time_hours == step_hours
+    assert held.lead_time_s == step_hours * 3600
     assert held.label == f"t500 valid {valid:%Y-%m-%d %H:%M} UTC"
 
 
 PREFERENCES = {
     "an analysis to a forecast": (
-        message("t", 500),
-        message("t", 500, base=YESTERDAY, step_hours=24),
+        *(message("t", 500), message("t", 500, base=YESTERDAY, step_hours=24)),
+        {},
     ),
     "a shorter lead time": (
         message("t", 500, base=NOW - timedelta(hours=6), step_hours=6, number=9),
         message("t", 500, base=YESTERDAY, step_hours=24, number=9),
+        {"number": 9, "step_hours": 6},
     ),
-    "geopotential to its height": (message("z", 500), message("gh", 500)),
-    "msl to prmsl": (message("msl"), message("prmsl")),
+    "geopotential to its height": (message("z", 500), message("gh", 500), {}),
+    "msl to prmsl": (message("msl"), message("prmsl"), {}),
 }
 
 
-@pytest.mark.parametrize(("better", "worse"), PREFERENCES.values(), ids=PREFERENCES.keys())
-def test_of_several_fields_for_one_channel_the_better_is_taken_in_either_order(stock, better, worse):
+@pytest.mark.parametrize(("better", "worse", "others"), PREFERENCES.values(), ids=PREFERENCES.keys())
+def test_of_several_fields_for_one_channel_the_better_is_taken_in_either_order(stock, better, worse, others):
     for messages in ([better, worse], [worse, better]):
-        (held,) = states_of(stock(messages))[NOW].values()
-        assert held.source.message() == better
+        assert taken(stock, messages, better, **others) == better
+
+
+def taken(stock, messages, better, **others):
+    """What is taken for the channel of a message, of a state that is complete without it."""
+    (label,) = labels(stock([better]))
+    rest = {
+        key: data
+        for key, data in complete_history(**others).items()
+        if label != (key[1] if key[2] is None else f"{key[1]}{key[2]}")
+    }
+    state = choose_history(stock([*messages, *rest.values()]), (0,), Wanted()).fields[-1]
+    return next(held.source.message() for index, held in state.items() if CHANNELS[index].label == label)
 
 
 def test_of_two_equally_good_fields_the_first_is_taken(stock):
     first, second = message("t", 500, values=250.0), message("t", 500, values=251.0)
-    assert message_of(stock([first, second]), "t500") == first
+    assert taken(stock, [first, second], first) == first
 
 
 @pytest.mark.parametrize(
@@ -375,24 +396,32 @@ def test_a_wish_accepts_what_it_says(wanted, text, accepted, refused):
 
 
 @pytest.mark.parametrize("edition", [1, 2])
-def test_a_file_that_was_cut_short_is_refused_with_the_place(stock, edition):
-    messages = [message("t", level, edition=edition) for level in (500, 600, 700)]
-    messages[-1] = messages[-1][:-40]
-    with pytest.raises(InputError) as error:
-        stock(messages)
-    assert str(error.value) == (
-        "the input cannot be read beyond its first 2 messages: End of resource reached when reading message. "
-        "Expected complete GRIB messages; was the file cut short?"
+def test_a_file_that_was_cut_short_is_told_with_the_place_and_the_field_where_that_is_needed(stock, edition, caplog):
+    *whole, last = complete_history(edition=edition).values()
+    start, end = sum(map(len, whole)), len(last) - 40
+    problem = (
+        f"the message at byte {start} (w at level 1000): it says to have {len(last)} bytes, but the file ends after "
+        f"{end}: it was cut short"
     )
+    holdings = stock([*whole, last[:end]])
+    assert caplog.messages == [f"Left out: {problem}"]
+    with pytest.raises(InputError) as error:
+        choose_history(holdings, (0,), Wanted())
+    assert str(error.value).startswith(
+        "the input lacks 1 of the 82 fields that a forecast from 2020-01-02 12:00 UTC needs:\n"
+        "  w at 1000 hPa; valid 2020-01-02 12:00 UTC\nIt holds "
+    )
+    assert str(error.value).endswith(f"\nLeft out: {problem}.")
 
 
-def test_a_file_with_a_hole_is_refused(stock):
+def test_a_message_with_a_hole_does_no_harm_to_the_others(stock, caplog):
     messages = [message("t", level) for level in (500, 600, 700)]
-    messages[1] = messages[1][:100] + messages[1][160:]
-    with pytest.raises(
-        InputError, match=r"^the input cannot be read beyond its first 1 messages: Wrong message length\. "
-    ):
-        stock(messages)
+    start, length = len(messages[0]), len(messages[1])
+    messages[1] = messages[1][:250] + messages[1][310:]
+    assert labels(stock(messages)) == {"t500", "t700"}
+    assert caplog.messages == [
+        f"Left out: the message at byte {start} (t at level 600): it says to have {length} bytes, but does not end there"
+    ]
 
 
 def test_two_fields_in_one_message_are_detected_and_the_message_says_what_to_do(stock, tmp_path):

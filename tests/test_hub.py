@@ -239,10 +239,11 @@ def test_a_command_fetches_without_a_forecast_and_the_folder_can_be_carried_offl
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert pinned.has(*FILES)
     pinned.assets.rename(tmp_path / "carried")
-    words = ("ai-models", "mosaic", "--variant", "era5", "--assets", "carried", "--assets-list", "--download-assets")
-    done = pinned.command(*words, HF_HUB_OFFLINE="1")
-    assert "Nothing to fetch: era5 is all in carried" in done.stderr
-    assert done.stdout.splitlines() == list(FILES)
+    words = ("--variant", "era5", "--assets", "carried", "--assets-list", "--download-assets")
+    for command in (("ai-models", "mosaic"), ("ai-models-mosaic", "forecast")):
+        done = pinned.command(*command, *words, HF_HUB_OFFLINE="1")
+        assert "Nothing to fetch: era5 is all in carried" in done.stderr
+        assert done.stdout.splitlines() == list(FILES)
 
 
 def test_the_bundled_variant_needs_nothing(machine: Machine, hub: Hub):
@@ -258,8 +259,9 @@ def test_another_revision_can_be_asked_for(pinned: Machine, hub: Hub):
     assert f"{hub.address}/maxxxzdn/mosaic has no such revision (HTTP 404)" in done.stderr
 
 
-def test_the_plugin_fetches_and_then_refuses_weights_that_are_none(pinned: Machine):
-    words = ("ai-models", "mosaic", "--variant", "era5", "--assets", "assets", "--file", SAMPLE, "--download-assets")
+@pytest.mark.parametrize("command", [("ai-models", "mosaic"), ("ai-models-mosaic", "forecast")])
+def test_a_forecast_fetches_and_then_refuses_weights_that_are_none(pinned: Machine, command: tuple[str, str]):
+    words = (*command, "--variant", "era5", "--assets", "assets", "--file", SAMPLE, "--download-assets")
     done = pinned.command(*words)
     assert pinned.has(*FILES)
     assert done.returncode == 4

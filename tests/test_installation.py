@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from running import BIN, ROOT, SAMPLE, keys, messages
 
+from ai_models_mosaic.cli import main
+
 README = (ROOT / "README.md").read_text()
 
 
@@ -54,11 +56,15 @@ def test_what_the_readme_calls_the_two_commands_are_targets_of_the_makefile():
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
 
 
-def test_the_table_of_options_in_the_readme_is_complete():
-    from ai_models_mosaic.option_parser import parser
-
-    listed = set(re.findall(r"^\| `(--[a-z-]+)", README, re.MULTILINE))
-    assert listed == {option for action in parser()._actions for option in action.option_strings}
+def test_the_table_of_options_in_the_readme_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]):
+    assert main(["options", "--markdown"]) == 0
+    table = capsys.readouterr().out
+    assert table.startswith(
+        "| option | | with `--resume` |\n|---|---|---|\n| `--variant {auto,era5,hres,mini}` | weights "
+    )
+    assert f"\n{table}\n" in README, (
+        "replace the table in README.md by what `ai-models-mosaic options --markdown` prints"
+    )
 
 
 def test_a_wheel_carries_the_weights_and_runs_without_the_checkout(tmp_path: Path):

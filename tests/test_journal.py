@@ -136,7 +136,7 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
     [
         ("", r"run.json cannot be read \(.*\): run without --resume$"),
         ("{}", r"run.json cannot be read \('format'\): run without --resume$"),
-        (json.dumps({"format": 99}), r"run.json: expected format 1, got 99: it is of another version of this package"),
+        (json.dumps({"format": 99}), r"run.json: expected format 2, got 99: it is of another version of this package"),
     ],
 )
 def test_a_damaged_record_is_refused(tmp_path, text, message):
@@ -168,3 +168,9 @@ def test_what_one_side_lacks_differs():
         ("c", 3, 4),
         ("d", None, 5),
     ]
+
+
+def test_names_of_one_section_do_not_meet_those_of_another():
+    first = {"run": {"members": [1]}, "output": {"members": True}}
+    assert differences(first, {"run": {"members": [2]}, "output": {"members": True}}) == [("members", [1], [2])]
+    assert differences(first, {"run": {"members": [1]}}) == [("output", {"members": True}, None)]

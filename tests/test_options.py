@@ -2,16 +2,17 @@ from pathlib import Path
 
 import pytest
 
+from ai_models_mosaic.declarations import declared
 from ai_models_mosaic.engines.onnx import Provider
 from ai_models_mosaic.errors import OptionError
-from ai_models_mosaic.option_parser import parser
-from ai_models_mosaic.options import Options, parse_members, parse_options, parse_provider
+from ai_models_mosaic.number_lists import FORMS
+from ai_models_mosaic.options import Options, parse_members, parse_options, parse_provider, parser
 from ai_models_mosaic.outputs.options import OutputOptions
-from ai_models_mosaic.outputs.packing import Packing
+from ai_models_mosaic.outputs.packing import Bits, Packing
 from ai_models_mosaic.outputs.products import Product
 from ai_models_mosaic.outputs.selection import Selection
 
-MEMBERS = "--member-number: expected numbers from 1 and ranges, such as 1,3,5-8, got "
+MEMBERS = f"--member-number: expected whole numbers from 1 and ranges, such as {FORMS}, got "
 
 # A value for every option, and what comes of it.
 EXAMPLES = {
@@ -62,7 +63,7 @@ EXAMPLES = {
     "--netcdf": ("a.nc", {"output": OutputOptions(netcdf="a.nc")}),
     "--no-grib": ("--zarr=a.zarr", {"output": OutputOptions(grib=False, zarr="a.zarr")}),
     "--packing": ("ccsds", {"output": OutputOptions(packing=Packing("ccsds"))}),
-    "--bits-per-value": ("14,z=18", {"output": OutputOptions(packing=Packing(bits=14, bits_of=(("z", 18),)))}),
+    "--bits-per-value": ("14,z=18", {"output": OutputOptions(packing=Packing(bits=Bits(14, (("z", 18),))))}),
     "--output-workers": ("0", {"output": OutputOptions(workers=0)}),
 }
 
@@ -107,6 +108,12 @@ def documented():
     return {action.option_strings[0]: action for action in parser()._actions}
 
 
+def test_the_keywords_of_python_have_the_defaults_of_the_command_line():
+    assert Options() == parse_options([])
+    assert Options(ensemble_size=3) == parse_options(["--num-ensemble-members", "3"])
+    assert Options(members=(4, 2)) == parse_options(["--member-number", "4,2"])
+
+
 def test_without_options_there_is_one_member_of_one():
     assert parse_options([]) == Options(**DEFAULTS)
 
@@ -135,13 +142,14 @@ def test_every_documented_option_is_accepted_and_changes_what_it_should_and_no_m
 )
 def test_every_documented_choice_is_accepted(option, choice):
     needed = ["--onnx-model", "m.onnx"] if choice == "onnx" else []
-    assert getattr(parse_options([option, choice, *needed]), option.removeprefix("--").replace("-", "_")) == choice
+    assert getattr(parse_options([option, choice, *needed]), documented()[option].dest) == choice
 
 
 def test_help_names_the_default_of_every_option_that_has_one():
-    for name, action in documented().items():
-        if action.default not in (None, False):
-            assert f"(default: {action.default})" in action.help, name
+    for _, one in declared(Options):
+        if not one.is_switch and one.default not in (None, ()):
+            assert "(default: " in one.text, one.flag
+            assert f"(default: {one.default})" in one.text or one.shown, one.flag
 
 
 @pytest.mark.parametrize(
@@ -157,6 +165,9 @@ def test_help_names_the_default_of_every_option_that_has_one():
         (" 2 , 1 ", (2, 1)),
         ("1000", (1000,)),
         ("007", (7,)),
+        ("1/to/3", (1, 2, 3)),
+        ("8/to/2/by/3,1", (8, 5, 2, 1)),
+        ("4/2", (4, 2)),
     ],
 )
 def test_members_run_in_the_order_in_which_they_are_listed(text, members):
@@ -178,11 +189,13 @@ def test_members_run_in_the_order_in_which_they_are_listed(text, members):
         ("1 2", f"{MEMBERS}'1 2'"),
         ("1.5", f"{MEMBERS}'1.5'"),
         ("all", f"{MEMBERS}'all'"),
-        ("1/to/3", f"{MEMBERS}'1/to/3'"),
+        ("1/to/3/by/0", f"{MEMBERS}'1/to/3/by/0'"),
+        ("1-99999999999", "--member-number: expected a list of at most 65535 numbers, got '1-99999999999'"),
+        ("1/to/9/by/99999999999999999999", f"{MEMBERS}'1/to/9/by/99999999999999999999'"),
         (" ", f"{MEMBERS}' '"),
-        ("1,2,1", "--member-number: expected each member once, got 1 twice in '1,2,1'"),
-        ("5-8,7", "--member-number: expected each member once, got 7 twice in '5-8,7'"),
-        ("4-6,6-4", "--member-number: expected each member once, got 4 twice in '4-6,6-4'"),
+        ("1,2,1", "--member-number: expected each number once, got 1 twice in '1,2,1'"),
+        ("5-8,7", "--member-number: expected each number once, got 7 twice in '5-8,7'"),
+        ("4-6,6-4", "--member-number: expected each number once, got 4 twice in '4-6,6-4'"),
     ],
 )
 def test_a_bad_list_of_members_is_refused(text, message):
@@ -217,6 +230,7 @@ def test_the_size_of_the_ensemble_is_what_was_said_and_else_unknown(arguments, s
             "--num-ensemble-members 4 --member-number 2,5",
             "--member-number: expected numbers from 1 to 4 (--num-ensemble-members), got 5",
         ),
+        ("--num-ensemble-members 65535", "--num-ensemble-members: expected at most 65534, got 65535"),
         ("--members-per-batch 0", "--members-per-batch: expected at least 1, got 0"),
         ("--seed -1", "--seed: expected 0 to 2**64 - 1, got -1"),
         ("--seed 18446744073709551616", "--seed: expected 0 to 2**64 - 1, got 18446744073709551616"),
@@ -260,7 +274,6 @@ def test_options_of_one_engine_are_refused_for_the_other(arguments, message):
 @pytest.mark.parametrize(
     ("text", "provider"),
     [
-        (None, Provider()),
         ("CPU", Provider("CPUExecutionProvider")),
         ("CPUExecutionProvider", Provider("CPUExecutionProvider")),
         ("CUDA, device_id=1,x=", Provider("CUDAExecutionProvider", (("device_id", "1"), ("x", "")))),

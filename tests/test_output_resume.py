@@ -16,7 +16,7 @@ from toy_run import GRID, START, DyingEngine, ToyEngine, fork, job
 from ai_models_mosaic.errors import ForecastError, OutputError
 from ai_models_mosaic.journal import Record, open_journal, state_folder
 from ai_models_mosaic.outputs.options import OutputOptions
-from ai_models_mosaic.outputs.packing import Packing
+from ai_models_mosaic.outputs.packing import Bits, Packing
 from ai_models_mosaic.outputs.plan import OutputPlan
 from ai_models_mosaic.outputs.products import parse_products
 from ai_models_mosaic.outputs.selection import Selection
@@ -26,7 +26,7 @@ from ai_models_mosaic.progress import Watch
 from ai_models_mosaic.ranks import Alone, connected, find_launch
 from ai_models_mosaic.run import Nowhere, Run
 
-PACKING = Packing("ccsds", 12, (("msl", 20),))
+PACKING = Packing("ccsds", Bits(12, (("msl", 20),)))
 SELECTION = Selection(params=("2t", "10u", "10v", "msl"), area=(60, -60, -60, 90))
 PRODUCTS = parse_products("mean,spread,quantile:25@2t,probability:10ws>0.5")
 

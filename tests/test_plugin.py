@@ -142,7 +142,7 @@ def test_a_date_without_its_history_names_all_that_is_missing(run: Runner):
         ),
         (("--only-gpu",), 2, "--only-gpu: expected a CUDA GPU, found none"),
         (("--path", "absent/out.grib"), 6, "cannot write absent/out.grib: there is no folder absent; create it first"),
-        (("--path", "out-{members}.grib"), 6, "GRIB messages have no key 'members'"),
+        (("--path", "out-{members}.grib"), 6, "--path out-{members}.grib: expected in braces some of number, "),
         (("--metadata", "foo=1"), 6, "--metadata foo=1: ecCodes refuses it (Key/value not found)"),
         (("--metadata", "step=3"), 6, "--metadata step=3 cannot be honoured: steps follow from the variant"),
         (("--metadata", "edition=1"), 6, "the output is GRIB2: GRIB1 can lose the member number"),
@@ -172,7 +172,8 @@ def test_a_file_of_another_kind_is_refused_by_name(run: Runner):
     run.path("input.nc").write_bytes(b"CDF\x01" + bytes(1000))
     refused = run.refused("mosaic", "--file", "input.nc")
     assert refused.message == (
-        "ai-models mosaic 0.1.0: --file input.nc: expected a GRIB file, got one that starts with b'CDF\\x01'\n"
+        "ai-models mosaic 0.1.0: --file input.nc: expected a GRIB file, got netCDF, which is no input: "
+        "ask the CDS for data_format grib\n"
     )
 
 
@@ -257,3 +258,30 @@ def test_the_input_grid_reaches_the_requests(run: Runner):
     assert requests[0]["grid"] == [1.5, 1.5]
     assert requests[0]["area"] == [90, 0, -90, 358.5]
     assert requests[0]["class"] == "ea"
+
+
+THIRD_PARTY = """
+import earthkit.data
+
+
+class Input:
+    def __init__(self, owner, **kwargs):
+        self.owner = owner
+
+    @property
+    def all_fields(self):
+        print("asked for", self.owner.datetimes())
+        return earthkit.data.from_source("file", {!r})
+"""
+
+
+def test_an_input_that_a_third_party_added_to_the_runner_is_read(run: Runner, monkeypatch: pytest.MonkeyPatch):
+    run.path("site/other-1.dist-info").mkdir(parents=True)
+    run.path("site/other-1.dist-info/entry_points.txt").write_text("[ai_models.input]\nother = other:Input\n")
+    run.path("site/other.py").write_text(THIRD_PARTY.format(str(SAMPLE)))
+    monkeypatch.syspath_prepend(run.path("site"))
+    words = ("mosaic", "--variant", "mini", "--lead-time", 24, "--date", "20080426", "--time", 6)
+    shown = run(*words, "--input", "other", "--path", "a.grib")
+    assert "asked for [(20080425, 6), (20080426, 6)]" in shown
+    run(*words, "--file", SAMPLE, "--path", "b.grib")
+    assert run.path("a.grib").read_bytes() == run.path("b.grib").read_bytes()

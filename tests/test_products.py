@@ -11,7 +11,7 @@ from test_grib_output import Decoded
 from ai_models_mosaic.errors import OptionError
 from ai_models_mosaic.grid import LatLonGrid
 from ai_models_mosaic.outputs.grib import GribEncoder, Labels
-from ai_models_mosaic.outputs.packing import Packing
+from ai_models_mosaic.outputs.packing import Bits, Packing
 from ai_models_mosaic.outputs.product_keys import product_keys
 from ai_models_mosaic.outputs.products import Product, compute, parse_products
 from ai_models_mosaic.outputs.selection import Selection
@@ -299,7 +299,7 @@ def test_probabilities_survive_packing_to_a_thousandth():
 
 def test_packing_is_by_parameter_also_of_products():
     product, of = one("mean"), field("q500")
-    packing = Packing("ccsds", 16, (("q", 10),))
+    packing = Packing("ccsds", Bits(16, (("q", 10),)))
     with GribEncoder(GRID, Labels(START, 5, {}, packing=packing), (), [(product, of)], 5) as encoder:
         found = Decoded(encoder.encode_product(product, of, 24, np.linspace(0, 1e-2, GRID.size)).to_bytes())
     assert found["packingType bitsPerValue"] == ("grid_ccsds", 10)

@@ -31,6 +31,7 @@ class LoadedEngine:
     checkpoint: Path | None
     untrained: bool = False
     origin: None = None
+    data: tuple = ()
     description: str = "toy on paper"
     precision: str = "float32"
 
@@ -107,6 +108,7 @@ def test_the_weights_are_told_by_the_digest_of_their_file(tmp_path, untrained):
         "licence": "CC-BY-NC-4.0",
         "source": None,
         "revision": None,
+        "data": {},
     }
 
 

@@ -168,6 +168,17 @@ def test_without_a_cache_everything_is_asked_for_and_nothing_left(monkeypatch: p
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
+def test_a_cache_that_cannot_be_is_said_and_done_without(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+):
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    with scratch() as folder:
+        with_cache("key", 0, folder / "answer", lambda: (folder / "answer").write_bytes(b""))
+        assert folder.parent != tmp_path / "cache"
+        assert (folder / "answer").exists()
+    assert f"Cannot keep what is fetched in {tmp_path}/cache/retrieved: it is not writable" in caplog.messages
+
+
 def test_a_local_mars_client_is_handed_the_request_in_its_language(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     script = tmp_path / "mars"
     script.write_text(

@@ -67,7 +67,8 @@ def test_another_seed_lead_time_or_input_is_not_gone_on_with(run: Runner, stoppe
         "out.grib.20080426T0600.state is another than this one:\n  steps: it began with 400, now 3\n" in refused.message
     )
     assert (
-        "\n  seed: it began with 0, now 3\n  antithetic: it began with False, now True\n  input: it " in refused.message
+        "\n  --seed: it began with 0, now 3\n  --antithetic: it began with False, now True\n  input: it "
+        in refused.message
     )
     assert not run.path("out.grib").exists()
 
@@ -93,10 +94,14 @@ def test_a_run_that_a_signal_stopped_goes_on_to_the_same_bytes_and_archive_reque
     assert run.path("archive.req").read_text() == ensemble.with_name("archive.req").read_text()
     names = sorted(path.name for path in run.folder.iterdir())
     assert names == ["archive.req", "out.grib", "out.grib.provenance.json"]
-    # It is complete: the same again has nothing to do, and another begins anew.
+    # It is complete: the same again has nothing to do, and another is not put in its place.
     run(*ENSEMBLE, "--resume")
     assert len(calls) == 6
-    run(*ENSEMBLE, "--resume", "--lead-time", 24)
+    refused = run.refused(*ENSEMBLE, "--resume", "--lead-time", 24)
+    assert refused.status == 7
+    assert "out.grib is complete, and of another run than this one:\n  steps: it was 3, now 1\n" in refused.message
+    assert len(calls) == 6
+    run(*ENSEMBLE, "--lead-time", 24)
     assert len(calls) == 8
 
 
@@ -265,6 +270,21 @@ def test_another_input_is_not_replayed_from(
     assert not (tmp_path / "again.grib").exists()
 
 
+def test_other_static_fields_are_not_replayed_with(ensemble: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    found = json.loads(Path(f"{ensemble}.provenance.json").read_text())
+    found["weights"]["data"]["static fields"] = {"file": "/a/static.npz", "sha256": "ab"}
+    card = tmp_path / "card.json"
+    card.write_text(json.dumps(found))
+    words = (card, "--member", 1, "--steps", 24, "--output", tmp_path / "again.grib")
+    status, _, error = replayed(capsys, *words)
+    assert status == 4
+    assert f"the static fields of {card}: expected /a/static.npz with SHA-256 ab, got none; give the folder" in error
+    # A card of before there was word of them.
+    del found["weights"]["data"]
+    card.write_text(json.dumps(found))
+    assert replayed(capsys, *words, "--params", "2t")[0] == 0
+
+
 def test_what_is_no_card_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "x.json").write_text("{}")
     words = (tmp_path / "x.json", "--member", 1, "--steps", 24, "--output", tmp_path / "again.grib")
@@ -283,6 +303,10 @@ def test_steps_and_parameters_of_a_replay_are_chosen_by_lists(ensemble: Path):
     assert choose_channels("2t, z500") == choose_channels("z500,2t")
     with pytest.raises(errors.OptionError, match=r"^--steps: expected hours, multiples of 24, .*, got '25-47'$"):
         choose_hours("25-47", card)
+    # The endless ones are refused without being made.
+    with pytest.raises(errors.OptionError, match=r"^--steps: expected a list of at most 65535 numbers, got '24-9+'$"):
+        choose_hours("24-99999999999", card)
+    assert choose_hours("24/to/72/by/24", card) == (24, 48, 72)
     with pytest.raises(errors.OptionError, match=r"^--params: expected parameters such as 2t, z500 or u, got 'z501'$"):
         choose_channels("z501")
 

@@ -6,8 +6,9 @@ import pytest
 from ai_models_mosaic.channels import CHANNELS
 from ai_models_mosaic.errors import OptionError
 from ai_models_mosaic.grid import LatLonGrid, Region
-from ai_models_mosaic.outputs.packing import Packing, parse_packing
-from ai_models_mosaic.outputs.selection import Selection, parse_area, parse_names, parse_numbers
+from ai_models_mosaic.number_lists import parse_numbers
+from ai_models_mosaic.outputs.packing import Packing, parse_bits
+from ai_models_mosaic.outputs.selection import Selection, parse_area, parse_names
 from ai_models_mosaic.params import CHANNEL_FIELDS, FIELDS, named
 
 COARSE = LatLonGrid.regular(6.0)
@@ -125,6 +126,8 @@ def test_lead_times_must_be_steps_of_the_forecast():
         ("48/24", (48, 24)),
         ("24/to/96/by/24", (24, 48, 72, 96)),
         ("0/to/7/by/3", (0, 3, 6)),
+        ("24-26,30", (24, 25, 26, 30)),
+        ("48/to/0/by/24", (48, 24, 0)),
     ],
 )
 def test_numbers_are_typed_as_in_lists_or_as_in_mars(text, expected):
@@ -132,7 +135,7 @@ def test_numbers_are_typed_as_in_lists_or_as_in_mars(text, expected):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "24,", "24/to/48/by/0", "48/to/24/by/24", "24/to/48", "-24", "24,24", "1.5", "all"]
+    "text", ["", "24,", "24/to/48/by/0", "0-9999999999", "24/to/", "-24", "24,24", "1.5", "all", "٣", "1" * 5000]
 )
 def test_a_list_that_is_none_is_refused(text):
     assert refused(parse_numbers, text, "--output-steps").startswith("--output-steps: expected ")
@@ -209,17 +212,16 @@ def bits(packing, label):
 
 
 def test_bits_are_given_for_all_or_by_parameter():
-    packing = parse_packing("ccsds", "14,z=18,q=12,z500=20")
+    packing = Packing("ccsds", parse_bits("14,z=18,q=12,z500=20"))
     assert [bits(packing, label) for label in ("2t", "z850", "q50", "z500")] == [14, 18, 12, 20]
     assert packing.keys(FIELDS[0]) == {"packingType": "grid_ccsds", "bitsPerValue": 14}
-    assert parse_packing("simple", None) == Packing()
     assert Packing().keys(FIELDS[0]) == {"packingType": "grid_simple", "bitsPerValue": 16}
 
 
 @pytest.mark.parametrize(
     ("method", "text", "message"),
     [
-        ("jpeg", None, "--packing: expected simple or ccsds, got 'jpeg'"),
+        ("jpeg", "16", "--packing: expected simple or ccsds, got 'jpeg'"),
         ("simple", "0", "--bits-per-value: expected 1 to 32 bits, got 0"),
         ("simple", "z=33", "--bits-per-value: expected 1 to 32 bits, got 33"),
         ("simple", "z:3", "--bits-per-value: expected bits such as 16, or z=18,q=12 by parameter, got 'z:3'"),
@@ -227,8 +229,8 @@ def test_bits_are_given_for_all_or_by_parameter():
     ],
 )
 def test_a_packing_that_there_is_not_is_refused(method, text, message):
-    assert refused(parse_packing, method, text) == message
+    assert refused(lambda: Packing(method, parse_bits(text))) == message
 
 
 def test_bits_of_a_field_that_there_is_not_are_refused():
-    assert refused(parse_packing, "simple", "tp=12").startswith("--bits-per-value: expected some of 2t, 10u, ")
+    assert refused(parse_bits, "tp=12").startswith("--bits-per-value: expected some of 2t, 10u, ")

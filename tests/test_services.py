@@ -365,6 +365,10 @@ def test_errors_of_our_own_pass_unchanged():
             ConnectionResetError(104, "reset"),
             "the connection to CDS at u broke: [Errno 104] reset. Run the same command",
         ),
+        (
+            OSError(28, "No space left on device"),
+            "the answer of CDS could not be kept: No space left on device. It goes to AI_MODELS_MOSAIC_CACHE, or ",
+        ),
         (EOFError("asked"), "the client of CDS failed with EOFError: asked. --debug shows where"),
         (
             ValueError("Cannot find index entries matching {}"),

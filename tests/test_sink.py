@@ -17,7 +17,7 @@ from ai_models_mosaic.channels import CHANNELS
 from ai_models_mosaic.errors import OptionError, OutputError
 from ai_models_mosaic.grid import LatLonGrid, to_grib_order
 from ai_models_mosaic.outputs.options import OutputOptions
-from ai_models_mosaic.outputs.packing import Packing, parse_packing
+from ai_models_mosaic.outputs.packing import Packing, parse_bits
 from ai_models_mosaic.outputs.plan import OutputPlan
 from ai_models_mosaic.outputs.products import parse_products
 from ai_models_mosaic.outputs.selection import Selection
@@ -115,7 +115,7 @@ def test_a_region_holds_the_points_of_its_area_at_their_coordinates(tmp_path):
 
 def test_precision_is_by_parameter_and_its_error_at_most_what_is_documented(tmp_path):
     for method in ("simple", "ccsds"):
-        packing = parse_packing(method, "12,z=20")
+        packing = Packing(method, parse_bits("12,z=20"))
         write(plan(tmp_path, packing=packing, steps=0), labels(packing))
         for message in decoded(tmp_path / "x.grib"):
             expected = 20 if message["shortName"] == "z" else 12
@@ -298,8 +298,8 @@ def test_what_could_not_be_written_is_refused_before_the_run(tmp_path):
             f"cannot write {tmp_path}/no/p.grib: there is no folder {tmp_path}/no; create it first",
         ),
         (
-            plan(tmp_path, products=PRODUCTS, products_path=f"{tmp_path}/{{quantile}}.grib"),
-            "GRIB messages have no key 'quantile' (Key/value not found)",
+            plan(tmp_path, products=PRODUCTS, products_path=f"{tmp_path}/{{percentileValue}}.grib"),
+            "GRIB messages have no key 'percentileValue' (Key/value not found)",
         ),
         (
             plan(tmp_path, zarr=f"{tmp_path}/folder"),
@@ -307,7 +307,13 @@ def test_what_could_not_be_written_is_refused_before_the_run(tmp_path):
         ),
         (
             plan(tmp_path, zarr=f"{tmp_path}/{{number}}.zarr"),
-            f"--zarr {tmp_path}/{{number}}.zarr: expected no other placeholders than {{date}} and {{time}}",
+            f"--zarr {tmp_path}/{{number}}.zarr: expected in braces some of date, time, perhaps with a format such as "
+            ":03d, and nothing else ({number} is none of them)",
+        ),
+        (
+            plan(tmp_path, netcdf=f"{tmp_path}/{{date.nope}}.nc"),
+            f"--netcdf {tmp_path}/{{date.nope}}.nc: expected in braces some of date, time, perhaps with a format such "
+            "as :03d, and nothing else ({date.nope} is none of them)",
         ),
         (
             plan(tmp_path, netcdf=f"{tmp_path}/no/x.nc"),

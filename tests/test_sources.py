@@ -88,7 +88,6 @@ def test_a_file_decides_the_variant_by_class_then_grid_then_steps(messages, vari
         ([LABELLED | {"class": "ml"}, LABELLED | {"class": "e4"}], "e4, ml"),
         ([LABELLED | {"class": "ml", "endStep": 12}], "ml"),
         ([LABELLED | {"sample": "reduced_gg_pl_32_grib2", "class": "rd"}], "rd"),
-        ([], "no GRIB message"),
     ],
 )
 def test_a_file_that_suggests_no_variant_is_refused_with_what_it_is_of(messages, got, written):
@@ -107,12 +106,19 @@ def test_an_input_that_suggests_no_variant_is_refused(source, file):
     assert str(caught.value) == f"--variant auto cannot choose for --input {source} without a file; give --variant"
 
 
-@pytest.mark.parametrize("content", [SAMPLE.read_bytes()[:6000], b"this is no GRIB " * 100], ids=["cut short", "text"])
+@pytest.mark.parametrize(
+    "content", [SAMPLE.read_bytes()[:1000], SAMPLE.read_bytes()[:900] + bytes(5000)], ids=["cut short", "with a hole"]
+)
 def test_a_file_that_cannot_be_read_is_an_error_of_the_input_and_not_of_eccodes(content, written):
     path = written(content)
     assert check_file(str(path)) == str(path)
-    with pytest.raises(InputError, match=re.escape(str(path))):
+    with pytest.raises(InputError) as caught:
         choose_variant("auto", "file", str(path))
+    assert str(caught.value) == f"--file {path}: expected GRIB messages, found none that is whole and can be read"
+
+
+def test_a_message_that_is_cut_short_is_not_asked_for_the_variant(written):
+    assert choose_variant("auto", "file", str(written(SAMPLE.read_bytes()[:6000]))) is MINI
 
 
 # The file.
@@ -132,7 +138,9 @@ def test_the_name_of_a_zarr_store_is_left_to_its_reader():
 
 def test_a_file_that_is_none_is_refused(tmp_path):
     text = tmp_path / "notes.txt"
-    text.write_bytes(b"CDF\x01 is something else")
+    text.write_bytes(b"GRI is something else")
+    names = tmp_path / "names.txt"
+    names.write_bytes(b"GRIB is a format " * 100)
     empty = tmp_path / "empty"
     empty.touch()
     for path, message in [
@@ -142,12 +150,36 @@ def test_a_file_that_is_none_is_refused(tmp_path):
             tmp_path,
             f"--file {tmp_path}: expected a GRIB file or a Zarr store, got a folder without Zarr's .zgroup or zarr.json",
         ),
-        (text, rf"--file {text}: expected a GRIB file, got one that starts with b'CDF\x01'"),
+        (text, rf"--file {text}: expected a GRIB file, got one that starts with b'GRI '"),
+        (names, f"--file {names}: expected a GRIB file, got one that starts with b'GRIB'"),
         (empty, f"--file {empty}: expected a GRIB file, got one that starts with b''"),
     ]:
         with pytest.raises(InputError) as caught:
             check_file(path and str(path))
         assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("content", "got"),
+    [
+        (
+            b"CDF\x01",
+            "netCDF, which is no input: ask the CDS for data_format grib",
+        ),
+        (
+            b"\x89HDF\r\n\x1a\n",
+            "netCDF 4 (HDF5), which is no input: ask the CDS for data_format grib",
+        ),
+        (b"PK\x03\x04", "a zip archive: unpack it, or ask the CDS for download_format unarchived"),
+        (b"\x1f\x8b\x08", "a file compressed with gzip: unpack it"),
+    ],
+)
+def test_a_file_of_another_kind_is_told_by_how_it_begins_even_where_it_speaks_of_grib(content, got, tmp_path):
+    path = tmp_path / "input"
+    path.write_bytes(content + b"GRIB_paramId" + grib_message())
+    with pytest.raises(InputError) as caught:
+        check_file(str(path))
+    assert str(caught.value) == f"--file {path}: expected a GRIB file, got {got}"
 
 
 # Dates and times.

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ai_models_mosaic.assets import Assets, locate
 from ai_models_mosaic.checkpoint import Statistics, build_network, read_checkpoint, save_checkpoint
+from ai_models_mosaic.engines import DataFile
 from ai_models_mosaic.engines.torch import CPU_FACTOR, TorchEngine, choose_device, load_engine
 from ai_models_mosaic.errors import CheckpointError, OptionError
 from ai_models_mosaic.integrity import sha256
@@ -296,6 +297,13 @@ def test_memory_counts_weights_that_are_parts_of_one_storage(tmp_path):
 def test_the_digest_of_the_weights_is_that_of_their_file(assets):
     loaded = load_engine(tiny.VARIANT, assets, CPU, "float32")
     assert loaded.checkpoint_sha256 == sha256(assets.checkpoint)
+
+
+def test_what_is_read_beside_the_weights_is_known_by_its_digest(assets):
+    beside = (("normalisation statistics", assets.statistics), ("static fields", assets.statics))
+    found = load_engine(tiny.VARIANT, assets, CPU, "float32").data
+    assert found == tuple(DataFile(what, path, sha256(path)) for what, path in beside if path is not None)
+    assert found
 
 
 def test_cuda_graphs_are_refused_on_the_cpu(assets):

@@ -149,7 +149,10 @@ def test_what_lacks_a_file_or_has_one_of_another_run_is_not_complete(run: Runner
     # A member of another seed beside one of this.
     run(*DAY, "--seed", 7, "--path", "{dataDate}{dataTime:04d}-{number}.grib")
     assert {path.name: path.read_bytes() for path in run.folder.glob("*.grib")} != whole
-    run(*words)
+    refused = run.refused(*words)
+    assert "200804260600-1.grib is complete, and of another run than this one:\n" in refused.message
+    assert "\n  --seed: it was 7, now 0\n" in refused.message
+    run(*words[:-1])
     assert {path.name: path.read_bytes() for path in run.folder.glob("*.grib")} == whole
     # Now there is nothing to do: no step is made that a signal could end.
     signalled()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ..arrays import Float32Array
 from ..errors import CheckpointError, OptionError
 from ..integrity import digest_of
 from ..variants import Variant
+from . import DataFile
 from .onnx_card import INPUTS, OUTPUT, Card
 from .states import StepsOnHost
 
@@ -158,14 +160,12 @@ class OnnxEngine(StepsOnHost):
 
     @property
     def origin(self) -> Mapping[str, Any]:
-        """What the graph says of its weights, the digest of those beside it, and the providers that there were."""
-        data = data_path(self.checkpoint)
+        """What the graph says of its weights, and the providers that there were."""
         return {
             "licence": self.card.licence,
             "source": self.card.source,
             "revision": self.card.revision,
             "exported_from_sha256": self.card.weights_sha256,
-            "data_sha256": digest_of(data) if data.is_file() else None,
             "opset": self.card.opset,
             "providers": list(self.providers),
         }
@@ -174,6 +174,13 @@ class OnnxEngine(StepsOnHost):
     def checkpoint_sha256(self) -> str:
         """Digest of the graph's file."""
         return digest_of(self.checkpoint)
+
+    @cached_property
+    def data(self) -> tuple[DataFile, ...]:
+        """The graph's external data."""
+        return tuple(
+            DataFile(f"external data {path.name}", path, digest_of(path)) for path in external_files(self.checkpoint)
+        )
 
     def best_batch(self, members: int) -> int:
         """Members per batch where nobody said how many: those that the graph takes; see `LoadedEngine.best_batch`."""
@@ -211,8 +218,7 @@ class OnnxEngine(StepsOnHost):
 
     def memory_bytes(self, members: int) -> int:
         """Estimated peak memory of one step of so many members, weights included."""
-        files = (self.checkpoint, data_path(self.checkpoint))
-        weights = sum(file.stat().st_size for file in files if file.is_file())
+        weights = sum(file.stat().st_size for file in (self.checkpoint, *external_files(self.checkpoint)))
         return weights + (self.card.batch or members) * ACTIVATION_COPIES * self.card.member_bytes
 
     def _padded(
@@ -243,6 +249,12 @@ class OnnxEngine(StepsOnHost):
 def data_path(path: Path) -> Path:
     """Where the external data of a graph are."""
     return path.with_name(path.name + ".data")
+
+
+def external_files(path: Path) -> tuple[Path, ...]:
+    """The files of external data that a graph reads."""
+    data = data_path(path)
+    return (data,) if data.is_file() else ()
 
 
 def choose_provider(asked: Provider, *, only_gpu: bool) -> str:

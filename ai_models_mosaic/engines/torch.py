@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from ..arrays import Float32Array
-from ..assets import Assets, read_static_fields, read_statistics
+from ..assets import Assets, files_beside, read_static_fields, read_statistics
 from ..checkpoint import Statistics, build_network, read_checkpoint
 from ..errors import OptionError
-from ..integrity import DigestAhead
+from ..integrity import DigestAhead, digest_of
 from ..model.attention_choice import AUTO, UnfitBackendError, choose_backend
 from ..model.network import MosaicNetwork
 from ..variants import Variant
+from . import DataFile
 from .batching import HalvingStep, compare_memory, in_parts, members_that_fit
 from .cuda import GraphedStep, StreamedStep
 from .states import StepsOnHost
@@ -118,6 +119,7 @@ def load_engine(
         precision,
         checkpoint=checkpoint.path,
         digest=digest,
+        data=tuple(DataFile(what, path, digest_of(path)) for what, path in files_beside(assets, checkpoint)),
         untrained=checkpoint.untrained,
         graphs=graphs,
         compiled=compiled,
@@ -169,6 +171,8 @@ class TorchEngine(StepsOnHost):
         Where the weights came from.
     digest : callable or None
         Gives the SHA-256 of that file.
+    data : tuple of DataFile
+        The other files that were read.
     untrained : bool
         The weights are random and say so.
     graphs : bool
@@ -188,6 +192,7 @@ class TorchEngine(StepsOnHost):
         *,
         checkpoint: Path | None = None,
         digest: Callable[[], str] | None = None,
+        data: tuple[DataFile, ...] = (),
         untrained: bool = False,
         graphs: bool = False,
         compiled: bool = False,
@@ -198,6 +203,7 @@ class TorchEngine(StepsOnHost):
         if compiled:
             self.network.compile_blocks()
         self.checkpoint = checkpoint
+        self.data = data
         self.untrained = untrained
         self.device = device
         self.precision = precision

@@ -58,7 +58,7 @@ class GribEncoder:
         refuse_reserved(labels.metadata)
         self.region = grid if isinstance(grid, Region) else Region.whole(grid)
         self.channels = tuple(range(len(CHANNEL_FIELDS)) if channels is None else channels)
-        self._labels = labels
+        self.labels = labels
         self._members: dict[tuple[int, bool], Template] = {}
         self._products: dict[tuple[Product, Field], Template] = {}
         size = labels.ensemble_size
@@ -95,7 +95,7 @@ class GribEncoder:
         values : array (point,)
             From north to south, each row from west to east.
         """
-        large = (self._labels.ensemble_size or member) > LARGEST_NUMBER
+        large = (self.labels.ensemble_size or member) > LARGEST_NUMBER
         return self._members[channel, large].fill(values, number=member, step=lead_time_hours)
 
     def encode_product(self, product: Product, field: Field, lead_time_hours: int, values: FloatArray) -> Message:

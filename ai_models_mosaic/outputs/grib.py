@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +18,7 @@ from ..grid import to_grib_order
 from ..params import CHANNEL_FIELDS, Field
 from .encoder import GribEncoder
 from .files import MessageFiles, abandon_files, check_writable, close_files
+from .placeholders import GRIB_KEYS, PathTemplate
 from .products import Product
 from .queue import Commit, Job
 from .templates import EXPVER, UNTRAINED_EXPVER, Labels, Message
@@ -66,6 +66,13 @@ class GribOutput:
         Threads that may run its jobs at the same time.
     files : MessageFiles or None
         The files, where they are shared with another output; None for its own.
+    option : str
+        Where the path was given, for messages.
+
+    Raises
+    ------
+    OutputError
+        If the path has something else than names of keys in braces.
     """
 
     def __init__(
@@ -75,9 +82,10 @@ class GribOutput:
         on_message: OnMessage | None = None,
         workers: int = 1,
         files: MessageFiles | None = None,
+        option: str = "--path",
     ) -> None:
         self._path = path
-        self._keys = tuple(dict.fromkeys(name.split(":")[0] for name in re.findall(r"\{(.*?)\}", path)))
+        self._template = grib_template(path, option, encoder.labels.metadata)
         self._encoder = encoder
         self._twins = [encoder.twin() for _ in range(workers - 1)]
         self._idle = [encoder, *self._twins]
@@ -251,16 +259,9 @@ class GribOutput:
         Raises
         ------
         OutputError
-            If a placeholder is no GRIB key, or its format does not suit the key.
+            If a key is not of this message, or its format does not suit it.
         """
-        if not self._keys:
-            return Path(self._path)
-        try:
-            return Path(self._path.format(**{key: message.get(key) for key in self._keys}))
-        except (ValueError, KeyError, IndexError) as error:
-            raise OutputError(
-                f"--path {self._path}: expected GRIB keys in braces, such as {{number:03d}} or {{step}} ({error})"
-            ) from error
+        return self._template.fill(message.get)
 
     def _encode_member(self, lead_time_hours: int, member: int, fields: FloatArray) -> Commit:
         encoder = self._idle.pop()
@@ -316,6 +317,17 @@ def check_output(path: str, encoder: GribEncoder) -> None:
         output.path_of(encoder.first_message(1))
     else:
         output.check_writable([1])
+
+
+def grib_template(path: str, option: str, metadata: Mapping[str, str]) -> PathTemplate:
+    """The path of GRIB files: what may stand in its braces are `GRIB_KEYS` and the user's own.
+
+    Raises
+    ------
+    OutputError
+        If something else does.
+    """
+    return PathTemplate(path, option, tuple(dict.fromkeys([*GRIB_KEYS, *metadata])))
 
 
 def is_grib(path: Path) -> bool:

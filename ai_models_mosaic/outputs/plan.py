@@ -15,9 +15,10 @@ from ..params import Field
 from .encoder import GribEncoder
 from .extras import require
 from .files import check_writable, is_stream
-from .grib import GribOutput, check_output
+from .grib import GribOutput, check_output, grib_template
 from .layout import Layout
 from .options import OutputOptions
+from .placeholders import NUMBER_KEYS, TIME_NAMES, PathTemplate
 from .products import OPTION, Product
 from .templates import Labels
 from .zarr import check_store
@@ -111,7 +112,7 @@ class OutputPlan:
             return None
         if self.options.products_path is not None:
             return self.options.products_path
-        if re.search(r"\{(number|perturbationNumber)\b", self.path):
+        if re.search(rf"\{{({'|'.join(NUMBER_KEYS)})\b", self.path):
             raise OutputError(
                 f"--path {self.path} names files by member, which products do not have: "
                 "say where they go with --products-path"
@@ -122,6 +123,41 @@ class OutputPlan:
         return f"{stem}-products.{ending}" if dot and "/" not in ending else f"{self.path}-products"
 
     @property
+    def _products_option(self) -> str:
+        return "--path" if self.options.products_path is None else "--products-path"
+
+    @property
+    def _typed(self) -> tuple[tuple[str, str], ...]:
+        """Option and path of all that is written."""
+        paths = (
+            ("--path", self.path if self.options.members else None),
+            (self._products_option, self.products_path),
+            ("--zarr", self.options.zarr),
+            ("--netcdf", self.options.netcdf),
+        )
+        return tuple((option, path.rstrip("/")) for option, path in paths if path is not None)
+
+    def templates(self, labels: Labels) -> tuple[PathTemplate, ...]:
+        """The paths of all that is written, names in braces not filled.
+
+        Parameters
+        ----------
+        labels : Labels
+            Of the run; any initial time will do.
+
+        Raises
+        ------
+        OutputError
+            If something stands in braces that is not filled, or as `products_path`.
+        """
+        return tuple(
+            PathTemplate(path, option, TIME_NAMES)
+            if option in ("--zarr", "--netcdf")
+            else grib_template(path, option, labels.metadata)
+            for option, path in self._typed
+        )
+
+    @property
     def anchor(self) -> str | None:
         """Beside what the state of an unfinished run is kept; None where some of the output is no file or store.
 
@@ -130,8 +166,7 @@ class OutputPlan:
         OutputError
             As `products_path`.
         """
-        grib = (self.path if self.options.members else None, self.products_path)
-        found = [path.rstrip("/") for path in (*grib, self.options.zarr, self.options.netcdf) if path is not None]
+        found = [path for _, path in self._typed]
         places = [place for path in found if (place := Path(path)).exists()]
         return None if not found or any(is_stream(place) for place in places) else found[0]
 
@@ -222,6 +257,7 @@ class OutputPlan:
             keys, a placeholder is no GRIB key, a package is not there, or a folder is absent or
             not writable.
         """
+        self.templates(labels)
         if self.path is not None:
             if self.options.members:
                 # What ecCodes says of the user's keys can differ by field.
@@ -230,7 +266,7 @@ class OutputPlan:
                     check_output(self.path, encoder)
             if self.products_path is not None:
                 with self.product_encoder(labels) as encoder:
-                    products = GribOutput(self.products_path, encoder)
+                    products = GribOutput(self.products_path, encoder, option=self._products_option)
                     products.check_products_writable()
                     if archived:
                         products.check_one_type()
@@ -286,9 +322,9 @@ class OutputPlan:
             yield f"--path {self.path}", place, f"{keys}-{{number}}.grib"
         if self.products_path is not None:
             with GribEncoder(self.region, labels, (), self.products[:1], len(self.members)) as encoder:
-                place = GribOutput(self.products_path, encoder).path_of(next(encoder.product_messages()))
-            option = "--path" if self.options.products_path is None else "--products-path"
-            yield f"{option} {self.products_path}", place, f"{keys}-{{type}}.grib"
+                output = GribOutput(self.products_path, encoder, option=self._products_option)
+                place = output.path_of(next(encoder.product_messages()))
+            yield f"{self._products_option} {self.products_path}", place, f"{keys}-{{type}}.grib"
         for option, typed, filled in (
             ("--zarr", self.options.zarr, self.zarr_path(labels)),
             ("--netcdf", self.options.netcdf, self.netcdf_path(labels)),
@@ -300,7 +336,5 @@ class OutputPlan:
 def _filled(path: str | None, option: str, labels: Labels) -> Path | None:
     if path is None:
         return None
-    try:
-        return Path(path.format(date=f"{labels.initial_time:%Y%m%d}", time=f"{labels.initial_time:%H%M}").rstrip("/"))
-    except (ValueError, KeyError, IndexError) as error:
-        raise OutputError(f"{option} {path}: expected no other placeholders than {{date}} and {{time}}") from error
+    values = {"date": f"{labels.initial_time:%Y%m%d}", "time": f"{labels.initial_time:%H%M}"}
+    return PathTemplate(path.rstrip("/"), option, TIME_NAMES).fill(values.__getitem__)

@@ -5,29 +5,55 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from ..channels import LEVELS_HPA
+from ..declarations import option
 from ..errors import OptionError
 from ..grid import LatLonGrid, Region
+from ..number_lists import parse_numbers
 from ..params import CHANNEL_FIELDS, Field, named
 
 PARAMS, LEVELS, STEPS, AREA = "--output-params", "--output-levels", "--output-steps", "--output-area"
+
+GROUP = "output"
+"""Heading of the options of the output."""
+
+
+def parse_names(text: str, option: str) -> tuple[str, ...]:
+    """Names separated by commas or, as in MARS, slashes.
+
+    Raises
+    ------
+    OptionError
+        If one is empty or given twice.
+    """
+    names = tuple(name.strip() for name in re.split("[,/]", text))
+    if not all(names) or len(set(names)) < len(names):
+        raise OptionError(f"{option}: expected different names separated by commas, got {text!r}")
+    return names
+
+
+def parse_area(text: str) -> tuple[float, float, float, float]:
+    """North/west/south/east in degrees, as in MARS.
+
+    Raises
+    ------
+    OptionError
+        If these are not four numbers.
+    """
+    try:
+        north, west, south, east = (float(bound) for bound in re.split("[,/]", text))
+    except ValueError:
+        raise OptionError(f"{AREA}: expected N/W/S/E in degrees, such as 75/-15/30/45, got {text!r}") from None
+    if not all(-720 <= bound <= 720 for bound in (north, west, south, east)):
+        raise OptionError(f"{AREA}: expected N/W/S/E in degrees, such as 75/-15/30/45, got {text!r}")
+    return north, west, south, east
 
 
 @dataclass(frozen=True)
 class Selection:
     """What is written of every member; None stands for everything.
-
-    Parameters
-    ----------
-    params : tuple of str or None
-        Names of fields.
-    levels : tuple of int or None
-        Pressure levels, hPa, of the params that are not named with a level of their own.
-    steps : tuple of int or None
-        Lead times, hours.
-    area : tuple of float or None
-        North, west, south, east, degrees.
 
     Raises
     ------
@@ -35,10 +61,39 @@ class Selection:
         If there is no such parameter or level, nothing is left, or the area is none.
     """
 
-    params: tuple[str, ...] | None = None
-    levels: tuple[int, ...] | None = None
-    steps: tuple[int, ...] | None = None
-    area: tuple[float, float, float, float] | None = None
+    params: tuple[str, ...] | None = option(
+        PARAMS,
+        group=GROUP,
+        parse=partial(parse_names, option=PARAMS),
+        metavar="LIST",
+        help="write only these, such as 2t,msl,z500 or all levels of z; ECMWF's or WeatherBench's names",
+        shown="all",
+    )
+    levels: tuple[int, ...] | None = option(
+        LEVELS,
+        group=GROUP,
+        parse=partial(parse_numbers, option=LEVELS),
+        metavar="LIST",
+        help="write only these pressure levels, hPa, such as 500,850",
+        shown="all",
+    )
+    steps: tuple[int, ...] | None = option(
+        STEPS,
+        group=GROUP,
+        parse=partial(parse_numbers, option=STEPS),
+        metavar="LIST",
+        help="write only these lead times, hours, such as 24,48 or 24/to/240/by/24",
+        shown="all, 0 included",
+    )
+    area: tuple[float, float, float, float] | None = option(
+        AREA,
+        group=GROUP,
+        parse=parse_area,
+        metavar="N/W/S/E",
+        help="write only the points in this area, degrees, such as 75/-15/30/45; give a negative first number "
+        "as --output-area=-10/110/-45/155",
+        shown="the globe",
+    )
 
     def __post_init__(self) -> None:
         unknown = [level for level in self.levels or () if level not in LEVELS_HPA]
@@ -111,54 +166,3 @@ class Selection:
             return Region.within(grid, *self.area)
         except ValueError as error:
             raise OptionError(f"{AREA}: {error}; choose a larger one") from error
-
-
-def parse_names(text: str, option: str) -> tuple[str, ...]:
-    """Names separated by commas or, as in MARS, slashes.
-
-    Raises
-    ------
-    OptionError
-        If one is empty or given twice.
-    """
-    names = tuple(name.strip() for name in re.split("[,/]", text))
-    if not all(names) or len(set(names)) < len(names):
-        raise OptionError(f"{option}: expected different names separated by commas, got {text!r}")
-    return names
-
-
-def parse_numbers(text: str, option: str) -> tuple[int, ...]:
-    """Whole numbers: a list such as ``24,48``, or MARS's ``24/48`` and ``24/to/240/by/24``.
-
-    Raises
-    ------
-    OptionError
-        If it is no such list, or names a number twice.
-    """
-    match = re.fullmatch(r"\s*(\d+)/to/(\d+)(?:/by/(\d+))?\s*", text)
-    if match:
-        first, last, by = int(match[1]), int(match[2]), int(match[3] or 0)
-        if by < 1 or last < first:
-            raise OptionError(f"{option}: expected A/to/B/by/C with A <= B and C >= 1, got {text!r}")
-        return tuple(range(first, last + 1, by))
-    parts = re.split("[,/]", text)
-    if not all(re.fullmatch(r"\s*\d+\s*", part) for part in parts) or len({int(part) for part in parts}) < len(parts):
-        raise OptionError(f"{option}: expected different whole numbers, such as 24,48 or 24/to/240/by/24, got {text!r}")
-    return tuple(int(part) for part in parts)
-
-
-def parse_area(text: str) -> tuple[float, float, float, float]:
-    """North/west/south/east in degrees, as in MARS.
-
-    Raises
-    ------
-    OptionError
-        If these are not four numbers.
-    """
-    try:
-        north, west, south, east = (float(bound) for bound in re.split("[,/]", text))
-    except ValueError:
-        raise OptionError(f"{AREA}: expected N/W/S/E in degrees, such as 75/-15/30/45, got {text!r}") from None
-    if not all(-720 <= bound <= 720 for bound in (north, west, south, east)):
-        raise OptionError(f"{AREA}: expected N/W/S/E in degrees, such as 75/-15/30/45, got {text!r}")
-    return north, west, south, east
