@@ -8,11 +8,13 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import IO, TypeAlias
 
 from . import __version__, option_parser
 from .assets import LICENCE
+from .console import counted, report, say, show_all_characters
 from .errors import MosaicError, OptionError, ReplayError
+from .surroundings import check_surroundings
 from .training import command as training_command
 from .variants import VARIANTS
 from .verification.options import add_options as _add_verify_options
@@ -23,22 +25,31 @@ Command = Callable[[argparse.Namespace], None]
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose help may be piped to what reads the beginning only."""
+
+    def _print_message(self, message: str, file: IO[str] | None = None) -> None:
+        if file is sys.stdout:
+            say(message, end="")
+        else:
+            super()._print_message(message, file)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit status: 0, or that of the kind of error that was shown."""
-    made = _parser()
-    known = made.parse_args(arguments)
-    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(message)s")
-    command: Command = known.command
+    show_all_characters()
     try:
+        known = _parser().parse_args(arguments)
+        logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(message)s")
+        command: Command = known.command
         command(known)
-    except MosaicError as error:
-        print(f"ai-models-mosaic {__version__}: {error}", file=sys.stderr)
-        return error.exit_status
+    except (MosaicError, KeyboardInterrupt) as error:
+        return report("ai-models-mosaic", error)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="ai-models-mosaic", description="Beside the forecast: ai-models mosaic …")
+    made = _Parser(prog="ai-models-mosaic", description="Beside the forecast: ai-models mosaic …")
     made.add_argument("--version", action="version", version=__version__)
     commands = made.add_subparsers(required=True, metavar="COMMAND")
 
@@ -133,13 +144,14 @@ def _add_replay(commands: Commands) -> None:
 
 
 def _options(_: argparse.Namespace) -> None:
-    print(option_parser.parser().format_help(), end="")
+    say(option_parser.parser().format_help(), end="")
 
 
 def _inspect(known: argparse.Namespace) -> None:
+    check_surroundings()
     from .inspection import inspect_ensemble
 
-    print(inspect_ensemble(known.files))
+    say(inspect_ensemble(known.files))
 
 
 def _doctor(known: argparse.Namespace) -> None:
@@ -149,7 +161,7 @@ def _doctor(known: argparse.Namespace) -> None:
     plan = Plan(variant, known.assets, known.members, known.lead_time // variant.step_hours, known.output)
     failures = 0
     for finding in examine(plan):
-        print(finding)
+        say(str(finding))
         failures += finding.level == FAILURE
     if failures:
         raise MosaicError(f"{failures} of these checks failed: a forecast with variant {variant.name} would not work")
@@ -168,12 +180,13 @@ def _convert_checkpoint(known: argparse.Namespace) -> None:
 
 
 def _verify(known: argparse.Namespace) -> None:
+    check_surroundings()
     from .verification.command import run
     from .verification.report import OVERVIEW
 
     paths = run(known)
-    print((known.output / OVERVIEW).read_text(encoding="utf-8"))
-    print(f"{len(paths)} files in {known.output}")
+    say((known.output / OVERVIEW).read_text(encoding="utf-8"))
+    say(f"{len(paths)} files in {known.output}")
 
 
 def _export_onnx(known: argparse.Namespace) -> None:
@@ -183,24 +196,26 @@ def _export_onnx(known: argparse.Namespace) -> None:
     variant = VARIANTS[known.variant]
     assets = locate(variant, known.assets, known.checkpoint)
     card = export_onnx(variant, assets, known.output, Form(known.precision, known.batch))
-    members = "any number of members" if card.batch is None else f"{card.batch} members"
+    members = "any number of members" if card.batch is None else counted(card.batch, "member")
     untrained = ", UNTRAINED" if card.untrained else ""
-    print(f"{known.output}: variant {variant.name}, {card.precision}, {members}, opset {card.opset}{untrained}")
+    say(f"{known.output}: variant {variant.name}, {card.precision}, {members}, opset {card.opset}{untrained}")
 
 
 def _replay(known: argparse.Namespace) -> None:
+    check_surroundings()
     from .card import read_card
     from .replay import choose_channels, choose_hours, replay
 
     card = read_card(known.card)
     hours, channels = choose_hours(known.steps, card), choose_channels(known.params)
     found = replay(card, known.member, hours, channels, known.output, file=known.file, assets=known.assets)
-    print(f"{known.output}: {found}")
+    say(f"{known.output}: {found}")
     if found.differing:
         raise ReplayError(f"{len(found.differing)} fields are not those of the original")
 
 
 def _random_checkpoint(known: argparse.Namespace) -> None:
+    check_surroundings()
     import earthkit.data
 
     from .inputs import read_initial_state
@@ -215,7 +230,7 @@ def _random_checkpoint(known: argparse.Namespace) -> None:
     fields = earthkit.data.from_source("file", check_file(str(known.sample)))
     sample = read_initial_state(fields, variant.architecture.grid, variant.lags_hours)
     make_random_checkpoint(variant, sample, known.output, known.seed)
-    print(f"{known.output}: variant {variant.name}, UNTRAINED, {known.output.stat().st_size / 1e6:.1f} MB")
+    say(f"{known.output}: variant {variant.name}, UNTRAINED, {known.output.stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from ai_models.model import Model
 from .assets import Assets, check_assets, locate
 from .channels import LEVELS_HPA, PRESSURE_LEVEL_PARAMS, SINGLE_LEVEL_PARAMS
 from .clients import talking_to
-from .console import loudness, plain_errors
+from .console import hush, loudness, plain_errors, printing
 from .dates import parse_dates, read_dates
 from .errors import InputError, OptionError
 from .holdings import Holdings, Wanted, take_stock
@@ -57,6 +57,7 @@ from .sources import (
     wanted_time,
 )
 from .state import InitialState
+from .surroundings import check_surroundings
 from .zarr_input import is_zarr, zarr_holdings
 
 if TYPE_CHECKING:
@@ -93,6 +94,8 @@ class MosaicModel(Model):  # type: ignore[misc]
         with plain_errors(debug=kwargs["debug"]):
             _refuse_unsupported(kwargs)
             self.options = parse_options(kwargs["model_args"])
+            hush(quiet=self.options.quiet)
+            check_surroundings()
             self._source = input
             self._file = check_file(kwargs["file"]) if input == "file" else None
             self.variant = choose_variant(self.options.variant, input, self._file)
@@ -149,7 +152,7 @@ class MosaicModel(Model):  # type: ignore[misc]
 
     def print_requests(self) -> None:
         """Show the requests of ``--retrieve-requests``."""
-        with plain_errors(debug=self.debug):
+        with plain_errors(debug=self.debug), printing():
             if CLASS_OF_VARIANT[self.variant.name] == "od":
                 check_hour(self.time)
             super().print_requests()
@@ -331,11 +334,11 @@ class MosaicModel(Model):  # type: ignore[misc]
     def _load_torch(self, assets: Assets, device: Any) -> LoadedEngine:
         from .engines.torch import load_engine
 
-        precision = self.options.precision
+        options = self.options
+        precision = options.precision
         if precision == "auto":
             precision = "float16" if device.type == "cuda" else "float32"
         LOG.info("Loading the weights of %s", assets.checkpoint)
-        options = self.options
         return load_engine(
             self.variant,
             assets,
@@ -354,8 +357,7 @@ class MosaicModel(Model):  # type: ignore[misc]
         return OutputPlan(path, output, grid, hours, self._steps, self.options.members)
 
     def _labels(self, initial_time: datetime, expver: str) -> Labels:
-        output = self.options.output
-        return Labels(initial_time, self.options.ensemble_size, self._metadata, expver, output.packing)
+        return Labels(initial_time, self.options.ensemble_size, self._metadata, expver, self.options.output.packing)
 
     def _output(self, initial: InitialState, untrained: bool, going_on: bool) -> Outputs:
         labels = self._labels(initial.initial_time, UNTRAINED_EXPVER if untrained else EXPVER)

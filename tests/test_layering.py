@@ -22,6 +22,7 @@ FLOORS = (
         "replay",
         "card",
         "console",
+        "surroundings",
         "option_parser",
         "journal",
         "ranks",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from itertools import pairwise
 
-from ai_models_mosaic.variants import Architecture, Stage
+from ..variants import Architecture, Stage
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def weight_count(architecture: Architecture) -> int:
     """Parameters, all of which a step reads."""
     import torch
 
-    from ai_models_mosaic.model.network import MosaicNetwork
+    from .network import MosaicNetwork
 
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in MosaicNetwork(architecture).parameters())
