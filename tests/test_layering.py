@@ -46,6 +46,7 @@ FLOORS = (
     (
         "variants",
         "channels",
+        "field_kinds",
         "regrid",
         "weights_cache",
         "geometry_cache",
