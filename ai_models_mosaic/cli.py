@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, TypeAlias
+from typing import Any, TypeAlias
 
 from . import __version__, option_parser
 from .assets import LICENCE
@@ -28,7 +28,7 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 class _Parser(argparse.ArgumentParser):
     """A parser whose help may be piped to what reads the beginning only."""
 
-    def _print_message(self, message: str, file: IO[str] | None = None) -> None:
+    def _print_message(self, message: str, file: Any = None) -> None:
         if file is sys.stdout:
             say(message, end="")
         else:
@@ -49,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = _Parser(prog="ai-models-mosaic", description="Beside the forecast: ai-models mosaic …")
+    made: argparse.ArgumentParser = _Parser(
+        prog="ai-models-mosaic", description="Beside the forecast: ai-models mosaic …"
+    )
     made.add_argument("--version", action="version", version=__version__)
     commands = made.add_subparsers(required=True, metavar="COMMAND")
 

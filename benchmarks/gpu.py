@@ -19,8 +19,8 @@ import torch
 
 from ai_models_mosaic.checkpoint import Checkpoint, Statistics, build_network, read_checkpoint
 from ai_models_mosaic.engines.torch import TorchEngine
-from ai_models_mosaic.model.attention import BACKENDS
 from ai_models_mosaic.model import flops
+from ai_models_mosaic.model.attention import BACKENDS
 from ai_models_mosaic.model.network import MosaicNetwork, initialise
 from ai_models_mosaic.variants import VARIANTS, Variant
 

@@ -140,7 +140,7 @@ def bytes_moved(architecture: Architecture, element_bytes: int, members: int = 1
         That share one reading of the weights.
     """
     stages = (*architecture.stages, architecture.bottleneck)
-    per_member = 0
+    per_member = 0.0
     for stage in stages:
         # In units of one field (token, width). Queries, keys and values together:
         heads = 1 + 2 * stage.key_value_heads / stage.query_heads
