@@ -16,6 +16,9 @@ from .ranks import Launch
 PACKAGE = __name__.split(".")[0]
 RUNNER = "ai_models"
 
+PLUGIN = "ai-models mosaic"
+"""What a user of the plugin calls."""
+
 
 def counted(number: int, noun: str) -> str:
     """``1 member``, ``2 members``."""
@@ -131,7 +134,7 @@ def status_of(error: MosaicError | KeyboardInterrupt) -> int:
 
 
 @contextmanager
-def plain_errors(*, debug: bool, launch: Launch | None = None) -> Iterator[None]:
+def plain_errors(*, debug: bool, launch: Launch | None = None, program: str = PLUGIN) -> Iterator[None]:
     """Show what a user can act on as one message without a traceback, and exit with the status of its kind.
 
     Parameters
@@ -140,6 +143,8 @@ def plain_errors(*, debug: bool, launch: Launch | None = None) -> Iterator[None]
         Let errors pass as they are.
     launch : Launch or None
         This process among its like, where that is known.
+    program : str
+        Who speaks.
     """
     try:
         yield
@@ -148,5 +153,5 @@ def plain_errors(*, debug: bool, launch: Launch | None = None) -> Iterator[None]
             raise
         # What stops all ranks is said by one; which of them lost touch, by each.
         if launch is None or launch.rank == 0 or isinstance(error, LostRankError):
-            raise SystemExit(report("ai-models mosaic", error)) from error
+            raise SystemExit(report(program, error)) from error
         raise SystemExit(status_of(error)) from error

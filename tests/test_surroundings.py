@@ -68,8 +68,8 @@ def test_grib_is_read_as_it_was_written_where_nothing_is_amiss(tmp_path: Path, m
     with pytest.raises(MosaicError) as caught:
         check_eccodes()
     assert str(caught.value) == (
-        f"ecCodes {eccodes.codes_get_api_version()} cannot write and read a message: it reads stepRange 240 in place of "
-        "0-240. Expected a whole installation: install it again (pip install --force-reinstall eccodes eccodeslib)"
+        f"ecCodes {eccodes.codes_get_api_version()} cannot write and read a message: it reads step 0 in place of 240, "
+        "stepRange 0 in place of 0-240. Expected a whole installation: install it again (pip install --force-reinstall eccodes eccodeslib)"
     )
 
 
