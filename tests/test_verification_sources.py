@@ -25,7 +25,7 @@ from miniature_cases import (
 from ai_models_mosaic.errors import InputError
 from ai_models_mosaic.verification.accumulate import verify
 from ai_models_mosaic.verification.grib_files import GribForecasts, GribTruth
-from ai_models_mosaic.verification.grib_messages import find_files
+from ai_models_mosaic.verification.messages import find_files
 from ai_models_mosaic.verification.plan import Plan, find_channels
 from ai_models_mosaic.verification.zarr_stores import ZarrForecasts, ZarrTruth
 

@@ -21,7 +21,7 @@ from ..console import counted
 from ..errors import InputError
 from ..grid import LatLonGrid
 from .cases import Case
-from .grib_messages import CONTROL, Decoder, Message, Name, find_files, scan
+from .messages import CONTROL, Decoder, Message, Name, find_files, scan
 
 LOG = logging.getLogger(__name__)
 
