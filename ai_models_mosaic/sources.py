@@ -113,6 +113,10 @@ def check_file(name: str | None) -> str:
     if is_zarr(name):
         return name
     path = Path(name)
+    if path.is_dir():
+        raise InputError(
+            f"--file {path}: expected a GRIB file or a Zarr store, got a folder without Zarr's .zgroup or zarr.json"
+        )
     if not path.is_file():
         raise InputError(f"--file {path}: there is no such file")
     with path.open("rb") as file:

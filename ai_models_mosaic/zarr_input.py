@@ -1,15 +1,18 @@
 """Fields from a Zarr store in the layout of WeatherBench 2.
 
-Variables are named as the channels are, with dimensions time, level, latitude and longitude in
-any order and direction; levels are in hPa. Stores may be local or anything that fsspec opens.
+Variables are named as the channels are, with dimensions time, level, latitude and longitude in any order and
+direction, perhaps members, and perhaps versions of ERA5 (expver). A field that is NaN everywhere is not there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import re
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import lru_cache
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,27 +21,46 @@ from .arrays import FloatArray
 from .channels import CHANNELS, Channel
 from .errors import InputError
 from .grid import LatLonGrid
-from .holdings import HeldField, Holdings, Wanted
+from .holdings import HeldField, Holdings, Wanted, list_times
 from .inputs import initial_state_of
 from .state import InitialState
+from .zarr_store.layout import (
+    DIMENSIONS,
+    LEAD_TIME,
+    MEMBER,
+    arranged,
+    levels_of,
+    member_numbers,
+    require_coordinates,
+    times_of,
+)
+from .zarr_store.opening import SUFFIX, is_zarr, open_dataset, values_of
+from .zarr_store.places import shown
 
 if TYPE_CHECKING:
     import xarray
 
-SUFFIX = ".zarr"
+__all__ = ["is_zarr", "open_store", "read_zarr", "zarr_holdings"]
 
-DIMENSIONS = {
-    "time": ("time", "valid_time"),
-    "level": ("level", "isobaricInhPa", "pressure_level", "plev"),
-    "latitude": ("latitude", "lat"),
-    "longitude": ("longitude", "lon"),
-}
-"""Names that each dimension may have."""
+LOG = logging.getLogger(__name__)
 
+INPUT_DIMENSIONS = {**DIMENSIONS, "member": MEMBER, "expver": ("expver",), "lead_time": LEAD_TIME}
+"""Names that each dimension of an input may have."""
 
-def is_zarr(path: str) -> bool:
-    """Whether a path or URL names a Zarr store, by its ending."""
-    return path.rstrip("/").endswith(SUFFIX)
+KEPT_BYTES = 2**30
+"""Fields that were looked at for whether they are there, and are kept for when their values are wanted."""
+
+MOST_TIMES_TRIED = 400
+"""How many times without all fields are passed over to find the newest that has them."""
+
+LISTED = 6
+"""Fields that a warning names."""
+
+NO_STATE = re.compile(
+    r"\b(time|realization|number|member|ensemble|sample)s?\s*:\s*"
+    r"(mean|sum|max|min|median|mode|range|mid_range|standard_deviation|variance|root_mean_square)"
+)
+"""CF's cell methods of what is no state."""
 
 
 def read_zarr(path: str, grid: LatLonGrid, lags_hours: Sequence[int], wanted: Wanted | None = None) -> InitialState:
@@ -67,8 +89,7 @@ def read_zarr(path: str, grid: LatLonGrid, lags_hours: Sequence[int], wanted: Wa
 def zarr_holdings(path: str, lags_hours: Sequence[int], wanted: Wanted) -> Holdings:
     """What a store holds for one initial time; arguments and errors are those of `read_zarr`."""
     dataset = open_store(path)
-    times = store_times(dataset, path)
-    return _holdings(Store(dataset), times, lags_hours, wanted)
+    return _holdings(Store(dataset, path), times_of(dataset, path), lags_hours, wanted)
 
 
 class Store:
@@ -77,26 +98,82 @@ class Store:
     Parameters
     ----------
     dataset : xarray.Dataset
-        With the dimensions time, level, latitude and longitude.
+        With the dimensions time, level, latitude and longitude, perhaps member and expver.
+    path : str
+        For messages.
+
+    Raises
+    ------
+    InputError
+        If its levels are not to be told.
     """
 
-    def __init__(self, dataset: xarray.Dataset) -> None:
-        self.dataset = dataset
-        self.levels_hpa = [round(float(level)) for level in dataset["level"].values]
-        # Levels are asked for one after another, so the last block is enough.
-        self._block = lru_cache(maxsize=1)(self._read_block)
+    def __init__(self, dataset: xarray.Dataset, path: str) -> None:
+        self.dataset, self.path = dataset, path
+        self.levels_hpa = levels_of(dataset, path)
+        self.members = member_numbers(dataset) if "member" in dataset.dims else [0]
+        self._kept: OrderedDict[tuple[str, int, int, int], FloatArray] = OrderedDict()
 
-    def has(self, channel: Channel) -> bool:
-        """Whether the store has the channel's variable and level."""
-        return channel.variable in self.dataset and channel.level_hpa in (None, *self.levels_hpa)
+    @cached_property
+    def channels(self) -> list[Channel]:
+        """Those that the store has variable and level of."""
+        return [
+            channel
+            for channel in CHANNELS
+            if channel.variable in self.dataset and channel.level_hpa in (None, *self.levels_hpa)
+        ]
 
-    def read(self, channel: Channel, time_index: int) -> FloatArray:
-        """One field, ``(latitude, longitude)``, as the store has it."""
-        block = self._block(channel.variable, time_index)
-        return block if channel.level_hpa is None else block[self.levels_hpa.index(channel.level_hpa)]
+    @cached_property
+    def versions(self) -> list[str]:
+        """The dimension expver: ERA5 is 1, what is not final yet is 5; one without a name if there is none."""
+        if "expver" not in self.dataset.dims:
+            return [""]
+        values = (
+            self.dataset["expver"].values
+            if "expver" in self.dataset.coords
+            else np.arange(self.dataset.sizes["expver"])
+        )
+        return [value.decode() if isinstance(value, bytes) else str(value) for value in values.tolist()]
 
-    def _read_block(self, variable: str, time_index: int) -> FloatArray:
-        return self.dataset[variable].isel(time=time_index).transpose(..., "latitude", "longitude").values
+    def read(self, channel: Channel, time_index: int, member: int = 0, version: int = 0) -> FloatArray:
+        """One field, ``(latitude, longitude)``, as the store has it.
+
+        Raises
+        ------
+        InputError
+            If a chunk of it is not there, cannot be read or not be decoded.
+        """
+        block = self._block(channel.variable, time_index, member, version)
+        return block if channel.level_hpa is None else block[self._rows.index(channel.level_hpa)]
+
+    def present(self, time_index: int, version: int = 0) -> Iterator[tuple[Channel, bool]]:
+        """Whether each field of the first member has any value; single levels first, which are quick."""
+        for channel in sorted(self.channels, key=lambda channel: channel.level_hpa is not None):
+            yield channel, not np.isnan(self.read(channel, time_index, version=version)).all()
+
+    @cached_property
+    def _rows(self) -> list[int]:
+        """Levels of a block: those that channels need, in the store's order."""
+        needed = {channel.level_hpa for channel in CHANNELS}
+        return [int(level) for level in self.levels_hpa if level in needed]
+
+    def _block(self, variable: str, time_index: int, member: int, version: int) -> FloatArray:
+        key = (variable, time_index, member, version)
+        if key not in self._kept:
+            self._kept[key] = self._read_block(*key)
+            while len(self._kept) > 1 and sum(block.nbytes for block in self._kept.values()) > KEPT_BYTES:
+                self._kept.popitem(last=False)
+        return self._kept[key]
+
+    def _read_block(self, variable: str, time_index: int, member: int, version: int) -> FloatArray:
+        array = self.dataset[variable]
+        chosen = {"time": time_index, "member": member, "expver": version}
+        array = array.isel({name: index for name, index in chosen.items() if name in array.dims})
+        if "level" in array.dims and len(self._rows) < len(self.levels_hpa):
+            array = array.isel(level=[self.levels_hpa.index(level) for level in self._rows])
+        # Read as it lies, then turned: zarr 2 would read a turned one as well, but chunk by chunk.
+        order = ("level", "latitude", "longitude") if "level" in array.dims else ("latitude", "longitude")
+        return values_of(array.transpose(*order), self.path)
 
 
 @dataclass(frozen=True)
@@ -111,15 +188,21 @@ class ZarrField:
         Which field.
     time_index : int
         Which time.
+    member : int
+        Index of the member.
+    version : int
+        Index along expver.
     """
 
     store: Store
     channel: Channel
     time_index: int
+    member: int = 0
+    version: int = 0
 
     def to_numpy(self, *, flatten: bool, dtype: type) -> FloatArray:
         """The values, ``(latitude · longitude,)`` if flattened."""
-        values: FloatArray = self.store.read(self.channel, self.time_index).astype(dtype)
+        values: FloatArray = self._values().astype(dtype)
         return values.ravel() if flatten else values
 
     def to_latlon(self, *, flatten: bool) -> dict[str, FloatArray]:
@@ -130,50 +213,55 @@ class ZarrField:
 
     def message(self) -> bytes:
         """What the digest of the input is made of."""
-        return self.store.read(self.channel, self.time_index).tobytes()
+        return self._values().tobytes()
+
+    def _values(self) -> FloatArray:
+        return self.store.read(self.channel, self.time_index, self.member, self.version)
 
 
-def open_store(path: str) -> xarray.Dataset:
-    """Open a store, its dimensions renamed to time, level, latitude and longitude.
+def open_store(path: str, dimensions: Mapping[str, Sequence[str]] = INPUT_DIMENSIONS) -> xarray.Dataset:
+    """Open a store, its dimensions renamed.
 
-    Raises
-    ------
-    InputError
-        If a package is missing, the store cannot be opened, or it lacks a dimension.
-    """
-    try:
-        import xarray
-        import zarr  # noqa: F401
-    except ImportError as error:
-        raise InputError(f"reading {path} needs xarray and zarr: pip install 'ai-models-mosaic[zarr]'") from error
-    try:
-        dataset = xarray.open_dataset(path, engine="zarr", chunks=None)
-    except ImportError as error:
-        raise InputError(f"reading {path} needs another package: {error}") from error
-    except Exception as error:
-        raise InputError(f"{path} cannot be opened as a Zarr store: {type(error).__name__}: {error}") from error
-    found = {name: wanted for wanted, names in DIMENSIONS.items() for name in names if name in dataset.dims}
-    missing = sorted(set(DIMENSIONS) - set(found.values()))
-    if missing:
-        raise InputError(
-            f"{path}: expected the dimensions time, level, latitude and longitude, as in WeatherBench 2; "
-            f"got {', '.join(str(name) for name in dataset.dims)}"
-        )
-    return dataset.rename({name: wanted for name, wanted in found.items() if name != wanted})
-
-
-def store_times(dataset: xarray.Dataset, path: str) -> list[datetime]:
-    """The store's times, UTC without zone.
+    Parameters
+    ----------
+    path : str
+        Local path or URL.
+    dimensions : mapping of str to sequence of str
+        Names that each dimension may have; time, level, latitude and longitude have to be there.
 
     Raises
     ------
     InputError
-        If they do not decode to dates.
+        If a package is missing, the store cannot be opened, it lacks a dimension or has others, or what it holds
+        are no states.
     """
-    values = dataset["time"].values
-    if not np.issubdtype(values.dtype, np.datetime64):
-        raise InputError(f"{path}: expected times that decode to dates, got {values.dtype} ({dataset['time'].attrs})")
-    return values.astype("datetime64[s]").astype(datetime).tolist()
+    dataset = arranged(open_dataset(path), path, dimensions, sorted(set(dimensions) - set(DIMENSIONS)))
+    require_coordinates(dataset, path, [*DIMENSIONS])
+    _refuse_products(dataset, path)
+    return _without_lead_time(dataset, path)
+
+
+def _without_lead_time(dataset: xarray.Dataset, path: str) -> xarray.Dataset:
+    """Drop a lead time that is nought; a forecast's time is not the time that its fields are valid at."""
+    if "lead_time" not in dataset.dims:
+        return dataset
+    leads = dataset["lead_time"].values if "lead_time" in dataset.coords else np.arange(dataset.sizes["lead_time"])
+    if leads.size == 1 and not leads.astype(np.int64).any():
+        return dataset.isel(lead_time=0, drop=True)
+    raise InputError(
+        f"{shown(path)} holds forecasts, with {leads.size} lead times: expected states by the time that they are valid "
+        "at. Select one lead time, give time the values of the valid time, and write that"
+    )
+
+
+def _refuse_products(dataset: xarray.Dataset, path: str) -> None:
+    """Refuse what its attributes say is a mean, a spread or an accumulation."""
+    for name in sorted({channel.variable for channel in CHANNELS} & {str(name) for name in dataset.data_vars}):
+        attributes = dataset[name].attrs
+        methods, kind = str(attributes.get("cell_methods", "")), attributes.get("GRIB_stepType", "instant")
+        if NO_STATE.search(methods) or kind not in ("instant", "unknown"):
+            said = f"cell_methods {methods!r}" if NO_STATE.search(methods) else f"GRIB_stepType {kind!r}"
+            raise InputError(f"{shown(path)}: {name} is not a state, but has {said}: expected instantaneous fields")
 
 
 def _holdings(store: Store, times: Sequence[datetime], lags_hours: Sequence[int], wanted: Wanted) -> Holdings:
@@ -182,14 +270,120 @@ def _holdings(store: Store, times: Sequence[datetime], lags_hours: Sequence[int]
     accepted = sorted((time for time in times if wanted.accepts(time)), reverse=True)
     history_of = {time: [time + timedelta(hours=lag) for lag in lags_hours] for time in accepted}
     whole = [time for time in accepted if all(state in index_of for state in history_of[time])]
-    states = [state for time in (whole or accepted)[:1] for state in history_of[time] if state in index_of]
+    chosen = _newest_complete(store, whole, {time: [index_of[state] for state in history_of[time]] for time in whole})
+    states = [state for time in chosen or accepted[:1] for state in history_of[time] if state in index_of]
     holdings = Holdings()
-    for index, channel in enumerate(CHANNELS):
-        if store.has(channel):
+    for state in states:
+        version, present = _version_at(store, index_of[state], state)
+        for channel in present:
             holdings.contents[channel.variable].add(channel.level_hpa)
-            for state in states:
-                field = ZarrField(store, channel, index_of[state])
-                holdings.members[0][state][index] = HeldField(field, index, state, 0, 0, SUFFIX, "regular_ll")
+            _enter(holdings, store, channel, state, index_of[state], version)
+        if len(present) < len(store.channels):
+            absent = [channel.label for channel in store.channels if channel not in present]
+            LOG.warning(
+                "%s: at %s UTC %d of %d fields are NaN everywhere, and count as missing: %s%s",
+                shown(store.path),
+                list_times([state]),
+                len(absent),
+                len(store.channels),
+                ", ".join(absent[:LISTED]),
+                ", …" if len(absent) > LISTED else "",
+            )
     # For messages, the ends of what there is.
     holdings.times.update([*times[:1], *states, *times[-1:]])
     return holdings
+
+
+def _enter(holdings: Holdings, store: Store, channel: Channel, state: datetime, time: int, version: int) -> None:
+    index = CHANNELS.index(channel)
+    for member, number in enumerate(store.members):
+        field = ZarrField(store, channel, time, member, version)
+        holdings.members[number][state][index] = HeldField(
+            source=field,
+            channel=index,
+            valid_time=state,
+            lead_time_hours=0,
+            number=number,
+            grid=SUFFIX,
+            grid_type="regular_ll",
+        )
+
+
+def _newest_complete(
+    store: Store, candidates: Sequence[datetime], history_of: Mapping[datetime, Sequence[int]]
+) -> list[datetime]:
+    """The newest time with all that the store could have, or else the newest; none of none.
+
+    Raises
+    ------
+    InputError
+        If nothing at all is there at any of them, or at too many in a row.
+    """
+    for passed, time in enumerate(candidates[:MOST_TIMES_TRIED]):
+        if all(_is_complete(store, index) for index in reversed(history_of[time])):
+            if passed:
+                LOG.warning(
+                    "%s: %d newer time%s (to %s UTC) %s not complete: fields there, or in the states before, are NaN "
+                    "everywhere, or not written yet. Starting from %s UTC; --date chooses another",
+                    shown(store.path),
+                    passed,
+                    "s" if passed > 1 else "",
+                    list_times(candidates[:1]),
+                    "are" if passed > 1 else "is",
+                    list_times([time]),
+                )
+            return [time]
+    if not candidates:
+        return []
+    tried = candidates[:MOST_TIMES_TRIED]
+    if len(tried) < len(candidates) or not any(_any_field(store, index) for index in history_of[tried[0]]):
+        span = " to ".join(list_times([time]) for time in dict.fromkeys((tried[-1], tried[0])))
+        raise InputError(
+            f"{shown(store.path)}: at {span} UTC, and the states before, not all fields have values: they are NaN "
+            "everywhere, or not written yet. Choose a time that has them with --date and --time"
+        )
+    return [tried[0]]
+
+
+def _is_complete(store: Store, time_index: int) -> bool:
+    return any(all(there for _, there in store.present(time_index, version)) for version in range(len(store.versions)))
+
+
+def _any_field(store: Store, time_index: int) -> bool:
+    return any(there for version in range(len(store.versions)) for _, there in store.present(time_index, version))
+
+
+def _version_at(store: Store, time_index: int, time: datetime) -> tuple[int, list[Channel]]:
+    """The one version (expver) that all fields of a time are taken from, and those that it has.
+
+    Raises
+    ------
+    InputError
+        If no version has all that there is.
+    """
+    present = [
+        {channel for channel, there in store.present(time_index, version) if there}
+        for version in range(len(store.versions))
+    ]
+    everything = set().union(*present)
+    able = [version for version, found in enumerate(present) if found == everything]
+    if not able:
+        listed = "; ".join(
+            f"{name} has {len(found)}, from {min(found, key=CHANNELS.index).label}"
+            for name, found in zip(store.versions, present, strict=True)
+            if found
+        )
+        raise InputError(
+            f"{shown(store.path)}: at {list_times([time])} UTC no one expver has all {len(everything)} fields: "
+            f"{listed}. States are not mixed from two: select or merge them before"
+        )
+    first = min(able, key=lambda version: (len(store.versions[version]), store.versions[version]))
+    if everything and len(able) > 1:
+        LOG.warning(
+            "%s: at %s UTC expver %s all have the fields; %s is taken, for it comes first",
+            shown(store.path),
+            list_times([time]),
+            ", ".join(store.versions[version] for version in able),
+            store.versions[first],
+        )
+    return first, [channel for channel in store.channels if channel in present[first]]

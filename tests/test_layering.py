@@ -36,6 +36,7 @@ FLOORS = (
         "holdings",
         "sources",
         "zarr_input",
+        "zarr_store",
         "outputs",
         "options",
         "training",

@@ -138,7 +138,10 @@ def test_a_file_that_is_none_is_refused(tmp_path):
     for path, message in [
         (None, "--input file: expected --file with the name of a GRIB file or a Zarr store"),
         (tmp_path / "absent", f"--file {tmp_path}/absent: there is no such file"),
-        (tmp_path, f"--file {tmp_path}: there is no such file"),
+        (
+            tmp_path,
+            f"--file {tmp_path}: expected a GRIB file or a Zarr store, got a folder without Zarr's .zgroup or zarr.json",
+        ),
         (text, rf"--file {text}: expected a GRIB file, got one that starts with b'CDF\x01'"),
         (empty, f"--file {empty}: expected a GRIB file, got one that starts with b''"),
     ]:

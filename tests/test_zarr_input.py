@@ -6,49 +6,23 @@ import numpy as np
 import pytest
 import xarray
 from running import ROOT, SAMPLE, Runner, messages, values
+from zarr_cases import GRID, LAGS, sample_dataset, sample_state, stored
 
-from ai_models_mosaic.channels import CHANNELS, LEVELS_HPA
+from ai_models_mosaic.channels import LEVELS_HPA
 from ai_models_mosaic.errors import InputError
 from ai_models_mosaic.holdings import Wanted
-from ai_models_mosaic.inputs import read_initial_state
 from ai_models_mosaic.state import InitialState
-from ai_models_mosaic.variants import MINI
 from ai_models_mosaic.zarr_input import is_zarr, read_zarr
-
-GRID, LAGS = MINI.architecture.grid, MINI.lags_hours
 
 
 @pytest.fixture(scope="module")
 def sample() -> InitialState:
-    import earthkit.data
-
-    return read_initial_state(earthkit.data.from_source("file", str(SAMPLE)), GRID, LAGS)
+    return sample_state()
 
 
 @pytest.fixture
-def dataset(sample: InitialState) -> xarray.Dataset:
-    """The sample as WeatherBench 2 would lay it out: time, level, longitude, latitude from south to north."""
-    variables = {}
-    for index, channel in enumerate(CHANNELS):
-        fields = sample.values[..., index].copy()
-        if channel.level_hpa is None:
-            variables[channel.variable] = (("time", "longitude", "latitude"), fields)
-        elif channel.variable not in variables:
-            levels = sample.values[..., index : index + len(LEVELS_HPA)].copy()
-            variables[channel.variable] = (("time", "level", "longitude", "latitude"), np.moveaxis(levels, -1, 1))
-    coordinates = {
-        "time": np.array(sample.times, dtype="datetime64[ns]"),
-        "level": list(LEVELS_HPA),
-        "longitude": list(GRID.longitude_deg),
-        "latitude": list(GRID.latitude_deg),
-    }
-    return xarray.Dataset(variables, coordinates)
-
-
-def stored(dataset: xarray.Dataset, folder: Path) -> str:
-    path = folder / "store.zarr"
-    dataset.to_zarr(path, mode="w", consolidated=True)
-    return str(path)
+def dataset() -> xarray.Dataset:
+    return sample_dataset()
 
 
 LAYOUTS = {
@@ -129,7 +103,7 @@ def test_another_grid_is_mapped_conservatively(dataset: xarray.Dataset, sample: 
 def test_other_dimensions_are_refused(dataset: xarray.Dataset, tmp_path: Path):
     with pytest.raises(
         InputError,
-        match=r"expected the dimensions time, level, latitude and longitude, .*; got .*x",
+        match=r"store.zarr lacks dimensions: expected longitude \(longitude or lon\); got .*x",
     ):
         read_zarr(stored(dataset.rename(longitude="x"), tmp_path), GRID, LAGS)
 

@@ -16,7 +16,9 @@ from ..arrays import Float32Array, FloatArray
 from ..channels import CHANNELS, STATIC_FIELDS, Channel
 from ..errors import InputError
 from ..grid import LatLonGrid
-from ..zarr_input import open_store, store_times
+from ..zarr_input import open_store
+from ..zarr_store.layout import DIMENSIONS, levels_of, times_of
+from ..zarr_store.opening import values_of
 
 if TYPE_CHECKING:
     import xarray
@@ -60,8 +62,8 @@ class Archive:
 
     def __init__(self, path: str, grid: LatLonGrid) -> None:
         self.path, self.grid = path, grid
-        self._dataset = open_store(path)
-        self.times = store_times(self._dataset, path)
+        self._dataset = open_store(path, DIMENSIONS)
+        self.times = times_of(self._dataset, path)
         self._index_of = {time: index for index, time in enumerate(self.times)}
         self._refuse_misfits()
         latitude = self._dataset["latitude"].values
@@ -139,12 +141,12 @@ class Archive:
         array = self._dataset[variable]
         if "time" in array.dims:
             array = array.isel(time=which)
-        values: FloatArray = array.transpose(..., "longitude", "latitude").values
+        values = values_of(array.transpose(..., "longitude", "latitude"), self.path)
         return values[..., ::-1] if self._flip else values
 
     @cached_property
-    def _levels(self) -> list[int]:
-        return [round(float(level)) for level in self._dataset["level"].values]
+    def _levels(self) -> list[float]:
+        return levels_of(self._dataset, self.path)
 
     def _level(self, block: FloatArray, channel: Channel) -> FloatArray:
         return block if channel.level_hpa is None else block[:, self._levels.index(channel.level_hpa)]

@@ -17,7 +17,8 @@ from ..arrays import FloatArray, IntArray
 from ..channels import Channel
 from ..errors import InputError
 from ..grid import LatLonGrid
-from ..zarr_input import DIMENSIONS
+from ..zarr_store.layout import DIMENSIONS, LEAD_TIME, MEMBER, arranged, levels_of, member_numbers, times_of
+from ..zarr_store.opening import open_dataset, values_of
 from .cases import Case
 from .zarr_products import member_positions, product_variables, refuse_products
 
@@ -28,8 +29,8 @@ SPACE = {name: DIMENSIONS[name] for name in ("level", "latitude", "longitude")}
 
 FORECAST_DIMENSIONS = {
     "init_time": ("init_time", "initial_time", "forecast_reference_time", "time"),
-    "lead_time": ("prediction_timedelta", "lead_time", "step", "timedelta"),
-    "member": ("number", "realization", "sample", "member", "ensemble", "ensemble_member"),
+    "lead_time": LEAD_TIME,
+    "member": MEMBER,
     **SPACE,
 }
 """Names that each dimension of a forecast may have; the member may be absent."""
@@ -61,8 +62,8 @@ class Layout:
 
     def __init__(self, path: str, dimensions: dict[str, tuple[str, ...]], optional: tuple[str, ...] = ()) -> None:
         self.path = path
-        self.dataset = _renamed(_opened(path), path, dimensions, ("level", *optional))
-        self.levels_hpa = [round(float(level)) for level in self.dataset["level"].values] if self.has_levels else []
+        self.dataset = arranged(open_dataset(path, "verify"), path, dimensions, ("level", *optional))
+        self.levels_hpa = levels_of(self.dataset, path) if self.has_levels else []
         try:
             self.grid, self._columns, self._rows = _grid(self.dataset)
         except ValueError as error:
@@ -115,41 +116,8 @@ class Layout:
         """Values ``(*order, lon, lat)``, of one channel, at the given indices of other dimensions."""
         level = {} if channel.level_hpa is None else {"level": self.levels_hpa.index(channel.level_hpa)}
         chosen = self.dataset[channel.variable].isel(**level, **indices)  # type: ignore[arg-type]
-        values: FloatArray = chosen.transpose(*order, "longitude", "latitude").values
+        values = values_of(chosen.transpose(*order, "longitude", "latitude"), self.path)
         return values[..., self._columns, :][..., self._rows]
-
-
-def _opened(path: str) -> xarray.Dataset:
-    try:
-        import xarray
-        import zarr  # noqa: F401
-    except ImportError as error:
-        raise InputError(f"reading {path} needs xarray and zarr: pip install 'ai-models-mosaic[verify]'") from error
-    try:
-        return xarray.open_dataset(path, engine="zarr", chunks=None, decode_timedelta=True)
-    except ImportError as error:
-        raise InputError(f"reading {path} needs another package: {error}") from error
-    except Exception as error:
-        raise InputError(f"{path} cannot be opened as a Zarr store: {type(error).__name__}: {error}") from error
-
-
-def _renamed(
-    dataset: xarray.Dataset, path: str, dimensions: dict[str, tuple[str, ...]], optional: Sequence[str]
-) -> xarray.Dataset:
-    found = {
-        wanted: next((name for name in names if name in dataset.dims), None) for wanted, names in dimensions.items()
-    }
-    missing = [wanted for wanted, name in found.items() if name is None and wanted not in optional]
-    if missing:
-        expected = "; ".join(f"{wanted} ({' or '.join(dimensions[wanted])})" for wanted in missing)
-        raise InputError(
-            f"{path} lacks dimensions: expected {expected}; got {', '.join(str(name) for name in dataset.dims)}"
-        )
-    # Coordinates of valid time may have the very name that a dimension gets.
-    clashing = [wanted for wanted, name in found.items() if name not in (None, wanted) and wanted in dataset.variables]
-    return dataset.drop_vars(clashing).rename(
-        {name: wanted for wanted, name in found.items() if name is not None and name != wanted}
-    )
 
 
 def _grid(dataset: xarray.Dataset) -> tuple[LatLonGrid, IntArray, IntArray]:
@@ -161,22 +129,6 @@ def _grid(dataset: xarray.Dataset) -> tuple[LatLonGrid, IntArray, IntArray]:
         axes.append(np.unique(values % 360 if turn else values, return_index=True))
     (longitude, columns), (latitude, rows) = axes
     return LatLonGrid(tuple(longitude.tolist()), tuple(latitude.tolist())), columns, rows
-
-
-def times_of(layout: Layout, name: str) -> list[datetime]:
-    """A store's times, UTC without zone.
-
-    Raises
-    ------
-    InputError
-        If they do not decode to dates.
-    """
-    values = layout.dataset[name].values
-    if not np.issubdtype(values.dtype, np.datetime64):
-        raise InputError(
-            f"{layout.path}: expected {name} to decode to dates, got {values.dtype} ({layout.dataset[name].attrs})"
-        )
-    return values.astype("datetime64[s]").astype(datetime).tolist()
 
 
 def _lead_hours(layout: Layout) -> list[int]:
@@ -215,7 +167,7 @@ class ZarrForecasts:
         self._layout.require(channels)
         products = product_variables(self._layout.dataset, channels)
         self._left_out = ["variables of products, left out"] * len(products) + self._layout.leave_out_products()
-        self._times = times_of(self._layout, "init_time")
+        self._times = times_of(self._layout.dataset, path, "init_time")
         found = _lead_hours(self._layout)
         self._leads = {lead: index for index, lead in enumerate(found) if lead > 0 and lead in (lead_hours or found)}
         if not self._leads:
@@ -229,7 +181,7 @@ class ZarrForecasts:
     def cases(self) -> Iterator[Case]:
         """One case per initial date, ascending."""
         dataset = self._layout.dataset
-        members = tuple(_member_numbers(dataset)) if "member" in dataset.dims else (0,)
+        members = tuple(member_numbers(dataset)) if "member" in dataset.dims else (0,)
         leads = tuple(sorted(self._leads))
         for order, (time, index) in enumerate(sorted(zip(self._times, range(len(self._times)), strict=True))):
             # What is left out of a store is told once.
@@ -263,14 +215,6 @@ class ReadChannel:
         return values if has_members else values[None]
 
 
-def _member_numbers(dataset: xarray.Dataset) -> list[int]:
-    """Numbers of the members: the coordinate if it is of distinct integers, else counted from 1."""
-    count = dataset.sizes["member"]
-    values = dataset["member"].values if "member" in dataset.coords else np.arange(1, count + 1)
-    whole = np.issubdtype(values.dtype, np.integer) and len(set(values.tolist())) == count
-    return values.tolist() if whole else list(range(1, count + 1))
-
-
 class ZarrTruth:
     """Fields by valid time, from one store or several.
 
@@ -296,7 +240,7 @@ class ZarrTruth:
             layout.require(channels)
             if not layout.grid.same_points(self.grid):
                 raise InputError(f"{layout.path} is on {layout.grid}, but {paths[0]} on {self.grid}")
-            self._where |= {time: (store, index) for index, time in enumerate(times_of(layout, "time"))}
+            self._where |= {time: (store, index) for index, time in enumerate(times_of(layout.dataset, layout.path))}
         self._kept: OrderedDict[tuple[str, datetime], FloatArray] = OrderedDict()
         self._bytes = 0
 
