@@ -8,11 +8,13 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from . import __version__
 from .assets import LICENCE
+from .console import counted, report, say, show_all_characters
 from .errors import MosaicError, OptionError, ReplayError
+from .surroundings import check_surroundings
 from .training import command as training_command
 from .variants import VARIANTS
 from .verification.options import add_options as _add_verify_options
@@ -23,25 +25,36 @@ Command = Callable[[argparse.Namespace], None]
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose help may be piped to what reads the beginning only."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if file is sys.stdout:
+            say(message, end="")
+        else:
+            super()._print_message(message, file)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit status: 0, or that of the kind of error that was shown."""
-    made = _parser()
-    known, others = made.parse_known_args(arguments)
-    if others and known.command is not _forecast:
-        made.error(f"unrecognized arguments: {' '.join(others)}")
-    known.words = others
-    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(message)s")
-    command: Command = known.command
+    show_all_characters()
     try:
+        parser = _parser()
+        known, known.words = parser.parse_known_args(arguments)
+        if known.words and known.command is not _forecast:
+            parser.error(f"unrecognized arguments: {' '.join(known.words)}")
+        logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(message)s")
+        command: Command = known.command
         command(known)
-    except MosaicError as error:
-        print(f"ai-models-mosaic {__version__}: {error}", file=sys.stderr)
-        return error.exit_status
+    except (MosaicError, KeyboardInterrupt) as error:
+        return report("ai-models-mosaic", error)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="ai-models-mosaic", description="Beside the forecast: ai-models mosaic …")
+    made: argparse.ArgumentParser = _Parser(
+        prog="ai-models-mosaic", description="Beside the forecast: ai-models mosaic …"
+    )
     made.add_argument("--version", action="version", version=__version__)
     commands = made.add_subparsers(required=True, metavar="COMMAND")
 
@@ -142,19 +155,20 @@ def _add_replay(commands: Commands) -> None:
 def _forecast(known: argparse.Namespace) -> None:
     from .forecast_command import run
 
-    print(run(known.words), end="")
+    say(run(known.words), end="")
 
 
 def _options(known: argparse.Namespace) -> None:
     from .options import option_table, parser
 
-    print(option_table() if known.markdown else parser().format_help(), end="")
+    say(option_table() if known.markdown else parser().format_help(), end="")
 
 
 def _inspect(known: argparse.Namespace) -> None:
+    check_surroundings()
     from .inspection import inspect_ensemble
 
-    print(inspect_ensemble(known.files))
+    say(inspect_ensemble(known.files))
 
 
 def _doctor(known: argparse.Namespace) -> None:
@@ -164,7 +178,7 @@ def _doctor(known: argparse.Namespace) -> None:
     plan = Plan(variant, known.assets, known.members, known.lead_time // variant.step_hours, known.output)
     failures = 0
     for finding in examine(plan):
-        print(finding)
+        say(str(finding))
         failures += finding.level == FAILURE
     if failures:
         raise MosaicError(f"{failures} of these checks failed: a forecast with variant {variant.name} would not work")
@@ -183,12 +197,13 @@ def _convert_checkpoint(known: argparse.Namespace) -> None:
 
 
 def _verify(known: argparse.Namespace) -> None:
+    check_surroundings()
     from .verification.command import run
     from .verification.report import OVERVIEW
 
     paths = run(known)
-    print((known.output / OVERVIEW).read_text(encoding="utf-8"))
-    print(f"{len(paths)} files in {known.output}")
+    say((known.output / OVERVIEW).read_text(encoding="utf-8"))
+    say(f"{len(paths)} files in {known.output}")
 
 
 def _export_onnx(known: argparse.Namespace) -> None:
@@ -198,24 +213,26 @@ def _export_onnx(known: argparse.Namespace) -> None:
     variant = VARIANTS[known.variant]
     assets = locate(variant, known.assets, known.checkpoint)
     card = export_onnx(variant, assets, known.output, Form(known.precision, known.batch))
-    members = "any number of members" if card.batch is None else f"{card.batch} members"
+    members = "any number of members" if card.batch is None else counted(card.batch, "member")
     untrained = ", UNTRAINED" if card.untrained else ""
-    print(f"{known.output}: variant {variant.name}, {card.precision}, {members}, opset {card.opset}{untrained}")
+    say(f"{known.output}: variant {variant.name}, {card.precision}, {members}, opset {card.opset}{untrained}")
 
 
 def _replay(known: argparse.Namespace) -> None:
+    check_surroundings()
     from .card import read_card
     from .replay import choose_channels, choose_hours, replay
 
     card = read_card(known.card)
     hours, channels = choose_hours(known.steps, card), choose_channels(known.params)
     found = replay(card, known.member, hours, channels, known.output, file=known.file, assets=known.assets)
-    print(f"{known.output}: {found}")
+    say(f"{known.output}: {found}")
     if found.differing:
         raise ReplayError(f"{len(found.differing)} fields are not those of the original")
 
 
 def _random_checkpoint(known: argparse.Namespace) -> None:
+    check_surroundings()
     from .grib_messages import find_messages
     from .inputs import read_initial_state
     from .random_checkpoint import make_random_checkpoint
@@ -229,7 +246,7 @@ def _random_checkpoint(known: argparse.Namespace) -> None:
     fields = find_messages(Path(check_file(str(known.sample))))
     sample = read_initial_state(fields, variant.architecture.grid, variant.lags_hours)
     make_random_checkpoint(variant, sample, known.output, known.seed)
-    print(f"{known.output}: variant {variant.name}, UNTRAINED, {known.output.stat().st_size / 1e6:.1f} MB")
+    say(f"{known.output}: variant {variant.name}, UNTRAINED, {known.output.stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

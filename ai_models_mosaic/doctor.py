@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import platform
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -14,14 +16,25 @@ from pathlib import Path
 
 from .assets import check_assets, locate
 from .channels import CHANNELS
+from .console import counted
 from .errors import InputError, MosaicError
-from .services import SOURCES, find_account
+from .progress import duration
+from .services import SOURCES, check_reachable, find_account
+from .surroundings import check_eccodes, check_user
 from .variants import Variant
 
 OK, WARNING, FAILURE = "ok", "warning", "FAILURE"
 
+FLOAT32_BYTES = 4
+
 GRIB_MESSAGE_BYTES = 2.0
 """Bytes per value of the output."""
+
+SHARE_OF_PRODUCTS = 0.5
+"""Rate of a step over that of a product of large matrices: measured on CPUs were 0.8 at full size, 0.3 of mini."""
+
+PRODUCT_SIZE = 1024
+"""Rows and columns of the matrices of that product."""
 
 IDENTITY_MODEL = bytes.fromhex(
     "08083a370a100a017812017922084964656e746974791201675a0f0a0178120a0a08080112040a020801620f0a0179120a0a"
@@ -93,9 +106,13 @@ def examine(plan: Plan) -> Iterator[Finding]:
     checks: tuple[Callable[[Plan], Iterator[Finding]], ...] = (
         _python,
         _packages,
+        _user,
+        _grib,
         _disk,
         _weights,
+        _memory,
         _device,
+        _time,
         _backends,
         _onnx,
         _accounts,
@@ -105,6 +122,8 @@ def examine(plan: Plan) -> Iterator[Finding]:
             yield from check(plan)
         except MosaicError as error:
             yield Finding(FAILURE, check.__name__.strip("_"), str(error))
+        except Exception as error:
+            yield Finding(FAILURE, check.__name__.strip("_"), f"the check broke: {type(error).__name__}: {error}")
 
 
 def _python(_: Plan) -> Iterator[Finding]:
@@ -130,6 +149,16 @@ def _packages(_: Plan) -> Iterator[Finding]:
         yield Finding(OK if good else FAILURE, wanted.name, found if good else f"{found}; expected {wanted.specifier}")
 
 
+def _user(_: Plan) -> Iterator[Finding]:
+    check_user()
+    yield Finding(OK, "user", getpass.getuser())
+
+
+def _grib(_: Plan) -> Iterator[Finding]:
+    check_eccodes()
+    yield Finding(OK, "GRIB", "ecCodes reads what it writes")
+
+
 def _disk(plan: Plan) -> Iterator[Finding]:
     fields = plan.members * (plan.steps + 1) * len(CHANNELS)
     needed = fields * plan.variant.architecture.grid.size * GRIB_MESSAGE_BYTES
@@ -142,7 +171,7 @@ def _disk(plan: Plan) -> Iterator[Finding]:
 
 
 def _weights(plan: Plan) -> Iterator[Finding]:
-    """Load the weights as a run does, and see what memory they and the members take."""
+    """Load the weights as a run does."""
     import torch
 
     from .engines.torch import load_engine
@@ -153,11 +182,51 @@ def _weights(plan: Plan) -> Iterator[Finding]:
     yield Finding(OK, "assets", f"variant {plan.variant.name} from {assets.checkpoint}")
     if engine.untrained:
         yield Finding(WARNING, "weights", "untrained: forecasts made with them mean nothing")
+
+
+def _memory(plan: Plan) -> Iterator[Finding]:
+    """What memory weights and members take; told by the shapes, so that no weights need be there."""
+    from .engines.torch import ACTIVATION_COPIES, CPU_FACTOR
+    from .model.flops import weight_count
+
     architecture = plan.variant.architecture
-    states = plan.members * architecture.history * architecture.grid.size * architecture.channels * 4
-    needed, here = engine.memory_bytes(1) + states, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    detail = f"about {needed / 1e9:.2g} GB for {plan.members} members on the CPU, {here / 1e9:.3g} GB in this machine"
+    stage = architecture.stages[0]
+    states = plan.members * architecture.history * architecture.grid.size * architecture.channels
+    step = CPU_FACTOR * ACTIVATION_COPIES["float32"] * stage.pixels * stage.width
+    needed = (states + step + weight_count(architecture)) * FLOAT32_BYTES
+    here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    members = counted(plan.members, "member")
+    detail = f"about {needed / 1e9:.2g} GB for {members} on the CPU, {here / 1e9:.3g} GB in this machine"
     yield Finding(OK if needed < here else FAILURE, "memory", detail)
+
+
+def _time(plan: Plan) -> Iterator[Finding]:
+    """How long the forecast might take, by its operations and the rate of a product of matrices on this machine."""
+    from .model.flops import step_flops
+
+    rate, device = _rate_of_products()
+    each = step_flops(plan.variant.architecture).total / (rate * SHARE_OF_PRODUCTS)
+    whole = f"{counted(plan.members, 'member')} × {counted(plan.steps, 'step')}"
+    detail = (
+        f"roughly {duration(each)} per member and step on the {device}, {duration(each * plan.members * plan.steps)}"
+    )
+    yield Finding(OK, "time", f"{detail} for {whole}, reckoned from {rate / 1e9:.0f} GFLOP/s in products of matrices")
+
+
+def _rate_of_products() -> tuple[float, str]:
+    """Operations per second, and where."""
+    import torch
+
+    on_gpu = torch.cuda.is_available()
+    kind = {"device": "cuda", "dtype": torch.float16} if on_gpu else {"dtype": torch.float32}
+    matrix = torch.ones(PRODUCT_SIZE, PRODUCT_SIZE, **kind)
+    taken = []
+    for _ in range(4):
+        begun = time.perf_counter()
+        # Reading a value of it waits until it is there.
+        (matrix @ matrix)[0, 0].item()
+        taken.append(time.perf_counter() - begun)
+    return 2 * PRODUCT_SIZE**3 / min(taken), "GPU" if on_gpu else "CPU"
 
 
 def _device(_: Plan) -> Iterator[Finding]:
@@ -191,10 +260,11 @@ def _backends(plan: Plan) -> Iterator[Finding]:
 
 
 def _accounts(_: Plan) -> Iterator[Finding]:
-    """Whether there are accounts to ask the services with; neither is a key shown nor a server asked."""
+    """Whether there are accounts to ask the services with, and whether these answer; no key is shown."""
     for source in SOURCES:
         try:
             service = find_account(source)
+            check_reachable(service, pauses_s=())
         except InputError as error:
             yield Finding(WARNING, f"account {source}", " ".join(str(error).split()))
         else:
@@ -209,7 +279,11 @@ def _onnx(_: Plan) -> Iterator[Finding]:
         return
     import onnxruntime
 
-    available = onnxruntime.get_available_providers()
+    from .engines.onnx import CPU, DEVICE_OF_PROVIDER, PREFERRED
+
+    # Others are of no use to a forecast, such as that which asks a service of Azure.
+    useful = {*PREFERRED, *DEVICE_OF_PROVIDER, CPU}
+    available = [name for name in onnxruntime.get_available_providers() if name in useful]
     session = onnxruntime.InferenceSession(IDENTITY_MODEL, providers=available)
     found, absent = session.get_providers(), sorted(set(available) - set(session.get_providers()))
     detail = f"{onnxruntime.__version__}, a session runs on {', '.join(found)}"

@@ -68,3 +68,13 @@ class TerminatedError(MosaicError):
     """A run that was asked to stop by a signal, and did so in good order."""
 
     exit_status = 143
+
+
+class ReaderGoneError(MosaicError):
+    """Standard output that nobody reads any more, as of ``… | head -1``: no reason to say anything."""
+
+    exit_status = 141
+
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, which Python tells by an exception of its own."""

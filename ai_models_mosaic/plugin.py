@@ -16,13 +16,14 @@ from typing import Any
 from ai_models.model import Model
 
 from .channels import LEVELS_HPA, PRESSURE_LEVEL_PARAMS, SINGLE_LEVEL_PARAMS
-from .console import plain_errors
+from .console import hush, plain_errors, printing
 from .errors import OptionError
 from .forecast_setup import ForecastSetup
 from .initial_times import DEFAULT_DATE, DEFAULT_TIME, AskedTimes
 from .options import parse_options
 from .outputs.templates import EXPVER
 from .services import SOURCES
+from .surroundings import check_surroundings
 
 RUNNER_DEFAULTS = {"--date": DEFAULT_DATE, "--time": DEFAULT_TIME, "--num-threads": 1}
 """What the runner hands on where nothing was typed."""
@@ -52,8 +53,11 @@ class MosaicModel(Model):  # type: ignore[misc]
     def __init__(self, input: str, output: str, download_assets: bool, **kwargs: Any) -> None:
         with plain_errors(debug=kwargs["debug"]):
             _refuse_unsupported(kwargs)
+            options = parse_options(kwargs["model_args"])
+            hush(quiet=options.quiet)
+            check_surroundings()
             self._setup = ForecastSetup(
-                options=parse_options(kwargs["model_args"]),
+                options=options,
                 source=input,
                 file=kwargs["file"],
                 times=_times(kwargs),
@@ -100,7 +104,7 @@ class MosaicModel(Model):  # type: ignore[misc]
 
     def print_requests(self) -> None:
         """Show the requests of ``--retrieve-requests``."""
-        with plain_errors(debug=self.debug):
+        with plain_errors(debug=self.debug), printing():
             super().print_requests()
 
     def _requests(self) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from .errors import MosaicError, OutputError
+from .errors import INTERRUPTED, MosaicError, OutputError
 from .rollout import Ensemble
 from .state import ForecastStep, InitialState
 
@@ -92,13 +92,19 @@ class Watch:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """While this lasts, the first SIGTERM asks the run to stop in good order; the second ends it at once."""
+        """While this lasts, the first SIGTERM asks the run to stop in good order; the second ends it at once.
+
+        Ctrl-C ends it at once, too, and a note is made of that.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         before = signal.signal(signal.SIGTERM, self._hear)
         try:
             yield
+        except KeyboardInterrupt:
+            self.note("failed", exit_status=INTERRUPTED, message="interrupted")
+            raise
         finally:
             signal.signal(signal.SIGTERM, before)
 

@@ -217,8 +217,9 @@ def check_reachable(service: Service, pauses_s: Sequence[float] = FIRST_PAUSES_S
         time.sleep(pause)
         problem = _ask(service)
     if problem:
+        tries = f"{len(pauses_s) + 1} tries" if pauses_s else "1 try"
         raise InputError(
-            f"{service.name} at {service.url} does not answer: {problem} ({len(pauses_s) + 1} tries). Check the "
+            f"{service.name} at {service.url} does not answer: {problem} ({tries}). Check the "
             "network and the proxy (https_proxy, no_proxy), or run the same command later"
         )
 

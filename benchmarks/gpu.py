@@ -14,12 +14,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import flops
 import numpy as np
 import torch
 
 from ai_models_mosaic.checkpoint import Checkpoint, Statistics, build_network, read_checkpoint
 from ai_models_mosaic.engines.torch import TorchEngine
+from ai_models_mosaic.model import flops
 from ai_models_mosaic.model.attention import BACKENDS
 from ai_models_mosaic.model.network import MosaicNetwork, initialise
 from ai_models_mosaic.variants import VARIANTS, Variant

@@ -26,9 +26,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import flops
 import numpy as np
 
+from ai_models_mosaic.model import flops
 from ai_models_mosaic.variants import VARIANTS, Variant
 
 SAMPLE_ROWS = 2048

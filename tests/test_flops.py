@@ -10,20 +10,11 @@ import torch
 from running import ROOT
 from torch.utils.flop_counter import FlopCounterMode
 
+from ai_models_mosaic.model import flops
 from ai_models_mosaic.model.network import MosaicNetwork, initialise
 from ai_models_mosaic.variants import ERA5, HRES, MINI
 
 BENCHMARKS = ROOT / "benchmarks"
-
-
-@pytest.fixture(scope="module")
-def flops():
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        import flops
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-    return flops
 
 
 def counted(architecture):
@@ -40,20 +31,20 @@ def counted(architecture):
 
 
 @pytest.mark.parametrize("architecture", [tiny.ARCHITECTURE, MINI.architecture], ids=["tiny", "mini"])
-def test_operations_are_those_that_the_network_makes(flops, architecture):
+def test_operations_are_those_that_the_network_makes(architecture):
     # PyTorch counts no sums over neighbours' values, and the folding of weights and the maps of the noise besides.
     assert flops.step_flops(architecture).total == pytest.approx(counted(architecture), rel=0.02)
 
 
 @pytest.mark.parametrize("variant", [ERA5, HRES], ids=["era5", "hres"])
-def test_the_released_form_takes_what_the_specification_says(flops, variant):
+def test_the_released_form_takes_what_the_specification_says(variant):
     found = flops.step_flops(variant.architecture, folded=False)
     assert found.total == pytest.approx(12.7e12, abs=0.05e12)
     assert found.linear == pytest.approx(7.6e12, rel=0.02)
     assert found.attention == pytest.approx(4.5e12, rel=0.02)
 
 
-def test_folding_saves_the_keys_and_the_queries_of_the_interpolations(flops):
+def test_folding_saves_the_keys_and_the_queries_of_the_interpolations():
     released, folded = (flops.step_flops(ERA5.architecture, folded=way) for way in (False, True))
     assert released.linear == folded.linear
     sources, queries = 29_040 + 49_152, 24 * (49_152 + 29_040)
@@ -62,13 +53,13 @@ def test_folding_saves_the_keys_and_the_queries_of_the_interpolations(flops):
     assert released.total - folded.total == 2 * (keys + scores)
 
 
-def test_parts_add_up(flops):
+def test_parts_add_up():
     found = flops.step_flops(MINI.architecture)
     assert found.attention == found.local + found.compressed + found.selected
     assert found.total == found.linear + found.attention + found.interpolation + found.sampling
 
 
-def test_what_is_moved_grows_with_members_but_for_the_weights(flops):
+def test_what_is_moved_grows_with_members_but_for_the_weights():
     one, two, three = (flops.bytes_moved(MINI.architecture, 2, members) for members in (1, 2, 3))
     assert two - one == pytest.approx(three - two, abs=1)
     weights = one - (two - one)

@@ -30,6 +30,7 @@ FLOORS = (
         "console",
         "declarations",
         "number_lists",
+        "surroundings",
         "journal",
         "identity",
         "ranks",

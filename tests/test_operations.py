@@ -1,5 +1,6 @@
 """The examples of docs/operations.md, each run in miniature."""
 
+import fcntl
 import os
 import re
 import shutil
@@ -98,13 +99,20 @@ def test_the_daily_script_waits_for_its_analysis_and_no_other_failure(folder: Pa
     short = short.replace("--num-ensemble-members 24", "--num-ensemble-members 1")
     assert "sleep 600\n" in short
     late = short.replace("sleep 600", "cp examples/mini-input.grib today.grib")
-    done = bash(folder, late)
+    done = bash(folder, late, HOME=str(folder))
     assert done.returncode == 0, done.stderr
     assert "--file today.grib: there is no such file" in done.stderr
     (path,) = folder.glob("20??????.grib")
     assert members(path) == {(1, 0), (1, 24)}
-    done = bash(folder, short.replace("--quiet", "--quiet --no-such-option"))
+    done = bash(folder, short.replace("--quiet", "--quiet --no-such-option"), HOME=str(folder))
     assert done.returncode == 2
+    # A run that is still going on holds the lock.
+    with (folder / "daily.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = bash(folder, short, HOME=str(folder))
+    assert (done.returncode, done.stdout, done.stderr) == (75, "", "the run before is still going on\n")
+    done = bash(folder, short, HOME=str(folder))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_the_loop_makes_the_members_one_by_one(folder: Path):

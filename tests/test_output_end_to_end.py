@@ -1,11 +1,15 @@
 """What an operator types: products, a selection, other formats, through the runner."""
 
 import json
+import re
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import xarray
-from running import MINI, Runner, keys, messages, of_member, values
+from running import MINI, ROOT, Runner, keys, messages, of_member, values
 
 ENSEMBLE = (*MINI, "--lead-time", 24, "--num-ensemble-members", 3)
 FEW = ("--output-params", "2t,10u,10v,z", "--output-levels", 500)
@@ -22,7 +26,7 @@ def folder(tmp_path_factory):
     from running import elsewhere
 
     made = tmp_path_factory.mktemp("products")
-    products = "mean,spread,min@2t,quantile:90@2t,probability:10ws>5,probability:10ws>10"
+    products = "mean,spread,min@2t,quantile:90@2t,probability:10ws>5,probability:10ws>10,probability:10ws>15"
     done = elsewhere(
         made, *ENSEMBLE, *FEW, "--bits-per-value", 24, "--products", products, "--path", "x.grib", "--netcdf", "x.nc"
     )
@@ -58,7 +62,7 @@ def test_products_are_what_numpy_makes_of_the_members_in_the_file_beside_them(fo
         for m in messages(folder / "x-products.grib")
         if keys(m, "type", "endStep") == ("ep", 24)
     }
-    assert set(found) == {(5.0,), (10.0,)}
+    assert set(found) == {(5.0,), (10.0,), (15.0,)}
     for (limit,), values_found in found.items():
         clear = (np.abs(wind - limit) > 1e-3).all(axis=0)
         np.testing.assert_allclose(values_found[clear], 100 * (wind > limit).mean(axis=0)[clear], atol=1e-4)
@@ -74,6 +78,16 @@ def test_cfgrib_reads_each_product_by_its_type(folder):
     strong = cfgrib(path, dataType="ep", typeOfLevel="heightAboveGround", scaledValueOfLowerLimit=5)
     assert set(strong.data_vars) == {"si10"}
     assert set(cfgrib(path, dataType="pb").data_vars) == {"t2m"}
+
+
+def test_the_example_of_the_documentation_returns_what_it_names(folder, tmp_path):
+    text = (ROOT / "docs" / "products.md").read_text()
+    (snippet,) = re.findall(r"^```python\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+    shutil.copy(folder / "x-products.grib", tmp_path / "out-products.grib")
+    shown = "print(sorted(mean.data_vars), len(strong_wind.data_vars), dict(strong_wind.sizes))"
+    command = [sys.executable, "-c", f"{snippet}\n{shown}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "['z'] 1 {'step': 2, 'latitude': 31, 'longitude': 60}\n"
 
 
 def test_earthkit_reads_the_mars_keys_of_products(folder):

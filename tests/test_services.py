@@ -348,7 +348,7 @@ def test_a_client_may_retry_as_long_as_its_server_answers(caplog: pytest.LogCapt
 
 def test_a_client_whose_server_is_lost_is_stopped():
     service = Service("CDS", f"http://127.0.0.1:{closed_port()}/api")
-    with pytest.raises(InputError, match=r"does not answer: Connection refused \(1 tries\)"), talking_to(service, 0):
+    with pytest.raises(InputError, match=r"does not answer: Connection refused \(1 try\)"), talking_to(service, 0):
         logging.getLogger("multiurl.retry").warning("Retrying in 120 seconds")
 
 

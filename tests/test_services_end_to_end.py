@@ -294,7 +294,7 @@ def test_a_server_that_goes_away_while_the_job_is_queued(run: Runner, monkeypatc
     base = f"{server.url}/{'api' if service == 'CDS' else 'v1'}"
     assert refused.status == 3
     assert shown(refused) == (
-        f"{BEGINNING}{service} at {base} does not answer: Connection refused (1 tries). Check the network and the "
+        f"{BEGINNING}{service} at {base} does not answer: Connection refused (1 try). Check the network and the "
         "proxy (https_proxy, no_proxy), or run the same command later\n"
     )
     assert nothing_written(run)

@@ -24,7 +24,8 @@ from miniature_cases import (
 
 from ai_models_mosaic.errors import InputError
 from ai_models_mosaic.verification.accumulate import verify
-from ai_models_mosaic.verification.grib_files import GribForecasts, GribTruth, find_files
+from ai_models_mosaic.verification.grib_files import GribForecasts, GribTruth
+from ai_models_mosaic.verification.messages import find_files
 from ai_models_mosaic.verification.plan import Plan, find_channels
 from ai_models_mosaic.verification.zarr_stores import ZarrForecasts, ZarrTruth
 
@@ -244,7 +245,7 @@ def test_a_date_without_a_member_and_a_lead_without_a_channel_are_skipped_and_to
     found = verify(cases, World(days(8)), Plan(CHANNELS, spectra=()))
     assert found.dates == tuple(DATES[1:])
     assert found.skipped == {
-        "dates with 1 members in place of 2": 1,
+        "dates with 1 member in place of 2": 1,
         "lead times that lack a member or a channel": 1,
     }
 

@@ -137,7 +137,7 @@ def test_the_overview_has_the_numbers_of_the_tables(folder: Path):
         if (row["forecast"], row["channel"], row["lead_hours"]) == ("members", "temperature_850", "48")
     }
     (line,) = [
-        line for line in lines[: lines.index("one: 8 initial dates, 1 members")] if "t850" in line and " 48 h" in line
+        line for line in lines[: lines.index("one: 8 initial dates, 1 member")] if "t850" in line and " 48 h" in line
     ]
     names = ("rmse_mean", "rmse_persistence", "rmse_climatology", "crps_fair", "spread_skill")
     assert line.split()[-5:] == [f"{rows[name]:.4g}" for name in names]
@@ -157,7 +157,7 @@ def test_leads_without_truth_are_told(data: Path, tmp_path: Path, caplog: pytest
     short = stored(truth_dataset(days(9)), tmp_path / "short.zarr")
     with caplog.at_level(logging.WARNING):
         assert run(data, tmp_path / "out", "--no-pictures", "--truth", short) == 0
-    assert "members: skipped 9 fields without truth at the valid time" in caplog.messages
+    assert "members: skipped fields without truth at the valid time: 9" in caplog.messages
     assert "No --climatology: no skill against it, no anomaly correlation, no events" in caplog.messages
     summary = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
     assert summary["forecasts"]["members"]["skipped"] == {"fields without truth at the valid time": 9}

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..arrays import BoolArray, FloatArray
 from ..channels import CHANNELS, Channel
+from ..console import counted
 from ..errors import InputError
 from ..grid import LatLonGrid
 from .cases import Case, Truth
@@ -123,7 +124,7 @@ class Verifier:
         self._skipped.update(case.skipped)
         expected = self._members or case.ensemble or len(case.members)
         if len(case.members) != expected:
-            self._skipped[f"dates with {len(case.members)} members in place of {expected}"] += 1
+            self._skipped[f"dates with {counted(len(case.members), 'member')} in place of {expected}"] += 1
             return
         leads = [lead for lead in case.lead_hours if lead in (self._plan.lead_hours or case.lead_hours)]
         valid = [case.initial_time + timedelta(hours=lead) for lead in leads]

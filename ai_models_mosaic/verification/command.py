@@ -50,7 +50,7 @@ def run(known: argparse.Namespace) -> list[Path]:
     for name, each in forecasts.items():
         sums = verify(each.cases(), truth, plan, climatology)
         for reason, count in sums.skipped.items():
-            LOG.warning("%s: skipped %d %s", name, count, reason)
+            LOG.warning("%s: skipped %s: %d", name, reason, count)
         evaluations.append(Evaluation(name, sums, bootstrap))
     sources = {"forecasts": named, "truth": known.truth, "climatology": known.climatology}
     return Report(tuple(evaluations), sources, pictures=not known.no_pictures).write(known.output)

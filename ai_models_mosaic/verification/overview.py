@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ..console import counted
 from .evaluation import Evaluation, scores_of
 
 COLUMNS = {
@@ -33,7 +34,7 @@ def overview(evaluation: Evaluation) -> Iterator[str]:
     """
     sums = evaluation.sums
     found = {score.name: evaluation.replicated(score)[0] for score in scores_of(sums) if score.name in COLUMNS}
-    yield f"{evaluation.name}: {len(sums.dates)} initial dates, {sums.members} members"
+    yield f"{evaluation.name}: {counted(len(sums.dates), 'initial date')}, {counted(sums.members, 'member')}"
     yield f"{'':18}{'lead':>6}" + "".join(f"{heading:>{WIDTH}}" for heading in COLUMNS.values())
     last = len(sums.lead_hours) - 1
     for column, channel in enumerate(sums.channels):

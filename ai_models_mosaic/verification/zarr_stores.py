@@ -20,6 +20,7 @@ from ..grid import LatLonGrid
 from ..zarr_store.layout import DIMENSIONS, LEAD_TIME, MEMBER, arranged, levels_of, member_numbers, times_of
 from ..zarr_store.opening import open_dataset, values_of
 from .cases import Case
+from .zarr_products import member_positions, product_variables, refuse_products
 
 if TYPE_CHECKING:
     import xarray
@@ -88,6 +89,24 @@ class Layout:
                 f"in hPa; got {', '.join(sorted(str(name) for name in self.dataset.data_vars))}"
                 + (f" at {'/'.join(str(level) for level in self.levels_hpa)} hPa" if self.levels_hpa else "")
             )
+        refuse_products(self.path, self.dataset, channels)
+
+    def leave_out_products(self) -> list[str]:
+        """Keep of the members only those that are; says of every other what it is.
+
+        Raises
+        ------
+        InputError
+            If there is no member.
+        """
+        labels = self.dataset["member"].values.tolist() if "member" in self.dataset.indexes else []
+        kept = member_positions(labels)
+        if labels and not kept:
+            raise InputError(f"{self.path}: expected members, got products of an ensemble: {', '.join(labels)}")
+        others = [f"members called {label}, left out" for place, label in enumerate(labels) if place not in kept]
+        if others:
+            self.dataset = self.dataset.isel(member=kept)
+        return others
 
     def has(self, channel: Channel) -> bool:
         """Whether the channel's variable and level are there."""
@@ -146,6 +165,8 @@ class ZarrForecasts:
     def __init__(self, path: str, channels: Sequence[Channel], lead_hours: Sequence[int] = ()) -> None:
         self._layout = Layout(path, FORECAST_DIMENSIONS, ("member",))
         self._layout.require(channels)
+        products = product_variables(self._layout.dataset, channels)
+        self._left_out = ["variables of products, left out"] * len(products) + self._layout.leave_out_products()
         self._times = times_of(self._layout.dataset, path, "init_time")
         found = _lead_hours(self._layout)
         self._leads = {lead: index for index, lead in enumerate(found) if lead > 0 and lead in (lead_hours or found)}
@@ -161,8 +182,10 @@ class ZarrForecasts:
         """One case per initial date, ascending."""
         dataset = self._layout.dataset
         members = tuple(member_numbers(dataset)) if "member" in dataset.dims else (0,)
-        for time, index in sorted(zip(self._times, range(len(self._times)), strict=True)):
-            yield Case(time, members, tuple(sorted(self._leads)), self._reader(index))
+        leads = tuple(sorted(self._leads))
+        for order, (time, index) in enumerate(sorted(zip(self._times, range(len(self._times)), strict=True))):
+            # What is left out of a store is told once.
+            yield Case(time, members, leads, self._reader(index), () if order else tuple(self._left_out))
 
     def _reader(self, index: int) -> ReadChannel:
         return ReadChannel(self._layout, index, [self._leads[lead] for lead in sorted(self._leads)])

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from itertools import pairwise
 
-from ai_models_mosaic.variants import Architecture, Stage
+from ..variants import Architecture, Stage
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def weight_count(architecture: Architecture) -> int:
     """Parameters, all of which a step reads."""
     import torch
 
-    from ai_models_mosaic.model.network import MosaicNetwork
+    from .network import MosaicNetwork
 
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in MosaicNetwork(architecture).parameters())
@@ -140,7 +140,7 @@ def bytes_moved(architecture: Architecture, element_bytes: int, members: int = 1
         That share one reading of the weights.
     """
     stages = (*architecture.stages, architecture.bottleneck)
-    per_member = 0
+    per_member = 0.0
     for stage in stages:
         # In units of one field (token, width). Queries, keys and values together:
         heads = 1 + 2 * stage.key_value_heads / stage.query_heads
