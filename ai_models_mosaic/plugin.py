@@ -7,7 +7,6 @@ this module knows of it.
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import datetime, time, timedelta, timezone
@@ -31,6 +30,7 @@ from .outputs.sink import Outputs
 from .outputs.templates import EXPVER, UNTRAINED_EXPVER, Labels
 from .progress import Watch
 from .ranks import Launch, connected, everywhere, find_launch
+from .runner_options import check_runner_options, check_side_files, is_typed, steps_of
 from .services import (
     SOURCES,
     Service,
@@ -64,12 +64,6 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-RUNNER_DEFAULTS = {"--date": "-1", "--time": 12, "--num-threads": 1}
-"""What the runner hands on where nothing was typed."""
-
-UNSUPPORTED = ("hindcast_reference_year", "hindcast_reference_date")
-"""Options of the runner that are refused rather than ignored."""
-
 
 class MosaicModel(Model):  # type: ignore[misc]
     """Mosaic as an ai-models model.
@@ -91,12 +85,12 @@ class MosaicModel(Model):  # type: ignore[misc]
 
     def __init__(self, input: str, output: str, download_assets: bool, **kwargs: Any) -> None:
         with plain_errors(debug=kwargs["debug"]):
-            _refuse_unsupported(kwargs)
             self.options = parse_options(kwargs["model_args"])
+            check_runner_options(kwargs, output, self.options)
             self._source = input
             self._file = check_file(kwargs["file"]) if input == "file" else None
             self.variant = choose_variant(self.options.variant, input, self._file)
-            self._steps = _steps(kwargs["lead_time"], self.variant.step_hours)
+            self._steps = steps_of(kwargs["lead_time"], self.variant.step_hours)
             several = self._several_times(kwargs)
             kwargs["date"] = self._start_date(kwargs)
             self._wanted = self._wanted_time(kwargs)
@@ -215,17 +209,17 @@ class MosaicModel(Model):  # type: ignore[misc]
         several, staged = self.options.dates, kwargs["staging_dates"]
         if several is None and staged is None:
             return ()
-        if _given("--date", str(kwargs["date"])) or (several is not None and staged is not None):
+        if is_typed("--date", str(kwargs["date"])) or (several is not None and staged is not None):
             raise OptionError("expected one of --date, --dates and --staging-dates, got two of them")
         if several is None:
             return read_dates(Path(staged))
-        exact = self._source != "file" or _given("--time", kwargs["time"])
+        exact = self._source != "file" or is_typed("--time", kwargs["time"])
         return parse_dates(several, parse_hour(kwargs["time"]) if exact else None)
 
     def _start_date(self, kwargs: dict[str, Any]) -> str:
         """The runner's ``--date``; ERA5 cannot have yesterday, the default, so it starts where it ends."""
         date = str(kwargs["date"])
-        if _given("--date", date) or not is_reanalysis(self._source, self.variant):
+        if is_typed("--date", date) or not is_reanalysis(self._source, self.variant):
             return date
         day = newest_era5(_now()) - timedelta(days=1)
         LOG.info("Starting from %s, about the newest date that ERA5 has (--date overrides)", day)
@@ -235,7 +229,7 @@ class MosaicModel(Model):  # type: ignore[misc]
         """The initial time: exact for a service; for a file only as far as it was typed."""
         date, time = str(kwargs["date"]), kwargs["time"]
         if self._source == "file":
-            return wanted_time(date if _given("--date", date) else None, time if _given("--time", time) else None)
+            return wanted_time(date if is_typed("--date", date) else None, time if is_typed("--time", time) else None)
         return wanted_time(date, time)
 
     def _settings(self) -> Settings:
@@ -249,6 +243,7 @@ class MosaicModel(Model):  # type: ignore[misc]
         """All that can fail at the input's and the output's end before the first field is read."""
         plan, any_time = self._plan(), self._labels(datetime(2000, 1, 1), EXPVER)
         plan.check(any_time, archived=bool(self.archive_requests), source=self._file)
+        check_side_files(vars(self), {"--path": plan.path, "--file": self._file})
         plan.check_apart(any_time, [_time_of(wanted) for wanted in self._dates])
         if self._source in SOURCES:
             self._service = self._check_service()
@@ -268,7 +263,7 @@ class MosaicModel(Model):  # type: ignore[misc]
             self.options.onnx_model or Path(),
             provider=self.options.onnx_provider,
             only_gpu=self.only_gpu,
-            threads=self.num_threads if _given("--num-threads", self.num_threads) else None,
+            threads=self.num_threads if is_typed("--num-threads", self.num_threads) else None,
             deterministic=self.deterministic,
             precision=self.options.precision,
         )
@@ -283,7 +278,7 @@ class MosaicModel(Model):  # type: ignore[misc]
         from .engines.torch import choose_device
 
         device = choose_device(only_gpu=self.only_gpu, local_rank=launch.local_rank)
-        if _given("--num-threads", self.num_threads):
+        if is_typed("--num-threads", self.num_threads):
             torch.set_num_threads(self.num_threads)
         if self.deterministic:
             self.torch_deterministic_mode()
@@ -375,26 +370,3 @@ def _now() -> datetime:
 def _time_of(wanted: Wanted) -> datetime:
     """An initial time; of one of which only the day is known, midnight."""
     return wanted.time or datetime.combine(wanted.day or datetime(2000, 1, 1), time())
-
-
-def _steps(lead_time_hours: int, step_hours: int) -> int:
-    if lead_time_hours < 0 or lead_time_hours % step_hours:
-        raise OptionError(f"--lead-time: expected a multiple of the step of {step_hours} h, got {lead_time_hours}")
-    return lead_time_hours // step_hours
-
-
-def _refuse_unsupported(kwargs: dict[str, Any]) -> None:
-    for name in UNSUPPORTED:
-        if kwargs.get(name):
-            raise OptionError(
-                f"--{name.replace('_', '-')} is not supported by mosaic: run one date at a time, without it"
-            )
-
-
-def _given(option: str, value: object) -> bool:
-    """Whether the user gave an option of the runner: a value that is its default may still have been typed.
-
-    The runner accepts abbreviations, so any beginning counts.
-    """
-    words = (word.split("=")[0] for word in sys.argv[1:])
-    return value != RUNNER_DEFAULTS[option] or any(option.startswith(word) and len(word) > 2 for word in words)
