@@ -146,7 +146,8 @@ class Places:
 
 
 def _refuse(what: str, found: Mapping[str, Any], fresh: Mapping[str, Any]) -> None:
-    differing = differences(found, fresh)
+    # That the files are the same was seen; how their path was typed is of no matter.
+    differing = [one for one in differences(found, fresh) if one[0] != "path"]
     if differing:
         listed = "\n".join(f"  {name}: it was {then}, now {now}" for name, then, now in differing)
         raise ResumeError(
