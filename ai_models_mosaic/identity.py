@@ -53,7 +53,7 @@ def identity_of(card: Mapping[str, Any]) -> Identity:
     Raises
     ------
     KeyError, TypeError
-        If the card lacks something, as those of before version 1.2 do.
+        If the card lacks something, as those of earlier versions do.
     """
     weights = card["weights"]
     identity = {
