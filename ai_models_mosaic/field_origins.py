@@ -18,6 +18,9 @@ SIGNS = {0: "unperturbed", 1: "unperturbed, low resolution", 2: "perturbed negat
 
 MISSING = 255
 
+DATE_KEYS = ("year", "month", "day", "hour", "minute", "second")
+"""Of the reference time of GRIB2."""
+
 ANALYSES = ("an", "ia", "oi", "3v", "4v")
 """MARS types."""
 
@@ -129,18 +132,24 @@ def times_of(handle: int) -> Times | None:
     ecCodes' own keys are for whole minutes, and fail where a message's step makes no sense.
     """
     edition = integer(handle, "edition") or 0
-    day, clock = integer(handle, "dataDate"), integer(handle, "dataTime")
-    seconds = integer(handle, "second") if edition == 2 else 0
     step = integer(handle, "forecastTime") if edition == 2 else _grib1_step(handle)
     unit = SECONDS_PER_UNIT.get(edition, {}).get(integer(handle, "indicatorOfUnitOfTimeRange") or 0)
-    if day is None or clock is None or step is None or (unit is None and step):
+    if step is None or (unit is None and step):
         return None
-    lead_time = timedelta(seconds=step * (unit or 0))
     try:
-        base = datetime.strptime(f"{day:08d}{clock:04d}", "%Y%m%d%H%M") + timedelta(seconds=seconds or 0)
-        return Times(base + lead_time, int(lead_time.total_seconds()))
+        lead_time = timedelta(seconds=step * (unit or 0))
+        return Times(_base_time(handle, edition) + lead_time, int(lead_time.total_seconds()))
     except (ValueError, OverflowError):
         return None
+
+
+def _base_time(handle: int, edition: int) -> datetime:
+    """The reference time; a ValueError if it is none."""
+    if edition == 2:
+        year, month, day, hour, minute, second = (integer(handle, key) or 0 for key in DATE_KEYS)
+        return datetime(year, month, day, hour, minute, second)
+    date, clock = integer(handle, "dataDate") or 0, integer(handle, "dataTime") or 0
+    return datetime.strptime(f"{date:08d}{clock:04d}", "%Y%m%d%H%M")
 
 
 def _grib1_step(handle: int) -> int | None:

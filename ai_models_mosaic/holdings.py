@@ -232,7 +232,7 @@ def _enter(holdings: Holdings, message: Message, count: int) -> None:
         with message.headers() as handle:
             _enter_headers(holdings, message, handle, f"message {count}")
     except CodesInternalError as error:
-        holdings.damages.append(f"message {count} cannot be read: {error}")
+        holdings.damages.append(f"message {count} cannot be read ({error}); was the file cut short?")
 
 
 def _enter_headers(holdings: Holdings, message: Message, handle: int, place: str) -> None:
