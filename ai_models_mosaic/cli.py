@@ -40,9 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     show_all_characters()
     try:
         parser = _parser()
-        known, known.words = parser.parse_known_args(arguments)
-        if known.words and known.command is not _forecast:
-            parser.error(f"unrecognized arguments: {' '.join(known.words)}")
+        known, others = parser.parse_known_args(arguments)
+        if others and known.command is not _forecast:
+            parser.error(f"unrecognized arguments: {' '.join(others)}")
+        known.words = others
         logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(message)s")
         command: Command = known.command
         command(known)

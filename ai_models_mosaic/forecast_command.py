@@ -13,10 +13,9 @@ from typing import NoReturn
 from . import options
 from .archive_requests import ArchiveRequests, request_text
 from .channels import LEVELS_HPA, PRESSURE_LEVEL_PARAMS, SINGLE_LEVEL_PARAMS
-from .errors import OptionError, OutputError
+from .errors import OptionError
 from .forecast_setup import ForecastSetup
 from .initial_times import AskedTimes
-from .outputs.files import check_writable
 from .run_config import read_config, write_config
 from .services import SOURCES
 from .sources import parse_extra
@@ -66,13 +65,12 @@ def run(words: Sequence[str]) -> str:
     text = _information(known, setup)
     if text is not None:
         return text
-    _check_reports(known)
     provenance = setup.run(verbose=bool(known.verbose), debug=known.debug, program=PROGRAM.split()[0])
     if archive is not None:
-        known.archive_requests.write_text(archive.text(as_json=known.json), encoding="utf-8")
+        Path(known.archive_requests).write_text(archive.text(as_json=known.json), encoding="utf-8")
     if known.dump_provenance is not None:
         found = provenance[0] if len(provenance) == 1 else {"initial_times": provenance}
-        known.dump_provenance.write_text(json.dumps(found, indent=4), encoding="utf-8")
+        Path(known.dump_provenance).write_text(json.dumps(found, indent=4), encoding="utf-8")
     return ""
 
 
@@ -100,6 +98,7 @@ def _setup(known: argparse.Namespace, others: Sequence[str], archive: ArchiveReq
         only_gpu=known.only_gpu,
         deterministic=known.deterministic,
         requests_extra=known.requests_extra,
+        reports={"--archive-requests": known.archive_requests, "--dump-provenance": known.dump_provenance},
         archive=None if archive is None else archive.add,
     )
 
@@ -135,17 +134,6 @@ def _fields_text(setup: ForecastSetup) -> str:
         f"Pressure levels:\n   Levels: {LEVELS_HPA}\n   Params: {PRESSURE_LEVEL_PARAMS}\n"
         f"Single levels:\n   Params: {SINGLE_LEVEL_PARAMS}\n"
     )
-
-
-def _check_reports(known: argparse.Namespace) -> None:
-    """Raise before a long run if what is told of it at the end could not be written."""
-    for option in ("archive_requests", "dump_provenance"):
-        path = getattr(known, option)
-        if path is not None:
-            try:
-                check_writable(path)
-            except OutputError as error:
-                raise OutputError(f"--{option.replace('_', '-')}: {error}") from error
 
 
 def _runner_options() -> argparse.ArgumentParser:
@@ -212,8 +200,8 @@ def _add_result(made: argparse.ArgumentParser) -> None:
     group.add_argument("--expver", help="experiment version of the output")
     group.add_argument("--class", dest="class_", metavar="CLASS", help="class of the output")
     group.add_argument("--metadata", action="append", metavar="KEY=VALUE", help="another GRIB key; may be repeated")
-    group.add_argument("--archive-requests", type=Path, metavar="FILE", help="MARS requests to archive the output")
-    group.add_argument("--dump-provenance", type=Path, metavar="FILE", help="what made the forecast, as JSON")
+    group.add_argument("--archive-requests", metavar="FILE", help="MARS requests to archive the output")
+    group.add_argument("--dump-provenance", metavar="FILE", help="what made the forecast, as JSON")
 
 
 def _add_information(made: argparse.ArgumentParser) -> None:

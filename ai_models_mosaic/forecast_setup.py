@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from .console import PLUGIN, loudness, plain_errors
 from .engines.choice import EngineChoice, prepare_engine
-from .errors import OptionError
 from .initial_times import AskedTimes, InitialTimes, choose_times
 from .input_reader import InputReader
 from .options import Options
@@ -22,6 +21,7 @@ from .outputs.templates import EXPVER, UNTRAINED_EXPVER, Labels
 from .progress import Watch
 from .ranks import connected, everywhere, find_launch
 from .retrieve import Source
+from .runner_options import check_runner_options, check_side_files, steps_of
 from .services import SOURCES, check_grid, check_hour
 from .session import Session, Settings
 from .sources import CLASS_OF_VARIANT, DEFAULT_GRID_DEG, check_file, choose_variant, mars_requests, parse_extra
@@ -63,6 +63,8 @@ class ForecastSetup:
         Raise where there is no GPU; only algorithms that give the same bits every time.
     requests_extra : str or None
         ``key1=value1,key2=value2``, to complete printed requests with.
+    reports : mapping of str to str or None
+        Files that are written when the forecast is done, by their options.
     archive : callable or None
         See `Archive`; None if nobody wants to know.
     other : Source or None
@@ -86,10 +88,12 @@ class ForecastSetup:
     only_gpu: bool = False
     deterministic: bool = False
     requests_extra: str | None = None
+    reports: Mapping[str, str | None] = field(default_factory=dict)
     archive: Archive | None = None
     other: Source | None = None
 
     def __post_init__(self) -> None:
+        check_runner_options(self.options, threads=self.threads, grib=self.path is not None)
         if self.source == "file":
             check_file(self.file)
         # These raise if they are not to be had.
@@ -109,12 +113,9 @@ class ForecastSetup:
         Raises
         ------
         OptionError
-            If the lead time is not a multiple of the variant's step.
+            As `runner_options.steps_of`.
         """
-        hours, step_hours = self.lead_time_hours, self.variant.step_hours
-        if hours < 0 or hours % step_hours:
-            raise OptionError(f"--lead-time: expected a multiple of the step of {step_hours} h, got {hours}")
-        return hours // step_hours
+        return steps_of(self.lead_time_hours, self.variant.step_hours)
 
     @cached_property
     def initial_times(self) -> InitialTimes:
@@ -239,6 +240,7 @@ class ForecastSetup:
         """All that can fail at the input's and the output's end before the first field is read."""
         plan, any_time = self._plan(), self._labels(datetime(2000, 1, 1), EXPVER)
         plan.check(any_time, archived=self.archive is not None, source=self._input_file)
+        check_side_files(self.reports, {"--path": plan.path, "--file": self._input_file})
         plan.check_apart(any_time, self.initial_times.starts)
         reader.check(self.initial_times.wanted)
         if self.options.progress_file is not None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +53,7 @@ def identity_of(card: Mapping[str, Any]) -> Identity:
     Raises
     ------
     KeyError, TypeError
-        If the card lacks something, as those of before version 1.2 do.
+        If the card lacks something, as those of earlier versions do.
     """
     weights = card["weights"]
     identity = {
@@ -103,7 +105,11 @@ class Places:
 
     def has(self, file: Path) -> bool:
         """Whether a file may be one of them: by the members of its name, and anything where other keys stand."""
-        return any(template.pattern(self.members).fullmatch(str(file)) for template in self.templates)
+        return any(pattern.fullmatch(str(file)) for pattern in self._patterns)
+
+    @cached_property
+    def _patterns(self) -> list[re.Pattern[str]]:
+        return [template.pattern(self.members) for template in self.templates]
 
     def refuse_others(self, fresh: Mapping[str, Any]) -> None:
         """Refuse to begin, under ``--resume``, where files of another run of the same initial time are.
@@ -146,7 +152,8 @@ class Places:
 
 
 def _refuse(what: str, found: Mapping[str, Any], fresh: Mapping[str, Any]) -> None:
-    differing = differences(found, fresh)
+    # That the files are the same was seen; how their path was typed is of no matter.
+    differing = [one for one in differences(found, fresh) if one[0] != "path"]
     if differing:
         listed = "\n".join(f"  {name}: it was {then}, now {now}" for name, then, now in differing)
         raise ResumeError(

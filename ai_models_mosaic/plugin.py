@@ -31,6 +31,9 @@ RUNNER_DEFAULTS = {"--date": DEFAULT_DATE, "--time": DEFAULT_TIME, "--num-thread
 UNSUPPORTED = ("hindcast_reference_year", "hindcast_reference_date")
 """Options of the runner that are refused rather than ignored."""
 
+REPORTS = ("--archive-requests", "--dump-provenance")
+"""Files that the runner writes when the forecast is done."""
+
 
 class MosaicModel(Model):  # type: ignore[misc]
     """Mosaic as an ai-models model.
@@ -70,6 +73,7 @@ class MosaicModel(Model):  # type: ignore[misc]
                 only_gpu=kwargs["only_gpu"],
                 deterministic=kwargs["deterministic"],
                 requests_extra=kwargs["requests_extra"],
+                reports={option: kwargs[option[2:].replace("-", "_")] for option in REPORTS},
                 archive=self._archive if kwargs["archive_requests"] else None,
                 other=None if input in ("file", *SOURCES) else _OtherInput(self),
             )

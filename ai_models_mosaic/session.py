@@ -29,6 +29,7 @@ from .rollout import Ensemble
 from .run import Job, Nowhere, Run, Sink
 from .state import InitialState
 from .variants import Variant
+from .wording import counted, size_of
 
 if TYPE_CHECKING:
     from .engines import LoadedEngine
@@ -154,7 +155,7 @@ class Session:
                 self._watch.fail(error)
                 if len(dates) == 1 or isinstance(error, FATAL):
                     raise
-                LOG.error("%s failed: %s", wanted, error)
+                LOG.error("%s failed with status %d; why is told after the others", wanted, error.exit_status)
                 failed.append(f"{wanted}: {error}")
         if failed:
             listed = "\n".join(f"  {line}" for line in failed)
@@ -187,8 +188,9 @@ class Session:
         if self._settings.path is None or not self._settings.options.resume:
             return None
         record = read_record(self._settings.places(next(iter(starts.values())).initial_time).state)
-        begun = None if record is None else record.identity.get("run", {}).get("members_per_batch")
-        return begun if isinstance(begun, int) and begun > 0 else None
+        begun = None if record is None else record.identity.get("run")
+        found = begun.get("members_per_batch") if isinstance(begun, Mapping) else None
+        return found if isinstance(found, int) and found > 0 else None
 
     def _run_one(self, wanted: Wanted) -> None:
         starts = self._ranks.share(lambda: self._read(wanted))
@@ -270,13 +272,13 @@ class Session:
         architecture = self._settings.variant.architecture
         states = len(ensemble.members) * job.history * architecture.grid.size * architecture.channels * 4
         LOG.info(
-            "%d members × %d steps of %d h, %d per batch, seed %d; estimated memory %.1f GB",
-            len(ensemble.members),
-            job.steps,
+            "%s × %s of %d h, %d per batch, seed %d; estimated memory %s",
+            counted(len(ensemble.members), "member"),
+            counted(job.steps, "step"),
             job.step_hours,
             ensemble.per_batch,
             ensemble.seed,
-            (engine.memory_bytes(min(ensemble.per_batch, len(ensemble.members))) + states) / 1e9,
+            size_of(engine.memory_bytes(min(ensemble.per_batch, len(ensemble.members))) + states),
         )
 
 

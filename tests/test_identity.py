@@ -105,6 +105,14 @@ def test_what_is_complete_of_another_initial_time_is_done_with(tmp_path):
     replace(toy, initial_time=START + timedelta(days=1))("--resume")
 
 
+def test_how_a_path_is_typed_does_not_make_another_run(tmp_path):
+    Toy(f"{tmp_path}/m-1.grib")("--member-number", "1")
+    before = files(tmp_path)
+    assert Toy(f"{tmp_path}/m-{{number}}.grib")("--member-number", "1", "--resume").calls == 2
+    assert files(tmp_path) == before
+    assert "is complete" in refused(Toy(f"{tmp_path}/.//m-1.grib"), "--member-number", "2")
+
+
 def test_a_card_of_before_there_was_an_identity_says_too_little_to_refuse(tmp_path):
     (tmp_path / "out.grib").write_bytes(b"GRIB of before")
     (tmp_path / "out.grib.provenance.json").write_text('{"members": [1, 2, 3], "options": {"output": {}}}')

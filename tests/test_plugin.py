@@ -61,7 +61,7 @@ def test_untrained_weights_label_their_output_so(run: Runner, caplog: pytest.Log
 def test_the_start_names_device_precision_backend_and_memory(run: Runner, caplog: pytest.LogCaptureFixture):
     run(*SHORT, "--num-ensemble-members", 2, "--num-threads", 1)
     assert "Running on CPU (1 threads), float32, attention backend sdpa" in caplog.text
-    assert re.search(r"2 members × 1 steps of 24 h, 1 per batch, seed 0; estimated memory \d+\.\d GB", caplog.text)
+    assert re.search(r"2 members × 1 step of 24 h, 1 per batch, seed 0; estimated memory \d+ MB", caplog.text)
     assert re.search(r"Step 1 of 1 \(\+24 h\), 2 of 2 members; .* per member and step, all done in ", caplog.text)
 
 
@@ -146,6 +146,43 @@ def test_a_date_without_its_history_names_all_that_is_missing(run: Runner):
         (("--metadata", "foo=1"), 6, "--metadata foo=1: ecCodes refuses it (Key/value not found)"),
         (("--metadata", "step=3"), 6, "--metadata step=3 cannot be honoured: steps follow from the variant"),
         (("--metadata", "edition=1"), 6, "the output is GRIB2: GRIB1 can lose the member number"),
+        (("--path", "{number.__class__}.grib"), 6, "{number.__class__} is none of them"),
+        (("--zarr", "{date.nope}.zarr"), 6, "expected in braces some of date, time, perhaps"),
+        (("--products", "mean", "--products-path", "{type!r}.grib"), 6, "{type!r} has a form that is not filled in"),
+        (("--num-threads", "0"), 2, "--num-threads: expected 1 to 4096, got 0"),
+        (("--num-threads", "-3"), 2, "--num-threads: expected 1 to 4096, got -3"),
+        (
+            ("--dump-provenance", "absent/p.json"),
+            6,
+            "--dump-provenance: cannot write absent/p.json: there is no folder",
+        ),
+        (
+            ("--archive-requests", "absent/r.req"),
+            6,
+            "--archive-requests: cannot write absent/r.req: there is no folder",
+        ),
+        (("--dump-provenance", "."), 6, "--dump-provenance: cannot write .: it is a folder"),
+        (
+            ("--dump-provenance", "mosaic.grib"),
+            6,
+            "--dump-provenance mosaic.grib: expected a file of its own, got that of --path mosaic.grib",
+        ),
+        (
+            ("--output", "none", "--products", "mean"),
+            2,
+            "--products: with --output none expected --zarr or --netcdf, or nothing would be written",
+        ),
+        (
+            ("--output", "none", "--products", "mean", "--no-members"),
+            2,
+            "--products: with --output none expected --zarr or --netcdf, or nothing would be written",
+        ),
+        (
+            ("--output", "none", "--zarr", "a.zarr", "--products", "mean", "--products-path", "p.grib"),
+            2,
+            "--products-path: expected GRIB to be written, got --output none; leave one of them out",
+        ),
+        (("--lead-time", "24000000000"), 2, "--lead-time: expected at most 1572840 h, 65535 steps, got 24000000000"),
         (("--lead-time", "36"), 2, "--lead-time: expected a multiple of the step of 24 h, got 36"),
         (("--hindcast-reference-year", "2020"), 2, "--hindcast-reference-year is not supported by mosaic"),
         (

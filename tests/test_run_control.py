@@ -152,7 +152,7 @@ def test_every_kind_of_failure_has_a_status_of_its_own_and_the_documentation_lis
 # Several initial times.
 
 
-def test_one_of_several_dates_fails_and_the_others_are_complete(run: Runner):
+def test_one_of_several_dates_fails_and_the_others_are_complete(run: Runner, caplog: pytest.LogCaptureFixture):
     later = [changed(m, dataDate=20080427) for m in messages(SAMPLE) if keys(m, "dataDate") == (20080426,)]
     run.path("three.grib").write_bytes(b"".join([*messages(SAMPLE), *later]))
     several = ("mosaic", "--variant", "mini", "--file", "three.grib", "--lead-time", 24, "--path", "{dataDate}.grib")
@@ -161,6 +161,11 @@ def test_one_of_several_dates_fails_and_the_others_are_complete(run: Runner):
     assert (
         "1 of 3 initial times failed, the others are complete:\n  2008-04-25: the input lacks 82 of " in refused.message
     )
+    # Told once: the log says when, the end says why.
+    assert "2008-04-25 failed with status 3; why is told after the others" in caplog.text
+    assert "the input lacks" not in caplog.text
+    assert "1 member × 1 step of 24 h, 1 per batch, seed 0; estimated memory " in caplog.text
+    assert re.search(r"estimated memory \d+ MB$", caplog.text, re.MULTILINE)
     for day in (20080426, 20080427):
         found = messages(run.path(f"{day}.grib"))
         assert {keys(message, "dataDate", "step") for message in found} == {(day, 0), (day, 24)}

@@ -134,6 +134,24 @@ def test_a_replay_writes_neither_over_the_original_nor_over_the_input(run: Runne
         assert f"KeyError('{name}')" in capsys.readouterr().err
 
 
+# Another list of members.
+
+
+def test_a_loop_over_members_that_was_stopped_goes_on_in_any_order(run: Runner, signalled):
+    run(*DAY, "--num-ensemble-members", 2, "--path", "all-{number}.grib")
+    words = (*DAY, "--num-ensemble-members", 2, "--path", "m-{number}.grib", "--resume", "--member-number")
+    signalled()
+    assert run.refused(*words, 1).status == 143
+    run(*words, 2)
+    assert [path.name for path in run.folder.glob("m-*.grib")] == ["m-2.grib"]
+    run(*words, 1)
+    for member in (1, 2):
+        assert run.path(f"m-{member}.grib").read_bytes() == run.path(f"all-{member}.grib").read_bytes()
+    refused = run.refused(*words, "1-2")
+    assert refused.status == 7
+    assert "is complete, and of another run than this one:\n  --member-number: it was [" in refused.message
+
+
 # Complete, or not.
 
 

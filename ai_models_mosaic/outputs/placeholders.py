@@ -100,7 +100,7 @@ class PathTemplate:
         """What matches the paths that these members may have, as `Path` writes them; other names may be anything."""
         found = ""
         for text, name, form in self._parts:
-            found += re.escape(text)
+            found += re.escape(re.sub(r"/(\.?/)+", "/", text))
             if name in NUMBER_KEYS:
                 found += f"(?:{'|'.join(re.escape(format(member, form)) for member in members)})"
             elif name is not None:
