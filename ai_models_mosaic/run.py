@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from .engines import Engine
-from .errors import ForecastError, MosaicError, TerminatedError
+from .errors import ForecastError, MosaicError, ResumeError, TerminatedError
 from .journal import Journal
 from .progress import Watch
 from .ranks import Ranks
@@ -168,11 +168,16 @@ class Run:
         self._units, kept = self._ranks.share(
             lambda: (0, []) if journal is None else (journal.record.units, list(journal.kept()))
         )
+        if self._units > self._job.units:
+            raise ResumeError(
+                f"expected at most {self._job.units} batches and steps done, got {self._units}: the state of the "
+                "unfinished run was changed. Run without --resume"
+            )
         for batch, step in kept:
             members = self._job.batches[batch]
             shape = (len(members), *next(iter(self._job.starts.values())).values.shape[1:])
             owner = batch % self._ranks.size
-            values = journal.load(batch, step) if journal is not None else None
+            values = journal.load(batch, step, shape) if journal is not None else None
             if journal is not None and owner != self._ranks.rank:
                 self._ranks.send(values, owner)
             elif owner == self._ranks.rank and values is None:

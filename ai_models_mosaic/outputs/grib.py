@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import eccodes
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from ..arrays import FloatArray
 from ..errors import OutputError
 from ..grid import to_grib_order
+from .contents import count_messages
 from .encoder import GribEncoder
 from .fields import CHANNEL_FIELDS, Field
 from .files import MessageFiles, abandon_files, check_writable, close_files
@@ -49,6 +50,31 @@ class Encoded:
     path: Path
     content: bytes
     mars: dict[str, str] | None
+
+
+class HasKeys(Protocol):
+    """Something that can be asked for GRIB keys."""
+
+    def get(self, key: str) -> Any:
+        """A key in its native type."""
+
+
+class _Asked:
+    """Remembers which keys a message was asked for, and their values."""
+
+    def __init__(self, message: Message) -> None:
+        self._message = message
+        self.known: dict[str, object] = {}
+
+    def get(self, key: str) -> Any:
+        return self.known.setdefault(key, self._message.get(key))
+
+
+class _Known(dict[str, object]):
+    """Keys without a message."""
+
+    def get(self, key: str) -> Any:  # type: ignore[override]
+        return self[key]
 
 
 class GribOutput:
@@ -180,9 +206,17 @@ class GribOutput:
         Raises
         ------
         OutputError
-            If a file is gone, or shorter than it was.
+            If a file is gone, or shorter than it was, or holds anything else than whole messages.
         """
         places = self._files.resume(positions, finished=finished)
+        for name, place in zip(positions, places, strict=True):
+            messages = count_messages(place)
+            if messages is None:
+                raise OutputError(
+                    f"cannot write {name}: expected whole GRIB messages in {place}, got something else: it was changed "
+                    "since. Run without --resume"
+                )
+            self._files.count(Path(name), messages)
         if self._on_message is not None:
             for name, place in zip(positions, places, strict=True):
                 for message in _messages(place):
@@ -245,7 +279,55 @@ class GribOutput:
         else:
             self.abort()
 
-    def path_of(self, message: Message) -> Path:
+    def paths_of_members(self, members: Sequence[int], lead_times_hours: Sequence[int]) -> Iterator[Path]:
+        """Every file that members go to.
+
+        Parameters
+        ----------
+        members, lead_times_hours : sequence of int
+            All that are written.
+
+        Raises
+        ------
+        OutputError
+            As `path_of`.
+        """
+        encoder, member, hours = self._encoder, members[0], lead_times_hours[0]
+        return self._paths(
+            (encoder.first_message(each, hours) for each in members),
+            (encoder.first_message(member, each) for each in lead_times_hours),
+            (encoder.first_message(member, hours, each) for each in encoder.channels),
+        )
+
+    def paths_of_products(self, lead_times_hours: Sequence[int]) -> Iterator[Path]:
+        """Every file that products go to; as `paths_of_members`.
+
+        Raises
+        ------
+        OutputError
+            As `path_of`.
+        """
+        return self._paths(
+            self._encoder.product_messages(),
+            (next(self._encoder.product_messages(each)) for each in lead_times_hours),
+        )
+
+    def _paths(self, *axes: Iterable[Message]) -> Iterator[Path]:
+        """The paths of all combinations of what messages differ in: a key changes along one of the axes only."""
+        asked: dict[str, object] = {}
+        found: list[list[dict[str, object]]] = []
+        for axis in axes:
+            found.append([])
+            for message in axis:
+                # To be asked at once: the next message takes its place.
+                keys = _Asked(message)
+                self.path_of(keys)
+                asked = asked or keys.known
+                found[-1].append({key: value for key, value in keys.known.items() if value != asked[key]})
+        for places in itertools.product(*found) if asked else [({},)]:
+            yield self.path_of(_Known({**asked, **{key: value for place in places for key, value in place.items()}}))
+
+    def path_of(self, message: HasKeys) -> Path:
         """The file that a message goes to.
 
         Raises

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import OutputError
+from ..files import PARTIAL_SUFFIX, sync
 from .extras import require
-from .files import PARTIAL_SUFFIX, sync
 from .layout import DIMENSIONS
 
 COMPRESSION_LEVEL = 1

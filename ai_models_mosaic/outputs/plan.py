@@ -94,6 +94,13 @@ class OutputPlan:
         return tuple(sorted(made, key=lambda pair: (pair[1].channels, order[pair[1]])))
 
     @property
+    def messages(self) -> int:
+        """How many GRIB messages are written."""
+        of_members = len(self.members) * len(self.fields) if self.path is not None else 0
+        of_products = len(self.products) if self.products_path is not None else 0
+        return len(self.lead_times_hours) * (of_members + of_products)
+
+    @property
     def channels(self) -> tuple[int, ...]:
         """The channels that products are made from, ascending."""
         return tuple(sorted({channel for _, field in self.products for channel in field.channels}))

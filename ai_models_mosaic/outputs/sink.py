@@ -12,9 +12,11 @@ from types import TracebackType
 import numpy as np
 
 from ..arrays import Float32Array
+from ..errors import OutputError, ResumeError
+from ..files import PARTIAL_SUFFIX
 from ..state import ForecastStep
 from .fields import Field
-from .files import PARTIAL_SUFFIX, MessageFiles, abandon_files, close_files
+from .files import MessageFiles, abandon_files, close_files
 from .grib import GribOutput, OnMessage
 from .netcdf import convert
 from .plan import OutputPlan
@@ -90,7 +92,7 @@ class Outputs:
     def __init__(
         self, plan: OutputPlan, labels: Labels, on_message: OnMessage | None = None, *, going_on: bool = False
     ) -> None:
-        self._plan, self._labels = plan, labels
+        self._plan, self._labels, self._going_on = plan, labels, going_on
         self._lead_times = frozenset(plan.lead_times_hours)
         self._collector = StepCollector(plan)
         workers = usual_workers() if plan.options.workers is None else plan.options.workers
@@ -209,7 +211,10 @@ class Outputs:
         ------
         OutputError
             If a file or store is gone, or a file is shorter than it was.
+        ResumeError
+            If a file is none of the plan's.
         """
+        self._refuse_foreign(positions)
         for output in self._grib[:1]:
             output.resume(positions, finished=finished)
         store = self._plan.store_path(self._labels)
@@ -237,6 +242,11 @@ class Outputs:
         self._queue.close()
         for output in self._grib:
             output.release()
+        if self._going_on and self._messages.messages != self._plan.messages:
+            raise OutputError(
+                f"expected {self._plan.messages} messages in all files, got {self._messages.messages}: what an "
+                "unfinished run left was not whole. Run without --resume"
+            )
         close_files(self._messages)
         if self._store is not None:
             self._finish_store(self._store)
@@ -274,6 +284,19 @@ class Outputs:
     @property
     def _grib(self) -> list[GribOutput]:
         return [output for output in (self._members, self._products) if output is not None]
+
+    def _refuse_foreign(self, positions: Mapping[str, int]) -> None:
+        """Refuse a record that names other files than those that are written: they would be cut and renamed."""
+        unknown, lead_times = {Path(name) for name in positions}, self._plan.lead_times_hours
+        if unknown and self._members is not None:
+            unknown.difference_update(self._members.paths_of_members(self._plan.members, lead_times))
+        if unknown and self._products is not None:
+            unknown.difference_update(self._products.paths_of_products(lead_times))
+        if unknown:
+            raise ResumeError(
+                f"the state of the unfinished run names {min(unknown)}, which this run does not write: it was changed. "
+                "Run without --resume"
+            )
 
     def _write_members(self, forecast: ForecastStep) -> None:
         if self._members is not None:

@@ -16,9 +16,10 @@ import numpy as np
 
 from ..arrays import FloatArray
 from ..errors import OutputError
+from ..files import PARTIAL_SUFFIX, sync
 from .extras import require
 from .fields import Field
-from .files import PARTIAL_SUFFIX, check_folder, sync
+from .files import check_folder
 from .layout import Layout, Variable, coordinates, variables
 from .products import Product
 
