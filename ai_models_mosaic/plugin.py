@@ -357,10 +357,10 @@ class MosaicModel(Model):  # type: ignore[misc]
         output = self.options.output
         return Labels(initial_time, self.options.ensemble_size, self._metadata, expver, output.packing)
 
-    def _output(self, initial: InitialState, untrained: bool, going_on: bool) -> Outputs:
+    def _output(self, initial: InitialState, untrained: bool, going_on: bool, run: str | None) -> Outputs:
         labels = self._labels(initial.initial_time, UNTRAINED_EXPVER if untrained else EXPVER)
         archive = self._archive if self.archive_requests else None
-        return Outputs(self._plan(), labels, archive, going_on=going_on)
+        return Outputs(self._plan(), labels, archive, going_on=going_on, run=run)
 
     def _archive(self, keys: dict[str, str], path: Path) -> None:
         self.archiving[str(path)].add(keys)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import eccodes
 import numpy as np
@@ -18,6 +18,7 @@ from ..errors import OutputError
 from ..grid import to_grib_order
 from .contents import count_messages
 from .encoder import GribEncoder
+from .every_path import HasKeys, all_paths
 from .fields import CHANNEL_FIELDS, Field
 from .files import MessageFiles, abandon_files, check_writable, close_files
 from .products import Product
@@ -50,31 +51,6 @@ class Encoded:
     path: Path
     content: bytes
     mars: dict[str, str] | None
-
-
-class HasKeys(Protocol):
-    """Something that can be asked for GRIB keys."""
-
-    def get(self, key: str) -> Any:
-        """A key in its native type."""
-
-
-class _Asked:
-    """Remembers which keys a message was asked for, and their values."""
-
-    def __init__(self, message: Message) -> None:
-        self._message = message
-        self.known: dict[str, object] = {}
-
-    def get(self, key: str) -> Any:
-        return self.known.setdefault(key, self._message.get(key))
-
-
-class _Known(dict[str, object]):
-    """Keys without a message."""
-
-    def get(self, key: str) -> Any:  # type: ignore[override]
-        return self[key]
 
 
 class GribOutput:
@@ -293,7 +269,8 @@ class GribOutput:
             As `path_of`.
         """
         encoder, member, hours = self._encoder, members[0], lead_times_hours[0]
-        return self._paths(
+        return all_paths(
+            self.path_of,
             (encoder.first_message(each, hours) for each in members),
             (encoder.first_message(member, each) for each in lead_times_hours),
             (encoder.first_message(member, hours, each) for each in encoder.channels),
@@ -307,25 +284,11 @@ class GribOutput:
         OutputError
             As `path_of`.
         """
-        return self._paths(
+        return all_paths(
+            self.path_of,
             self._encoder.product_messages(),
             (next(self._encoder.product_messages(each)) for each in lead_times_hours),
         )
-
-    def _paths(self, *axes: Iterable[Message]) -> Iterator[Path]:
-        """The paths of all combinations of what messages differ in: a key changes along one of the axes only."""
-        asked: dict[str, object] = {}
-        found: list[list[dict[str, object]]] = []
-        for axis in axes:
-            found.append([])
-            for message in axis:
-                # To be asked at once: the next message takes its place.
-                keys = _Asked(message)
-                self.path_of(keys)
-                asked = asked or keys.known
-                found[-1].append({key: value for key, value in keys.known.items() if value != asked[key]})
-        for places in itertools.product(*found) if asked else [({},)]:
-            yield self.path_of(_Known({**asked, **{key: value for place in places for key, value in place.items()}}))
 
     def path_of(self, message: HasKeys) -> Path:
         """The file that a message goes to.
