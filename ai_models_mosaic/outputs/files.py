@@ -8,15 +8,19 @@ import logging
 import os
 import resource
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from io import FileIO
 from pathlib import Path
+from typing import TypeVar
 
 from ..errors import OutputError
 from ..files import claim, claim_new, is_named, named_errors, partial_of, place_of, refuse_strange, sync
 
 LOG = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 OPEN_AT_ONCE = 64
 """Most files held open; a path with placeholders may name thousands."""
@@ -122,12 +126,12 @@ class MessageFiles:
         for path, known in self._files.items():
             if known.unsynced:
                 with named_errors(path):
-                    sync(known.place)
+                    self._with_room(partial(sync, known.place))
                 folders.add(known.place.parent)
                 known.unsynced = False
         for folder in folders:
             with named_errors(folder):
-                sync(folder)
+                self._with_room(partial(sync, folder))
 
     def positions(self) -> dict[str, int]:
         """Bytes written to every file, by the name that it will have; pipes and devices have none."""
@@ -219,17 +223,19 @@ class MessageFiles:
             return self._open[path]
         while len(self._open) >= self._most_open and self._close_one():
             pass
-        while True:
-            try:
-                file = _open(known)
-                break
-            except OSError as error:
-                # Others of this process may have taken what the limit leaves.
-                if error.errno not in (errno.EMFILE, errno.ENFILE) or not self._close_one():
-                    raise
+        file = self._with_room(partial(_open, known))
         self._open[path] = file
         known.begun = True
         return file
+
+    def _with_room(self, open_something: Callable[[], T]) -> T:
+        """Open something, though others of this process may have taken what its limit leaves."""
+        while True:
+            try:
+                return open_something()
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE) or not self._close_one():
+                    raise
 
     def _close_one(self) -> bool:
         """Close the file used longest ago, but for the first and for pipes, whose readers would take it for the end."""
@@ -360,8 +366,8 @@ def tail_digest(path: Path, length: int) -> str | None:
         Position, bytes.
     """
     with named_errors(path):
-        partial = path if is_stream(path) else partial_of(path)
-    place = partial if partial.exists() else path
+        unfinished = path if is_stream(path) else partial_of(path)
+    place = unfinished if unfinished.exists() else path
     return end_digest(place, length) if place.is_file() and place.stat().st_size >= length else None
 
 

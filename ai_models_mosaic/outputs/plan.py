@@ -277,12 +277,13 @@ class OutputPlan:
         seen: dict[tuple[str, Path], datetime] = {}
         for time in times if len(times) > 1 else ():
             for option, place, names in self._places(replace(labels, initial_time=time)):
-                if (option, place) in seen:
+                # Links of several names may lead to one file.
+                before = seen.setdefault((option, place.resolve()), time)
+                if before != time:
                     raise OutputError(
-                        f"{option}: expected a file for every initial time, got {place} for {seen[option, place]} and "
+                        f"{option}: expected a file for every initial time, got {place} for {before} and "
                         f"for {time}; name it by them, such as {names}"
                     )
-                seen[option, place] = time
 
     def _places(self, labels: Labels) -> Iterator[tuple[str, Path, str]]:
         """Option, one file or store of it, and a path that would tell initial times apart."""
