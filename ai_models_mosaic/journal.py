@@ -275,6 +275,9 @@ def open_journal(
         if is_named(folder / LOCK, lock) and not (folder / INDEX).exists():
             _remove(folder)
         lock.close()
+        # Network file systems keep the lock in it until now. What is not empty stays.
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _locked(folder: Path) -> FileIO:

@@ -58,8 +58,10 @@ class StoreFolder:
         with named_errors(self.path):
             for _ in range(MOST_ATTEMPTS):
                 self._discard()
+                # Another may make or remove it at this very moment.
                 with suppress(FileExistsError):
                     self.partial.mkdir()
+                with suppress(FileExistsError, FileNotFoundError):
                     (self.partial / OWN).mkdir()
                     self._lock = claim_lock(self.partial / OWN / LOCK)
                     return
@@ -106,8 +108,8 @@ class StoreFolder:
                 self.final.rename(self.partial / OWN / REPLACED)
             self.partial.rename(self.final)
             sync_names(self.final.parent)
-            self.tidy()
         self.release()
+        self.tidy()
 
     def tidy(self) -> None:
         """Remove from the complete store what a death left of the moment when it got its name."""
@@ -147,17 +149,18 @@ class StoreFolder:
             return
         with suppress(FileNotFoundError):
             self._refuse_strange(may_be_empty=True)
-            if not (self.partial / OWN).exists():
-                self.partial.rmdir()
-                return
-            with claim_lock(self.partial / OWN / LOCK):
-                self._put_back()
-                (self.partial / GROUP).unlink(missing_ok=True)
-                for path in self.partial.iterdir():
-                    if path.name != OWN:
-                        _remove(path)
-                shutil.rmtree(self.partial / OWN)
-                self.partial.rmdir()
+            if (self.partial / OWN).exists():
+                with claim_lock(self.partial / OWN / LOCK):
+                    self._put_back()
+                    (self.partial / GROUP).unlink(missing_ok=True)
+                    for path in self.partial.iterdir():
+                        if path.name != OWN:
+                            _remove(path)
+                    shutil.rmtree(self.partial / OWN, ignore_errors=True)
+        # Network file systems keep the lock until it is closed. What is not empty by now is another run's.
+        for path in (self.partial / OWN, self.partial):
+            with suppress(OSError):
+                path.rmdir()
 
     def _refuse_strange(self, *, may_be_empty: bool = False) -> None:
         """Refuse a folder that no run made: what is in it is somebody's."""
