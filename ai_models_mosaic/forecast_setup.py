@@ -277,6 +277,6 @@ class ForecastSetup:
         output = self.options.output
         return Labels(initial_time, self.options.ensemble_size, self.metadata, expver, output.packing)
 
-    def _output(self, initial: InitialState, untrained: bool, going_on: bool) -> Outputs:
+    def _output(self, initial: InitialState, untrained: bool, going_on: bool, run: str | None) -> Outputs:
         labels = self._labels(initial.initial_time, UNTRAINED_EXPVER if untrained else EXPVER)
-        return Outputs(self._plan(), labels, self.archive, going_on=going_on)
+        return Outputs(self._plan(), labels, self.archive, going_on=going_on, run=run)

@@ -8,27 +8,37 @@ never touched. So whatever instant a run dies at, the folder describes one whole
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import shutil
+import re
+import stat
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
-from functools import partial
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import numpy as np
-from filelock import FileLock, Timeout
+from typing import Any
 
 from .arrays import Float32Array
-from .errors import OutputError, ResumeError
-from .outputs.files import PARTIAL_SUFFIX, tail_digest
+from .errors import ResumeError
+from .files import (
+    PARTIAL_SUFFIX,
+    TakenError,
+    claim_lock,
+    is_named,
+    named_errors,
+    read_own,
+    refuse_planted,
+    sync,
+    write_whole,
+)
+from .outputs.files import tail_digest
+from .record_file import seal, unseal
 from .state import ForecastStep
+from .state_files import read_state, save_state
 
 LOG = logging.getLogger(__name__)
 
@@ -38,6 +48,12 @@ FORMAT = 2
 SUFFIX = ".state"
 INDEX = "run.json"
 LOCK = "lock"
+
+OWN_FILES = re.compile(r"(run\.json|step-\d{5,}-batch-\d{5,}\.npy)(\.partial)?")
+"""Names of all that a run puts into its folder beside the lock; nothing else is ever removed from it."""
+
+MOST_ATTEMPTS = 5
+"""To open a folder that the run before is just removing."""
 
 SHARE = 0.05
 """Greatest share of a run's time that is spent on keeping its state."""
@@ -62,7 +78,9 @@ class Record:
     format : int
         Version of this record.
     tails : mapping of str to str or None
-        Digest of what every file ended with; None in records of before there were any.
+        Digest of what every file ended with.
+    states : mapping of str to mapping
+        Digest and shape of the values in every file of a state.
     """
 
     identity: Mapping[str, Any]
@@ -72,6 +90,7 @@ class Record:
     finished: bool = False
     format: int = FORMAT
     tails: Mapping[str, str | None] | None = None
+    states: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def state_folder(path: str, initial_time: datetime) -> Path:
@@ -120,6 +139,7 @@ class Journal:
         self.folder, self.record = folder, record
         self._history, self._batches, self._share, self._clock = history, batches, share, clock
         self._unsaved: list[deque[ForecastStep]] = [deque(maxlen=history) for _ in range(batches)]
+        self._states = dict(record.states)
         self._cost = 0.0
         self._saved_at = clock()
 
@@ -144,18 +164,21 @@ class Journal:
         start = self._clock()
         for batch, steps in enumerate(self._unsaved):
             for made in steps:
-                _write_durably(self._state(batch, made.step), partial(_save_array, values=made.values))
+                path = self._state(batch, made.step)
+                self._states[path.name] = save_state(path, made.values)
             steps.clear()
         tails = {name: tail_digest(Path(name), length) for name, length in positions.items()}
         record = Record(self.record.identity, self.record.backend, units, dict(positions), finished, tails=tails)
-        text = json.dumps(asdict(record)).encode()
-        _write_durably(self.folder / INDEX, lambda file: file.write(text))
-        sync_folder(self.folder)
+        needed = {self._state(batch, step).name for batch, step in self._kept_after(units)}
+        self._states = {name: known for name, known in self._states.items() if name in needed}
+        record = replace(record, states=self._states)
+        write_whole(self.folder / INDEX, [seal(asdict(record))])
+        with named_errors(self.folder):
+            sync(self.folder)
+            for path in _own_files(self.folder):
+                if path.name not in needed and path.name != INDEX:
+                    path.unlink(missing_ok=True)
         self.record = record
-        needed = {self._state(batch, step) for batch, step in self.kept()}
-        for path in self.folder.glob("*.npy*"):
-            if path not in needed:
-                path.unlink(missing_ok=True)
         self._saved_at = self._clock()
         self._cost = self._saved_at - start
 
@@ -178,33 +201,41 @@ class Journal:
 
     def kept(self) -> Iterator[tuple[int, int]]:
         """Batch and step of every state that the record needs, steps ascending."""
+        return self._kept_after(self.record.units)
+
+    def _kept_after(self, units: int) -> Iterator[tuple[int, int]]:
         for batch in range(self._batches):
             # Step 0 is a unit too, whose state is the input.
-            newest = (self.record.units + self._batches - 1 - batch) // self._batches - 1
+            newest = (units + self._batches - 1 - batch) // self._batches - 1
             for step in range(max(1, newest - self._history + 1), newest + 1):
                 yield batch, step
 
-    def load(self, batch: int, step: int) -> Float32Array:
+    def load(self, batch: int, step: int, shape: tuple[int, ...] | None = None) -> Float32Array:
         """A state that was kept, (member, lon, lat, channel).
+
+        Parameters
+        ----------
+        batch, step : int
+            Which, of those of `kept`.
+        shape : tuple of int or None
+            What the run needs, if that is to be checked.
 
         Raises
         ------
         ResumeError
-            If it cannot be read.
+            If it cannot be read, or is not what was kept.
         """
         path = self._state(batch, step)
         try:
-            values: Float32Array = np.load(path, allow_pickle=False)
+            return read_state(path, self.record.states.get(path.name), shape)
         except (OSError, ValueError, EOFError) as error:
             raise ResumeError(
                 f"{path} cannot be read ({error}): the state of the unfinished run is damaged. Run without --resume"
             ) from error
-        return values
 
     def remove(self) -> None:
-        """Remove the folder: the run is complete, or is to begin again."""
-        (self.folder / INDEX).unlink(missing_ok=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove what the run keeps: it is complete, or is to begin again."""
+        _remove(self.folder)
 
     def _state(self, batch: int, step: int) -> Path:
         return self.folder / f"step-{step:05d}-batch-{batch:05d}.npy"
@@ -236,35 +267,45 @@ def open_journal(
     OutputError
         If the folder cannot be made.
     """
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
-    lock = FileLock(folder / LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise ResumeError(f"{folder} is in use by another run: wait for it to end, or choose another --path") from None
-    except OSError as error:
-        raise OutputError(f"cannot write {folder / LOCK}: {error.strerror or error}") from error
+    lock = _locked(folder)
     try:
         yield Journal(folder, _point(folder, fresh, resume=resume), history, batches, share)
     finally:
-        lock.release()
-        # Without a record there is nothing to go on with.
-        if folder.is_dir() and not (folder / INDEX).exists():
-            shutil.rmtree(folder, ignore_errors=True)
+        # Without a record there is nothing to go on with. Who comes after a complete run has a lock of its own.
+        if is_named(folder / LOCK, lock) and not (folder / INDEX).exists():
+            _remove(folder)
+        lock.close()
+        # Network file systems keep the lock in it until now. What is not empty stays.
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _locked(folder: Path) -> FileIO:
+    """The lock of a run's folder, which is made where it is missing."""
+    for _ in range(MOST_ATTEMPTS):
+        with named_errors(folder):
+            folder.mkdir(exist_ok=True)
+            if not stat.S_ISDIR(folder.lstat().st_mode):
+                raise OSError(0, "it is a symbolic link, where the state of a run is to be kept. Remove it")
+            refuse_planted(folder)
+        with named_errors(folder / LOCK), suppress(FileNotFoundError):
+            try:
+                return claim_lock(folder / LOCK)
+            except TakenError:
+                break
+    raise ResumeError(f"{folder} is in use by another run: wait for it to end, or choose another --path")
 
 
 def _point(folder: Path, fresh: Record, *, resume: bool) -> Record:
-    found = read_record(folder) if resume or (folder / INDEX).exists() else None
-    if found is None:
-        if resume:
-            LOG.info("%s has no unfinished run to go on with: beginning from the start", folder)
-        return fresh
     if not resume:
-        LOG.warning("Discarding the unfinished run in %s (--resume would go on with it)", folder)
-        (folder / INDEX).unlink()
+        with named_errors(folder):
+            if os.path.lexists(folder / INDEX):
+                LOG.warning("Discarding the unfinished run in %s (--resume would go on with it)", folder)
+                (folder / INDEX).unlink()
+        return fresh
+    found = read_record(folder)
+    if found is None:
+        LOG.info("%s has no unfinished run to go on with: beginning from the start", folder)
         return fresh
     check_same(folder, found, fresh)
     return found
@@ -280,17 +321,12 @@ def read_record(folder: Path) -> Record | None:
     """
     path = folder / INDEX
     try:
-        found = json.loads(path.read_bytes())
-        if found["format"] != FORMAT:
-            raise ResumeError(
-                f"{path}: expected format {FORMAT}, got {found['format']}: it is of another version of this package. "
-                "Go on with that, or run without --resume"
-            )
-        return Record(**found)
+        return Record(**unseal(read_own(path), FORMAT))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ResumeError(f"{path} cannot be read ({error}): run without --resume") from error
+    except (OSError, ValueError) as error:
+        said = error.strerror if isinstance(error, OSError) else error
+        raise ResumeError(f"{path} cannot be used: {said}. Run without --resume") from error
 
 
 def check_same(folder: Path, found: Record, wanted: Record) -> None:
@@ -333,26 +369,16 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tup
     return found
 
 
-def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _own_files(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if OWN_FILES.fullmatch(path.name)]
 
 
-def _save_array(file: BinaryIO, values: Float32Array) -> None:
-    np.save(file, np.ascontiguousarray(values))
-
-
-def _write_durably(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    unfinished = path.with_name(path.name + ".partial")
-    try:
-        with unfinished.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+def _remove(folder: Path) -> None:
+    """Remove what runs put into a folder, and the folder if that was all."""
+    with suppress(OSError):
+        # The record first: states without one are nothing to go on with.
+        (folder / INDEX).unlink(missing_ok=True)
+        for path in _own_files(folder):
+            path.unlink(missing_ok=True)
+        (folder / LOCK).unlink(missing_ok=True)
+        folder.rmdir()

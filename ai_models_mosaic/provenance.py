@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import logging
 import platform
 import re
 from collections.abc import Mapping
@@ -14,15 +15,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
-from .errors import OutputError
+from .files import named_errors, write_whole
 from .options import Options
+from .outputs.contents import describe
 from .outputs.files import is_stream
 from .state import InitialState
 
 if TYPE_CHECKING:
     from .engines import LoadedEngine
 
+LOG = logging.getLogger(__name__)
+
 SUFFIX = ".provenance.json"
+
+CONTENT = "content"
+"""Under which a card says what is in the file that it stands beside, to know it again."""
 
 PACKAGES = (
     "ai-models",
@@ -126,16 +133,13 @@ def write_beside(output: Path, found: Mapping[str, Any]) -> None:
     if is_stream(output) or not output.exists():
         return
     path = _beside(output)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text(json.dumps(dict(found), separators=(",", ":")) + "\n", encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    with named_errors(output):
+        card = {**found, CONTENT: describe(output)}
+    write_whole(path, [json.dumps(card, separators=(",", ":")).encode() + b"\n"])
 
 
 def complete_files(path: str, run: str) -> list[Path] | None:
-    """What a run wrote, if all of it is there and no other run has written over any; None if not.
+    """What a run wrote, if all of it is there as it was then, and no other run has written over any; None if not.
 
     Parameters
     ----------
@@ -146,12 +150,17 @@ def complete_files(path: str, run: str) -> list[Path] | None:
     """
     # Placeholders that touch are one: two stars would be a search of all folders below.
     pattern = "*".join(glob.escape(part) for part in re.split(r"(?:\{.*?\})+", path + SUFFIX))
-    anchor = Path(path).anchor
+    anchor, checked = Path(path).anchor, dict[Path, bool]()
     for card in Path(anchor).glob(pattern.removeprefix(anchor)):
         found = _card(card)
-        if found.get("run") == run:
-            files = [Path(name) for name in found.get("files", [])]
-            if files and all(file.exists() and _card(_beside(file)).get("run") == run for file in files):
+        names = found.get("files")
+        if found.get("run") == run and isinstance(names, list) and all(isinstance(name, str) for name in names):
+            files = [Path(name) for name in names]
+            for file in files:
+                # Every card lists all files, of which there may be thousands.
+                if file not in checked:
+                    checked[file] = _is_complete(file, run)
+            if files and all(checked[file] for file in files):
                 return files
     return None
 
@@ -159,6 +168,26 @@ def complete_files(path: str, run: str) -> list[Path] | None:
 def read_beside(output: Path) -> dict[str, Any]:
     """What the card beside a file of the output says; nothing if there is none that can be read."""
     return _card(_beside(output))
+
+
+def _is_complete(file: Path, run: str) -> bool:
+    """Whether a file is what a run made; says what differs if it was changed since."""
+    card = _card(_beside(file))
+    if card.get("run") != run:
+        return False
+    try:
+        now = describe(file)
+    except (OSError, ValueError) as error:
+        LOG.warning("%s was complete, and cannot be read now (%s): it is made again", file, error)
+        return False
+    then = card.get(CONTENT)
+    if now == then:
+        return True
+    then = then if isinstance(then, dict) else {}
+    names = [name for name in {**then, **now} if then.get(name) != now.get(name)]
+    differing = "; ".join(f"{name}: expected {then.get(name)}, got {now.get(name)}" for name in names)
+    LOG.warning("%s was complete, and was changed since: it is made again (%s)", file, differing)
+    return False
 
 
 def _beside(output: Path) -> Path:
@@ -169,7 +198,7 @@ def _card(path: Path) -> dict[str, Any]:
     """What a card says; nothing if it cannot be read."""
     try:
         found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

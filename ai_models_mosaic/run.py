@@ -15,7 +15,7 @@ from typing import Protocol
 
 from .arrays import Float32Array
 from .engines import Engine
-from .errors import MosaicError, TerminatedError
+from .errors import MosaicError, ResumeError, TerminatedError
 from .journal import Journal
 from .progress import Watch
 from .ranks import Ranks
@@ -178,6 +178,11 @@ class Run:
             lambda: (0, []) if journal is None else (journal.record.units, list(journal.kept()))
         )
         job = self._job
+        if self._units > job.units:
+            raise ResumeError(
+                f"expected at most {job.units} batches and steps done, got {self._units}: the state of the "
+                "unfinished run was changed. Run without --resume"
+            )
         # More ranks than batches leave some without any.
         mine = range(self._ranks.rank, len(job.batches), self._ranks.size)
         self._steps = rollout(
@@ -199,7 +204,7 @@ class Run:
         """A state of the journal, on the rank that goes on with it; None on the others."""
         journal, ranks = self._journal, self._ranks
         owner = batch % ranks.size
-        values = journal.load(batch, step) if journal is not None else None
+        values = journal.load(batch, step, self._job.shape_of(batch)) if journal is not None else None
         if journal is not None and owner != ranks.rank:
             ranks.send(values, owner)
             return None
@@ -214,7 +219,7 @@ class Run:
             made = (
                 initial_step(self._job.starts, members)
                 if step == 0
-                else self._job.made(batch, step, journal.load(batch, step))
+                else self._job.made(batch, step, journal.load(batch, step, self._job.shape_of(batch)))
             )
             self._sink.recall(made)
 

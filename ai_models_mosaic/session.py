@@ -114,8 +114,8 @@ class Session:
     load : callable
         Gives the engine; called once, on every rank.
     output : callable
-        Gives a context with the sink for a state, whether the weights are untrained, and whether an unfinished run is
-        gone on with; called on rank 0 only.
+        Gives a context with the sink for a state, whether the weights are untrained, whether an unfinished run is
+        gone on with, and the digest of what the run is; called on rank 0 only.
     recount : callable
         Told of the files of a run that is complete already; called on rank 0 only.
     """
@@ -128,7 +128,7 @@ class Session:
         *,
         read: Callable[[Wanted], Starts],
         load: Callable[[], LoadedEngine],
-        output: Callable[[InitialState, bool, bool], AbstractContextManager[FileSink | None]],
+        output: Callable[[InitialState, bool, bool, str | None], AbstractContextManager[FileSink | None]],
         recount: Callable[[Sequence[Path]], None] = lambda _: None,
     ) -> None:
         self._settings, self._ranks, self._watch = settings, ranks, watch
@@ -239,7 +239,7 @@ class Session:
         if path is None:
             if resume:
                 raise ResumeError("--resume: expected output in files to go on with; leave it out, or give --path FILE")
-            place.sink = stack.enter_context(self._output(initial, found["weights"]["untrained"], False))
+            place.sink = stack.enter_context(self._output(initial, found["weights"]["untrained"], False, None))
             return True
         backend = {"engine": found["engine"], "ai-models-mosaic": __version__, **found["packages"]}
         fresh = Record(identity_of(found), backend)
@@ -259,7 +259,7 @@ class Session:
         if resume and positions is None:
             places.refuse_others(fresh.identity)
         going_on = positions is not None
-        place.sink = stack.enter_context(self._output(initial, found["weights"]["untrained"], going_on))
+        place.sink = stack.enter_context(self._output(initial, found["weights"]["untrained"], going_on, found["run"]))
         if place.sink is not None and positions is not None:
             journal.check_output()
             place.sink.resume(positions, finished=journal.record.finished)

@@ -121,6 +121,57 @@ def test_the_file_used_last_stays_open(tmp_path):
     assert (tmp_path / "often").read_bytes() == b"x" * 3 * OPEN_AT_ONCE
 
 
+LIMITED = """
+import resource
+from pathlib import Path
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+from ai_models_mosaic.outputs.files import MessageFiles
+files, others = MessageFiles(), []
+try:
+    # Others of the process take all that is left.
+    while {take}:
+        others.append(open("/dev/null"))
+except OSError:
+    for other in others[-3:]:
+        other.close()
+most = 0
+for turn in range(3):
+    for index in range(100):
+        files.append(Path(f"{{index}}.grib"), b"message")
+        most = most if {take} else max(most, len(list(Path("/proc/self/fd").iterdir())))
+files.flush()
+files.finish()
+print(most, set(path.read_bytes() for path in Path().glob("*.grib")), len(list(Path().iterdir())))
+"""
+
+
+@pytest.mark.parametrize("take", [False, True])
+def test_the_number_of_open_files_follows_the_limit_of_the_process(tmp_path, take):
+    (said,) = elsewhere(LIMITED.format(take=take), tmp_path)
+    most, found = said.split(" ", 1)
+    assert int(most) < 32
+    assert found == f"{{{b'message' * 3}}} 100"
+
+
+def test_what_another_run_does_to_a_file_that_is_closed_meanwhile_is_noticed(tmp_path):
+    paths = [tmp_path / f"{index}.grib" for index in range(OPEN_AT_ONCE + 3)]
+    first, second = MessageFiles(), MessageFiles()
+    for path in paths:
+        first.append(path, b"first")
+    with pytest.raises(OutputError, match=r"0.grib: another run is writing it"):
+        second.append(paths[0], b"second")
+    second.append(paths[1], b"second")
+    with pytest.raises(OutputError, match=r"1.grib: another run is writing it"):
+        first.append(paths[1], b"first")
+    second.finish()
+    with pytest.raises(OutputError, match=r"1.grib: its partial file was removed while it was being written"):
+        first.append(paths[1], b"first")
+    with pytest.raises(OutputError, match=r"1.grib: its partial file was removed while it was being written"):
+        first.finish()
+    first.abandon()
+    assert paths[1].read_bytes() == b"second"
+
+
 # Pipes and devices.
 
 

@@ -85,6 +85,7 @@ def test_every_file_of_the_output_has_its_provenance_beside_it(run: Runner):
         text = run.path(f"m{member}.grib.provenance.json").read_text()
         beside = json.loads(text)
         assert text.count("\n") == 1
+        assert beside.pop("content")["messages"] == 2 * 82
         assert beside == whole
         assert (beside["precision"], beside["options"]["seed"]) == ("float32", 0)
     assert sorted(path.suffix for path in run.folder.iterdir()) == [".grib", ".grib", ".json", ".json", ".json"]

@@ -12,8 +12,10 @@ from running import ROOT, keys, messages
 from toy_run import FIELDS, GRID, START, DyingEngine, ToyEngine, initial_state, job, toy_run
 
 from ai_models_mosaic.errors import ForecastError, OutputError, ResumeError, TerminatedError
+from ai_models_mosaic.journal import FORMAT, state_folder
 from ai_models_mosaic.progress import Watch
 from ai_models_mosaic.ranks import Alone
+from ai_models_mosaic.record_file import seal, unseal
 from ai_models_mosaic.rollout import Ensemble, rollout
 from ai_models_mosaic.run import Job, Run
 
@@ -185,6 +187,17 @@ def test_another_run_is_not_gone_on_with_and_what_differs_is_said(tmp_path: Path
         "Give the same options, input and weights, or run without --resume to begin again"
     )
     assert (tmp_path / "out.grib.partial").read_bytes() == before
+
+
+def test_a_state_that_claims_more_than_there_is_to_do_is_refused(tmp_path: Path):
+    path = str(tmp_path / "out.grib")
+    with pytest.raises(ForecastError):
+        toy_run(path, engine=DyingEngine(4, "fail"))
+    record = state_folder(path, START) / "run.json"
+    record.write_bytes(seal({**unseal(record.read_bytes(), FORMAT), "units": 10, "finished": True}))
+    with pytest.raises(ResumeError, match=r"^expected at most 9 batches and steps done, got 10: the state of"):
+        toy_run(path, resume=True)
+    assert not (tmp_path / "out.grib").exists()
 
 
 def test_a_file_that_became_shorter_is_not_gone_on_with(tmp_path: Path):

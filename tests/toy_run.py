@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from ai_models_mosaic import files
 from ai_models_mosaic.engines.states import StepsOnHost
 from ai_models_mosaic.errors import ForecastError, MosaicError
 from ai_models_mosaic.grid import LatLonGrid
@@ -134,16 +135,11 @@ class Fault:
                     os.kill(os.getpid(), signal.SIGKILL)
                 return super().write(data)
 
-        ordinary = Path.open
-
-        def opened(path: Path, mode: str = "r", buffering: int = -1, **more: Any) -> Any:
-            if "b" not in mode or mode == "rb":
-                return ordinary(path, mode, buffering, **more)
-            raw = File(path, mode)
-            return raw if buffering == 0 else io.BufferedWriter(raw)
-
-        Path.open = opened  # type: ignore[method-assign, assignment]
-        for owner, name in ((os, "fsync"), (os, "truncate"), (Path, "replace"), (Path, "unlink")):
+        files.FileIO = File  # type: ignore[misc]
+        for owner, name in (
+            *((os, "fsync"), (os, "truncate"), (os, "mkdir"), (os, "rmdir")),
+            *((Path, "replace"), (Path, "unlink")),
+        ):
             setattr(owner, name, self._deadly(getattr(owner, name)))
 
     def _deadly(self, call: Callable[..., Any]) -> Callable[..., Any]:

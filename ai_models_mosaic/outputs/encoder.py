@@ -119,10 +119,10 @@ class GribEncoder:
         channel = self.channels[0] if channel is None else channel
         return self.encode(channel, member, lead_time_hours, np.zeros(self.region.size))
 
-    def product_messages(self) -> Iterator[Message]:
-        """Every product's message, without its values."""
+    def product_messages(self, lead_time_hours: int = 0) -> Iterator[Message]:
+        """Every product's message of a lead time, without its values."""
         for product, field in self._products:
-            yield self.encode_product(product, field, 0, np.zeros(self.region.size))
+            yield self.encode_product(product, field, lead_time_hours, np.zeros(self.region.size))
 
     def close(self) -> None:
         """Give the templates back to ecCodes."""

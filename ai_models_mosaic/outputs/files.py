@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import hashlib
 import logging
 import os
+import resource
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import TypeVar
 
 from ..errors import OutputError
+from ..files import claim, claim_new, is_named, named_errors, partial_of, place_of, refuse_strange, sync
 
 LOG = logging.getLogger(__name__)
 
-PARTIAL_SUFFIX = ".partial"
+T = TypeVar("T")
 
 OPEN_AT_ONCE = 64
-"""Files held open; a path with placeholders may name thousands."""
+"""Most files held open; a path with placeholders may name thousands."""
+
+SHARE_OF_LIMIT = 4
+"""One in so many of the files that the process may have open is one of these."""
 
 TAIL_BYTES = 4096
 """Of what an unfinished run wrote last, to know it again."""
@@ -28,24 +35,58 @@ FILES_SHOWN = 4
 """Files that a log line names."""
 
 
+@dataclass(slots=True)
+class _File:
+    """What is known of a file.
+
+    Parameters
+    ----------
+    final : Path
+        Where it is when it is complete.
+    place : Path
+        Where it is until then; the same for pipes and devices.
+    """
+
+    final: Path
+    place: Path
+    size: int = 0
+    messages: int = 0
+    identity: tuple[int, int] | None = None
+    begun: bool = False
+    unsynced: bool = False
+    named: bool = False
+
+    @property
+    def is_stream(self) -> bool:
+        return self.place == self.final
+
+
 class MessageFiles:
     """Appends messages to files that bear the suffix ``.partial`` until `finish`.
 
     A run that fails leaves the partial files, each valid up to its last whole message, and never
-    touches a complete file of the same name from before. Pipes and devices are written to directly.
+    touches a complete file of the same name from before. Pipes and devices are written to directly,
+    and what a symbolic link leads to is written in its place.
+
+    Every file is locked while it is open. Of more files than may be open at once, the first stays
+    locked for all: runs that share the others mostly share that one. What else is written to a file
+    that is closed meanwhile is noticed when it is opened again, and never given its name.
     """
 
     def __init__(self) -> None:
-        self._open: OrderedDict[Path, BinaryIO] = OrderedDict()
-        self._written: dict[Path, int] = {}
-        self._unsynced: set[Path] = set()
-        self._named: set[Path] = set()
-        self._places: dict[Path, Path] = {}
+        self._open: OrderedDict[Path, FileIO] = OrderedDict()
+        self._files: dict[Path, _File] = {}
+        self._most_open = _most_open()
 
     @property
     def paths(self) -> list[Path]:
         """Every file written to, in the order of first use."""
-        return list(self._written)
+        return [path for path, file in self._files.items() if file.begun]
+
+    @property
+    def messages(self) -> int:
+        """Messages in all files, as far as is known."""
+        return sum(file.messages for file in self._files.values())
 
     def append(self, path: Path, message: bytes) -> None:
         """Write one whole message, or none of it.
@@ -53,25 +94,25 @@ class MessageFiles:
         Raises
         ------
         OutputError
-            If the file cannot be written, such as for want of space.
+            If the file cannot be written, such as for want of space, or is not what was written to it before.
         """
-        with _named_errors(path):
-            file = self._file(path)
-            # What is written to a file without a name is lost, and no system call says so.
-            if os.fstat(file.fileno()).st_nlink == 0:
-                raise OSError(0, "its partial file was removed while it was being written")
+        with named_errors(path):
+            known = self._files.get(path) or self._known(path)
+            file = self._opened(path, known)
+            is_stream = known.is_stream
+            if not is_stream:
+                _check(file, known)
             try:
                 written = file.write(message)
                 if written != len(message):
                     raise OSError(0, f"only {written} of {len(message)} bytes were taken; is the disk full?")
             except OSError:
-                if self._place(path) != path:
-                    file.truncate(self._written[path])
-                    file.seek(self._written[path])
+                if not is_stream:
+                    file.truncate(known.size)
                 raise
-            self._written[path] += len(message)
-            if self._place(path) != path:
-                self._unsynced.add(path)
+            known.size += len(message)
+            known.messages += 1
+            known.unsynced = not is_stream
 
     def flush(self) -> None:
         """Bring all messages to disk.
@@ -81,17 +122,20 @@ class MessageFiles:
         OutputError
             If the system cannot.
         """
-        for path in self._unsynced:
-            with _named_errors(path):
-                sync(self._place(path))
-        for folder in {path.parent for path in self._unsynced}:
-            with _named_errors(folder):
-                sync(folder)
-        self._unsynced.clear()
+        folders = set()
+        for path, known in self._files.items():
+            if known.unsynced:
+                with named_errors(path):
+                    self._with_room(partial(sync, known.place))
+                folders.add(known.place.parent)
+                known.unsynced = False
+        for folder in folders:
+            with named_errors(folder):
+                self._with_room(partial(sync, folder))
 
     def positions(self) -> dict[str, int]:
         """Bytes written to every file, by the name that it will have; pipes and devices have none."""
-        return {str(path): written for path, written in self._written.items() if self._place(path) != path}
+        return {str(path): known.size for path, known in self._files.items() if known.begun and not known.is_stream}
 
     def resume(self, positions: Mapping[str, int], *, finished: bool = False) -> list[Path]:
         """Go on with the files of an unfinished run, cutting off what came after these positions.
@@ -111,80 +155,138 @@ class MessageFiles:
         Raises
         ------
         OutputError
-            If a file is gone, or shorter than it was.
+            If a file is gone, is shorter than it was, has another name too, or is being written by another run.
         """
         found = []
         for name, length in positions.items():
             path = Path(name)
-            partial = self._place(path)
-            # A death while files were being named has left some with their final name.
-            place = path if finished and not partial.exists() else partial
-            with _named_errors(path):
+            with named_errors(path):
+                known = self._known(path)
+                # A death while files were being named has left some with their final name.
+                known.named = finished and not known.place.exists()
+                place = known.final if known.named else known.place
                 size = place.stat().st_size if place.exists() else 0
-                if size < length:
+                if size < length or (known.named and size != length):
                     raise OSError(0, f"expected {length} bytes of an unfinished run in {place}, got {size}")
-                if place == partial:
-                    os.truncate(place, length)
-                else:
-                    self._named.add(path)
-            self._written[path] = length
+                known.size, known.begun = length, True
+                if not known.named:
+                    self._cut(path, known)
             found.append(place)
         return found
 
+    def count(self, path: Path, messages: int) -> None:
+        """Take note of how many messages a file holds that was gone on with."""
+        self._files[path].messages = messages
+
     def finish(self) -> list[Path]:
-        """Give every file its name; returns the files."""
+        """Give every file its name; returns the files.
+
+        Raises
+        ------
+        OutputError
+            If one cannot be renamed, or is not what was written.
+        """
+        for path, known in self._files.items():
+            if known.begun and not known.is_stream and not known.named:
+                with named_errors(path):
+                    # Open, and so locked, until it has its name.
+                    file = self._opened(path, known)
+                    _check(file, known)
+                    if not is_named(known.place, file):
+                        raise OSError(0, f"{known.place} was exchanged for another file while it was being written")
+                    known.place.replace(known.final)
+                known.named = True
+                self._open.pop(path).close()
         self.abandon()
-        for path in self.paths:
-            partial = self._place(path)
-            if partial != path and path not in self._named:
-                with _named_errors(path):
-                    partial.replace(path)
-                self._named.add(path)
         return self.paths
 
     def abandon(self) -> list[Path]:
         """Close all files as they are; returns the partial ones."""
         while self._open:
             self._open.popitem()[1].close()
-        return [self._place(path) for path in self.paths if path not in self._named]
+        return [known.place for known in self._files.values() if known.begun and not known.named]
 
-    def _place(self, path: Path) -> Path:
+    def _known(self, path: Path) -> _File:
         """Where a file is written until it is complete: looked up once, since it is asked for with every message."""
-        if path not in self._places:
-            self._places[path] = _partial(path)
-        return self._places[path]
+        if path not in self._files:
+            if is_stream(path):
+                self._files[path] = _File(path, path)
+            else:
+                self._files[path] = _File(place_of(path), partial_of(path))
+                if self._files[path].final != path:
+                    LOG.info("%s is a symbolic link: writing %s", path, self._files[path].final)
+        return self._files[path]
 
-    def _file(self, path: Path) -> BinaryIO:
+    def _opened(self, path: Path, known: _File) -> FileIO:
         if path in self._open:
             self._open.move_to_end(path)
             return self._open[path]
-        if len(self._open) >= OPEN_AT_ONCE:
-            self._open.popitem(last=False)[1].close()
-        # Unbuffered, so that a death between two messages leaves whole ones only.
-        file = self._place(path).open("ab", buffering=0)
-        try:
-            self._claim(path, file)
-        except OSError:
-            file.close()
-            raise
+        while len(self._open) >= self._most_open and self._close_one():
+            pass
+        file = self._with_room(partial(_open, known))
         self._open[path] = file
+        known.begun = True
         return file
 
-    def _claim(self, path: Path, file: BinaryIO) -> None:
-        """Refuse a file that another run is writing; what an older one left in it goes."""
-        if self._place(path) == path:
-            self._written.setdefault(path, 0)
-            return
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OSError(0, "another run is writing it; wait for that to end, or choose another name") from None
-        except OSError as error:
-            # Some network file systems have no locks.
-            LOG.debug("No lock on %s: %s", path, error)
-        if path not in self._written:
-            file.truncate(0)
-            self._written[path] = 0
+    def _with_room(self, open_something: Callable[[], T]) -> T:
+        """Open something, though others of this process may have taken what its limit leaves."""
+        while True:
+            try:
+                return open_something()
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE) or not self._close_one():
+                    raise
+
+    def _close_one(self) -> bool:
+        """Close the file used longest ago, but for the first and for pipes, whose readers would take it for the end."""
+        first = next(iter(self._files))
+        for path in self._open:
+            if path != first and not self._files[path].is_stream:
+                self._open.pop(path).close()
+                return True
+        return False
+
+    def _cut(self, path: Path, known: _File) -> None:
+        """Lock what is gone on with, then take off what came after its position."""
+        found = known.place.lstat()
+        known.identity = (found.st_dev, found.st_ino)
+        file = self._opened(path, known)
+        names = os.fstat(file.fileno()).st_nlink
+        if names > 1:
+            raise OSError(0, f"{known.place} has {names} names; expected a file of this run alone")
+        os.truncate(file.fileno(), known.size)
+
+
+def _open(known: _File) -> FileIO:
+    if known.is_stream:
+        return FileIO(known.place, "ab")
+    if known.identity is None:
+        file = claim_new(known.place)
+        found = os.fstat(file.fileno())
+        known.identity = (found.st_dev, found.st_ino)
+        return file
+    try:
+        file = claim(known.place)
+    except FileNotFoundError:
+        raise OSError(0, "its partial file was removed while it was being written") from None
+    return file
+
+
+def _check(file: FileIO, known: _File) -> None:
+    """Refuse a file that is not what was written; no system call says so when what is written is lost."""
+    found = os.fstat(file.fileno())
+    if found.st_nlink == 0:
+        raise OSError(0, "its partial file was removed while it was being written")
+    if (found.st_dev, found.st_ino) != known.identity:
+        raise OSError(0, f"{known.place} was exchanged for another file while it was being written")
+    if found.st_size != known.size:
+        raise OSError(0, f"{known.place} was changed: expected {known.size} bytes, got {found.st_size}")
+
+
+def _most_open() -> int:
+    """Files to hold open, as the limit of the process allows."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return OPEN_AT_ONCE if limit == resource.RLIM_INFINITY else max(2, min(OPEN_AT_ONCE, limit // SHARE_OF_LIMIT))
 
 
 def close_files(files: MessageFiles) -> None:
@@ -213,14 +315,16 @@ def check_writable(path: Path) -> None:
     Raises
     ------
     OutputError
-        If the folder is absent or not writable, or the path is a folder.
+        If the folder is absent or not writable, the path is a folder, or a link has the name of the partial file.
     """
-    with _named_errors(path):
+    with named_errors(path):
         is_folder = path.is_dir()
     if is_folder:
         raise OutputError(f"cannot write {path}: it is a folder; expected the name of a file")
     if not is_stream(path):
         check_folder(path)
+        with named_errors(path):
+            refuse_strange(partial_of(path))
     elif not os.access(path, os.W_OK):
         raise OutputError(f"cannot write {path}: it is not writable")
 
@@ -233,23 +337,13 @@ def check_folder(path: Path) -> None:
     OutputError
         If its folder is absent or not writable.
     """
-    folder = path.parent
-    with _named_errors(path):
+    with named_errors(path):
+        folder = place_of(path).parent
         has_folder = folder.is_dir()
     if not has_folder:
         raise OutputError(f"cannot write {path}: there is no folder {folder}; create it first")
     if not os.access(folder, os.W_OK):
         raise OutputError(f"cannot write {path}: the folder {folder} is not writable")
-
-
-def sync(path: Path) -> None:
-    """Bring a file, or the names in a folder, to disk."""
-    # Whichever descriptor wrote, and even when it is closed by now.
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def is_stream(path: Path) -> bool:
@@ -271,27 +365,23 @@ def tail_digest(path: Path, length: int) -> str | None:
     length : int
         Position, bytes.
     """
-    partial = _partial(path)
-    place = partial if partial.exists() else path
-    if not place.is_file() or place.stat().st_size < length:
-        return None
+    with named_errors(path):
+        unfinished = path if is_stream(path) else partial_of(path)
+    place = unfinished if unfinished.exists() else path
+    return end_digest(place, length) if place.is_file() and place.stat().st_size >= length else None
+
+
+def end_digest(place: Path, length: int) -> str:
+    """SHA-256 of the last bytes before a position of a file.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    """
     with place.open("rb") as file:
         file.seek(max(0, length - TAIL_BYTES))
         return hashlib.sha256(file.read(min(length, TAIL_BYTES))).hexdigest()
-
-
-def _partial(path: Path) -> Path:
-    if is_stream(path):
-        return path
-    return path.with_name(path.name + PARTIAL_SUFFIX)
-
-
-@contextmanager
-def _named_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _summary(paths: Sequence[Path]) -> str:

@@ -16,7 +16,9 @@ from ..arrays import FloatArray
 from ..errors import OutputError
 from ..grid import to_grib_order
 from ..params import CHANNEL_FIELDS, Field
+from .contents import count_messages
 from .encoder import GribEncoder
+from .every_path import HasKeys, all_paths
 from .files import MessageFiles, abandon_files, check_writable, close_files
 from .placeholders import GRIB_KEYS, PathTemplate
 from .products import Product
@@ -188,9 +190,17 @@ class GribOutput:
         Raises
         ------
         OutputError
-            If a file is gone, or shorter than it was.
+            If a file is gone, or shorter than it was, or holds anything else than whole messages.
         """
         places = self._files.resume(positions, finished=finished)
+        for name, place in zip(positions, places, strict=True):
+            messages = count_messages(place)
+            if messages is None:
+                raise OutputError(
+                    f"cannot write {name}: expected whole GRIB messages in {place}, got something else: it was changed "
+                    "since. Run without --resume"
+                )
+            self._files.count(Path(name), messages)
         if self._on_message is not None:
             for name, place in zip(positions, places, strict=True):
                 for message in _messages(place):
@@ -253,7 +263,42 @@ class GribOutput:
         else:
             self.abort()
 
-    def path_of(self, message: Message) -> Path:
+    def paths_of_members(self, members: Sequence[int], lead_times_hours: Sequence[int]) -> Iterator[Path]:
+        """Every file that members go to.
+
+        Parameters
+        ----------
+        members, lead_times_hours : sequence of int
+            All that are written.
+
+        Raises
+        ------
+        OutputError
+            As `path_of`.
+        """
+        encoder, member, hours = self._encoder, members[0], lead_times_hours[0]
+        return all_paths(
+            self.path_of,
+            (encoder.first_message(each, hours) for each in members),
+            (encoder.first_message(member, each) for each in lead_times_hours),
+            (encoder.first_message(member, hours, each) for each in encoder.channels),
+        )
+
+    def paths_of_products(self, lead_times_hours: Sequence[int]) -> Iterator[Path]:
+        """Every file that products go to; as `paths_of_members`.
+
+        Raises
+        ------
+        OutputError
+            As `path_of`.
+        """
+        return all_paths(
+            self.path_of,
+            self._encoder.product_messages(),
+            (next(self._encoder.product_messages(each)) for each in lead_times_hours),
+        )
+
+    def path_of(self, message: HasKeys) -> Path:
         """The file that a message goes to.
 
         Raises

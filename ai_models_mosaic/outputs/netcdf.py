@@ -7,15 +7,20 @@ by many threads and processes, and survives their death.
 from __future__ import annotations
 
 import itertools
+import logging
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import OutputError
+from ..files import create, is_named, partial_of, place_of, sync
 from .extras import require
-from .files import PARTIAL_SUFFIX, sync
 from .layout import DIMENSIONS
+from .zarr import RUN
+
+LOG = logging.getLogger(__name__)
 
 COMPRESSION_LEVEL = 1
 """zlib's fastest; higher ones gain nothing on the digits of weather."""
@@ -38,18 +43,25 @@ def convert(store: Path, path: Path) -> Path:
     """
     netcdf = require("netCDF4", f"writing {path}")
     source = require("zarr", f"writing {path}").open_group(str(store), mode="r")
-    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    attributes = {name: value for name, value in source.attrs.items() if name != RUN}
     try:
-        with netcdf.Dataset(str(partial), "w", format="NETCDF4") as target:
-            target.setncatts(dict(source.attrs))
-            for _, array in source.arrays():
-                for name, size in zip(array.attrs[DIMENSIONS], array.shape, strict=True):
-                    if name not in target.dimensions:
-                        target.createDimension(name, size)
-            for name, array in source.arrays():
-                _copy(target, name, array)
-        sync(partial)
-        partial.replace(path)
+        final, partial = place_of(path), partial_of(path)
+        if final != path:
+            LOG.info("%s is a symbolic link: writing %s", path, final)
+        # The library would follow a link: it is given a file that is there, which it cuts to nothing.
+        with FileIO(create(partial)) as made:
+            with netcdf.Dataset(str(partial), "w", format="NETCDF4") as target:
+                target.setncatts(attributes)
+                for _, array in source.arrays():
+                    for name, size in zip(array.attrs[DIMENSIONS], array.shape, strict=True):
+                        if name not in target.dimensions:
+                            target.createDimension(name, size)
+                for name, array in source.arrays():
+                    _copy(target, name, array)
+            sync(partial)
+            if not is_named(partial, made):
+                raise OSError(0, f"{partial} was exchanged for another file while it was being written")
+            partial.replace(final)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     except RuntimeError as error:

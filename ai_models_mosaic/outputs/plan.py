@@ -95,6 +95,13 @@ class OutputPlan:
         return tuple(sorted(made, key=lambda pair: (pair[1].channels, order[pair[1]])))
 
     @property
+    def messages(self) -> int:
+        """How many GRIB messages are written."""
+        of_members = len(self.members) * len(self.fields) if self.path is not None else 0
+        of_products = len(self.products) if self.products_path is not None else 0
+        return len(self.lead_times_hours) * (of_members + of_products)
+
+    @property
     def channels(self) -> tuple[int, ...]:
         """The channels that products are made from, ascending."""
         return tuple(sorted({channel for _, field in self.products for channel in field.channels}))
@@ -306,12 +313,13 @@ class OutputPlan:
         seen: dict[tuple[str, Path], datetime] = {}
         for time in times if len(times) > 1 else ():
             for option, place, names in self._places(replace(labels, initial_time=time)):
-                if (option, place) in seen:
+                # Links of several names may lead to one file.
+                before = seen.setdefault((option, place.resolve()), time)
+                if before != time:
                     raise OutputError(
-                        f"{option}: expected a file for every initial time, got {place} for {seen[option, place]} and "
+                        f"{option}: expected a file for every initial time, got {place} for {before} and "
                         f"for {time}; name it by them, such as {names}"
                     )
-                seen[option, place] = time
 
     def _places(self, labels: Labels) -> Iterator[tuple[str, Path, str]]:
         """Option, one file or store of it, and a path that would tell initial times apart."""

@@ -12,16 +12,18 @@ from types import TracebackType
 import numpy as np
 
 from ..arrays import Float32Array
+from ..errors import OutputError, ResumeError
 from ..params import Field
 from ..state import ForecastStep
-from .files import PARTIAL_SUFFIX, MessageFiles, abandon_files, close_files
+from .files import MessageFiles, abandon_files, close_files
 from .grib import GribOutput, OnMessage
 from .netcdf import convert
 from .plan import OutputPlan
 from .products import Product, compute
 from .queue import Commit, OrderedQueue, usual_workers
+from .store_folder import GROUP, StoreFolder
 from .templates import Labels
-from .zarr import ZarrOutput, remove_folder
+from .zarr import ZarrOutput
 
 LOG = logging.getLogger(__name__)
 
@@ -80,6 +82,8 @@ class Outputs:
         Called with every GRIB message's MARS keys and file, in the order of messages, from another thread.
     going_on : bool
         Whether `resume` follows: what an unfinished run left is kept until then.
+    run : str or None
+        Digest of what the run is, which stores carry.
 
     Raises
     ------
@@ -88,9 +92,15 @@ class Outputs:
     """
 
     def __init__(
-        self, plan: OutputPlan, labels: Labels, on_message: OnMessage | None = None, *, going_on: bool = False
+        self,
+        plan: OutputPlan,
+        labels: Labels,
+        on_message: OnMessage | None = None,
+        *,
+        going_on: bool = False,
+        run: str | None = None,
     ) -> None:
-        self._plan, self._labels = plan, labels
+        self._plan, self._labels, self._going_on, self._run = plan, labels, going_on, run
         self._lead_times = frozenset(plan.lead_times_hours)
         self._collector = StepCollector(plan)
         workers = usual_workers() if plan.options.workers is None else plan.options.workers
@@ -105,7 +115,7 @@ class Outputs:
             encoder = self._encoders.enter_context(plan.product_encoder(labels))
             self._products = GribOutput(plan.products_path, encoder, on_message, max(1, workers), self._messages)
         store = plan.store_path(labels)
-        self._store = None if store is None or going_on else ZarrOutput(store, plan.layout(labels))
+        self._store = None if store is None or going_on else ZarrOutput(store, plan.layout(labels), run=run)
         self._makes_products = bool(plan.products) and (self._products is not None or store is not None)
         self._files: list[Path] = []
         self._ended = False
@@ -209,7 +219,10 @@ class Outputs:
         ------
         OutputError
             If a file or store is gone, or a file is shorter than it was.
+        ResumeError
+            If a file is none of the plan's.
         """
+        self._refuse_foreign(positions)
         for output in self._grib[:1]:
             output.resume(positions, finished=finished)
         store = self._plan.store_path(self._labels)
@@ -217,12 +230,13 @@ class Outputs:
             return
         netcdf = self._plan.netcdf_path(self._labels)
         if finished and netcdf is not None and store != self._plan.zarr_path(self._labels) and netcdf.exists():
-            gone = not any(place.exists() for place in (store, store.with_name(store.name + PARTIAL_SUFFIX)))
-            if gone:
+            scratch = StoreFolder(store)
+            if not (scratch.partial / GROUP).exists():
                 # A death after the file was made, when the store that it was made from was removed.
+                scratch.discard()
                 self._files.append(netcdf)
                 return
-        self._store = ZarrOutput(store, self._plan.layout(self._labels), resume=True, finished=finished)
+        self._store = ZarrOutput(store, self._plan.layout(self._labels), run=self._run, resume=True, finished=finished)
 
     def close(self) -> None:
         """Write what is left, and give all files their names.
@@ -237,6 +251,11 @@ class Outputs:
         self._queue.close()
         for output in self._grib:
             output.release()
+        if self._going_on and self._messages.messages != self._plan.messages:
+            raise OutputError(
+                f"expected {self._plan.messages} messages in all files, got {self._messages.messages}: what an "
+                "unfinished run left was not whole. Run without --resume"
+            )
         close_files(self._messages)
         if self._store is not None:
             self._finish_store(self._store)
@@ -251,8 +270,10 @@ class Outputs:
         for output in self._grib:
             output.release()
         abandon_files(self._messages)
-        if self._store is not None and self._store.partial.exists():
-            LOG.error("The run did not finish; what it wrote is in %s", self._store.partial)
+        if self._store is not None:
+            self._store.release()
+            if not self._store.is_named and self._store.place.exists():
+                LOG.error("The run did not finish; what it wrote is in %s", self._store.place)
         self._encoders.close()
         self._ended = True
 
@@ -274,6 +295,19 @@ class Outputs:
     @property
     def _grib(self) -> list[GribOutput]:
         return [output for output in (self._members, self._products) if output is not None]
+
+    def _refuse_foreign(self, positions: Mapping[str, int]) -> None:
+        """Refuse a record that names other files than those that are written: they would be cut and renamed."""
+        unknown, lead_times = {Path(name) for name in positions}, self._plan.lead_times_hours
+        if unknown and self._members is not None:
+            unknown.difference_update(self._members.paths_of_members(self._plan.members, lead_times))
+        if unknown and self._products is not None:
+            unknown.difference_update(self._products.paths_of_products(lead_times))
+        if unknown:
+            raise ResumeError(
+                f"the state of the unfinished run names {min(unknown)}, which this run does not write: it was changed. "
+                "Run without --resume"
+            )
 
     def _write_members(self, forecast: ForecastStep) -> None:
         if self._members is not None:
@@ -300,13 +334,16 @@ class Outputs:
         return self._products.encode_products(field, made, lead_time_hours)
 
     def _finish_store(self, store: ZarrOutput) -> None:
-        complete = store.finish()
+        store.complete()
         netcdf = self._plan.netcdf_path(self._labels)
         if netcdf is not None:
-            self._files.append(convert(complete, netcdf))
-            LOG.info("Wrote %s", netcdf)
+            # Before the store has its name: until then nobody else may write to it.
+            if not (store.is_named and netcdf.exists()):
+                convert(store.place, netcdf)
+                LOG.info("Wrote %s", netcdf)
+            self._files.append(netcdf)
         if self._plan.options.zarr is None:
-            remove_folder(complete)
+            store.remove()
         else:
-            self._files.append(complete)
-            LOG.info("Wrote %s", complete)
+            self._files.append(store.finish())
+            LOG.info("Wrote %s", store.path)
