@@ -336,7 +336,9 @@ def zarr_changed(random: Random, path: Path) -> str:
     files = sorted(found for found in path.rglob("*") if found.is_file())
     said = [found for found in files if found.name in (".zarray", ".zattrs", ".zmetadata", ".zgroup")]
     chunks = [found for found in files if found not in said]
-    how = pick(random, ("metadata", "metadata", "metadata", "attributes", "chunk", "chunk", "gone", "exchanged", "file"))
+    how = pick(
+        random, ("metadata", "metadata", "metadata", "attributes", "chunk", "chunk", "gone", "exchanged", "file")
+    )
     if how == "metadata":
         return json_file_changed(random, pick(random, [found for found in said if found.name == ".zmetadata"] or said))
     if how == "attributes":

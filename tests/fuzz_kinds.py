@@ -107,7 +107,9 @@ def _store(folder: Path) -> None:
     times = (grib_files.YESTERDAY, grib_files.NOW)
     arrays: dict[str, np.ndarray] = {}
     for channel in CHANNELS:
-        arrays.setdefault(channel.variable, np.stack([_values(channel.param, channel.level_hpa, time) for time in times]))
+        arrays.setdefault(
+            channel.variable, np.stack([_values(channel.param, channel.level_hpa, time) for time in times])
+        )
         if channel.level_hpa is not None and arrays[channel.variable].ndim == 3:
             levels = [[_values(channel.param, level, time) for level in LEVELS_HPA] for time in times]
             arrays[channel.variable] = np.array(levels)
@@ -425,4 +427,3 @@ KINDS = {
         ),
     )
 }
-
