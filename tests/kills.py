@@ -96,9 +96,10 @@ def at_operation(count: int, counts: Path | None = None) -> Blow:
                     file.write(b".")
 
         def hook(event: str, arguments: tuple[Any, ...]) -> None:
-            if event == "open" and (not isinstance(arguments[0], str) or not _writes(arguments[2])):
+            # A descriptor was counted when it was opened.
+            if event == "open" and (isinstance(arguments[0], int) or not _writes(arguments[2])):
                 return
-            if event == "open" and counts is not None and arguments[0] == str(counts):
+            if event == "open" and arguments[0] == str(counts):
                 return
             if event == "open" or event in ("os.rename", "os.remove", "os.mkdir", "os.truncate", "os.rmdir"):
                 passes()
@@ -136,19 +137,19 @@ class Death:
         return child.wait()
 
 
-def choose_death(random: np.random.Generator, operations: int, seconds: float) -> Death:
-    kind = random.integers(3)
+def choose_death(random: np.random.Generator, operations: int, seconds: float, steps: int = STEPS) -> Death:
+    """Any of the three; of those that touch no file, one of two."""
+    kind = random.integers(3 if operations else 2)
     if kind == 0:
-        at = int(random.integers(STEPS)) + 1
+        at = int(random.integers(steps)) + 1
         return Death(f"step {at}", toy_command.at_step(at, toy_command.end_by(signal.SIGKILL)))
     if kind == 1:
-        # The first and the last are where beginnings and ends go wrong.
-        at = int(
-            random.choice([1, 2, operations, operations - int(random.integers(20)), *random.integers(1, operations, 4)])
-        )
-        return Death(f"operation {at} of {operations}", at_operation(at))
-    after = float(random.uniform(0, seconds))
-    return Death(f"{after:.3f} of {seconds:.3f} s", after_s=after)
+        after = float(random.uniform(0, seconds))
+        return Death(f"{after:.3f} of {seconds:.3f} s", after_s=after)
+    # The first and the last are where beginnings and ends go wrong.
+    near = [1, 2, operations, operations - int(random.integers(20))]
+    at = int(random.choice([*near, *random.integers(1, operations, 4)]))
+    return Death(f"operation {at} of {operations}", at_operation(at))
 
 
 # Runs that die.
@@ -212,7 +213,7 @@ class Kills:
         random = np.random.default_rng([seed, 100, trial])
         size, again = int(random.integers(2, 4)), int(random.integers(1, 4))
         whole, place, lost = self.undisturbed(ALL), self.fresh(), int(random.integers(size))
-        death = choose_death(random, whole.operations if lost == 0 else 3, whole.seconds)
+        death = choose_death(random, whole.operations if lost == 0 else 0, whole.seconds, STEPS // size)
         what = f"rank {lost} of {size} died at {death.what}, {again} went on"
         ended = self._together(place, size, ALL, lost, death)
         known = (0, LOST, DEAD)
