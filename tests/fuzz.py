@@ -53,7 +53,11 @@ class Case:
     ended: Ended
 
     def __str__(self) -> str:
-        last = "\n".join(f"    {line[:300]}" for line in self.ended.said.strip().splitlines()[-LINES_SHOWN:])
+        lines = self.ended.said.strip().splitlines()
+        # Of a crash, the first lines of the trace are the innermost.
+        crash = next((index for index, line in enumerate(lines) if line.startswith("Fatal Python error")), None)
+        shown = lines[-LINES_SHOWN:] if crash is None else lines[crash : crash + 2 * LINES_SHOWN]
+        last = "\n".join(f"    {line[:300]}" for line in shown)
         return f"  {self.outcome}: case {self.number} ({self.what[:200]}), status {self.ended.status}\n{last}"
 
 

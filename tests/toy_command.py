@@ -7,6 +7,7 @@ process, which children would miss.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import resource
 import signal
@@ -142,6 +143,7 @@ def _be(
         descriptor = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
+        faulthandler.enable()
         _limit()
         os.chdir(folder)
         os.environ |= environment
