@@ -194,7 +194,6 @@ TENSORS: tuple[tuple[str, Callable[[torch.Tensor], Any]], ...] = (
     ("meta", lambda found: found.to("meta")),
     ("float64", lambda found: found.double()),
     ("complex", lambda found: found.to(torch.complex64)),
-    ("quantised", lambda found: torch.quantize_per_tensor(found.float(), 0.1, 0, torch.qint8)),
     ("a parameter", lambda found: torch.nn.Parameter(found.float())),
     ("not there", lambda found: None),
     ("a number", lambda found: 3),
