@@ -6,7 +6,7 @@ import sys
 from running import ROOT
 
 KINDS = ("grib", "zarr", "safetensors", "torch", "npz", "onnx", "state", "replay")
-CASES = 6
+CASES = 5
 """Of each kind, a third of a second each."""
 
 

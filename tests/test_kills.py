@@ -1,4 +1,4 @@
-"""Kills of the real command; ``python tests/kills.py`` makes more of them, and from the start of Python on."""
+"""Kills of the real command; ``make test-long`` makes more of them, of several ranks, and from the start of Python on."""
 
 import re
 import subprocess
@@ -6,7 +6,7 @@ import sys
 
 from running import ROOT
 
-COUNTS = {"single": 2, "double": 1, "ranks": 1, "interleaved": 2}
+COUNTS = {"single": 1, "double": 1, "interleaved": 1}
 
 
 def test_runs_that_are_killed_or_share_their_output_end_with_all_bytes_of_one_run_or_are_refused():
