@@ -11,7 +11,7 @@ ENSEMBLE ?= mini-ensemble.grib
 VERIFICATION ?= mini-verification
 PROJECT = setup.cfg pyproject.toml constraints.txt
 
-.PHONY: forecast test lint types unit bench clean
+.PHONY: forecast test test-long lint types unit bench clean
 
 forecast: $(VENV)/.installed
 	$(BIN)/ai-models mosaic --variant mini --file examples/mini-input.grib --lead-time 48 \
@@ -33,6 +33,11 @@ types: $(VENV)/.installed-dev
 unit: $(VENV)/.installed-dev
 	$(BIN)/python tests/parity.py tests/data/*.npz
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2
+
+# What takes minutes: many damaged files of every kind, and runs that are killed or get in each other's way.
+test-long: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py --many 300
+	OMP_NUM_THREADS=1 $(BIN)/python tests/kills.py --single 40 --double 10 --ranks 5 --interleaved 20 --whole 3
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/interpolation.py
