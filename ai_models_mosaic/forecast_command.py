@@ -13,12 +13,14 @@ from typing import NoReturn
 from . import options
 from .archive_requests import ArchiveRequests, request_text
 from .channels import LEVELS_HPA, PRESSURE_LEVEL_PARAMS, SINGLE_LEVEL_PARAMS
+from .console import hush
 from .errors import OptionError
 from .forecast_setup import ForecastSetup
 from .initial_times import AskedTimes
 from .run_config import read_config, write_config
 from .services import SOURCES
 from .sources import parse_extra
+from .surroundings import check_surroundings
 
 PROGRAM = "ai-models-mosaic forecast"
 
@@ -85,8 +87,11 @@ def _setup(known: argparse.Namespace, others: Sequence[str], archive: ArchiveReq
     if known.requests_extra and not (known.retrieve_requests or known.archive_requests):
         raise OptionError("--requests-extra: expected --retrieve-requests or --archive-requests with it")
     assets = known.assets / "mosaic" if known.assets_sub_directory else known.assets
+    chosen = options.parse_options(others)
+    hush(quiet=chosen.quiet)
+    check_surroundings()
     return ForecastSetup(
-        options=options.parse_options(others),
+        options=chosen,
         source="file" if known.file is not None else known.input,
         file=known.file,
         times=AskedTimes(known.date, known.time, staging_dates=known.staging_dates),
