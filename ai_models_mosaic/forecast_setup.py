@@ -4,35 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .console import PLUGIN, loudness, plain_errors
+from .destination import Archive, Destination
 from .engines.choice import EngineChoice, prepare_engine
 from .initial_times import AskedTimes, InitialTimes, choose_times
 from .input_reader import InputReader
 from .options import Options
 from .outputs.grib import recount
-from .outputs.plan import OutputPlan
-from .outputs.sink import Outputs
-from .outputs.templates import EXPVER, UNTRAINED_EXPVER, Labels
 from .progress import Watch
 from .ranks import connected, everywhere, find_launch
 from .retrieve import Source
 from .runner_options import check_runner_options, check_side_files, steps_of
 from .services import SOURCES, check_grid, check_hour
-from .session import Session, Settings
+from .session import Session
 from .sources import CLASS_OF_VARIANT, DEFAULT_GRID_DEG, check_file, choose_variant, mars_requests, parse_extra
-from .state import InitialState
 from .variants import Variant
 
 if TYPE_CHECKING:
     from .engines import LoadedEngine
-
-Archive = Callable[[dict[str, str], Path], None]
-"""Told of the MARS keys of every message that is written, and of its file."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +60,7 @@ class ForecastSetup:
     reports : mapping of str to str or None
         Files that are written when the forecast is done, by their options.
     archive : callable or None
-        See `Archive`; None if nobody wants to know.
+        See `destination.Archive`; None if nobody wants to know.
     other : Source or None
         Where fields come from, where the source is none of those above.
 
@@ -203,12 +197,12 @@ class ForecastSetup:
             ranks.share(lambda: self._check_ends(reader))
             watch = Watch(self.options.progress_file if launch.rank == 0 else None)
             session = Session(
-                self._settings(),
+                self._destination.settings(self._source_shown),
                 ranks,
                 watch,
                 read=reader.read,
                 load=everywhere(ranks, lambda: self._prepare_engine(launch.local_rank)),
-                output=self._output,
+                output=self._destination.open,
                 recount=lambda paths: None if self.archive is None else recount(paths, self.archive),
             )
             session.run(self.initial_times.wanted)
@@ -229,19 +223,20 @@ class ForecastSetup:
             other=self.other,
         )
 
-    def _settings(self) -> Settings:
+    @cached_property
+    def _destination(self) -> Destination:
+        return Destination(self.variant, self.options, self.steps, self.path, self.metadata, self.archive)
+
+    @property
+    def _source_shown(self) -> str:
+        """Where the input comes from, for people and for replay."""
         file = self._input_file
-        source = str(Path(file).resolve()) if file is not None and Path(file).exists() else file or self.source
-        plan = self._plan()
-        templates = plan.templates(self._labels(datetime(2000, 1, 1), EXPVER)) if plan.anchor is not None else ()
-        return Settings(self.variant, self.options, self.steps, dict(self.metadata), templates, source)
+        return str(Path(file).resolve()) if file is not None and Path(file).exists() else file or self.source
 
     def _check_ends(self, reader: InputReader) -> None:
         """All that can fail at the input's and the output's end before the first field is read."""
-        plan, any_time = self._plan(), self._labels(datetime(2000, 1, 1), EXPVER)
-        plan.check(any_time, archived=self.archive is not None, source=self._input_file)
-        check_side_files(self.reports, {"--path": plan.path, "--file": self._input_file})
-        plan.check_apart(any_time, self.initial_times.starts)
+        self._destination.check(self.initial_times.starts, self._input_file)
+        check_side_files(self.reports, {"--path": self._destination.plan.path, "--file": self._input_file})
         reader.check(self.initial_times.wanted)
         if self.options.progress_file is not None:
             Watch(self.options.progress_file)
@@ -265,18 +260,3 @@ class ForecastSetup:
             local_rank=local_rank,
         )
         return prepare_engine(self.variant, choice)
-
-    def _plan(self) -> OutputPlan:
-        """What is written where."""
-        output = self.options.output
-        path = self.path if output.grib else None
-        grid, hours = self.variant.architecture.grid, self.variant.step_hours
-        return OutputPlan(path, output, grid, hours, self.steps, self.options.members)
-
-    def _labels(self, initial_time: datetime, expver: str) -> Labels:
-        output = self.options.output
-        return Labels(initial_time, self.options.ensemble_size, self.metadata, expver, output.packing)
-
-    def _output(self, initial: InitialState, untrained: bool, going_on: bool, run: str | None) -> Outputs:
-        labels = self._labels(initial.initial_time, UNTRAINED_EXPVER if untrained else EXPVER)
-        return Outputs(self._plan(), labels, self.archive, going_on=going_on, run=run)

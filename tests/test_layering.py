@@ -19,6 +19,7 @@ FLOORS = (
         "run_config",
         "archive_requests",
         "forecast_setup",
+        "destination",
         "input_reader",
         "initial_times",
         "inspection",
