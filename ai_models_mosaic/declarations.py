@@ -7,9 +7,13 @@ under ``--resume`` are all made here from the fields.
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
+
+from .errors import MosaicError, OptionError
 
 Kind = TypeVar("Kind")
 
@@ -96,6 +100,11 @@ class Declaration:
         return isinstance(self.default, bool)
 
     @property
+    def keyword(self) -> str:
+        """Its name in Python: ``members_per_batch``."""
+        return self.flag.lstrip("-").replace("-", "_")
+
+    @property
     def text(self) -> str:
         """Help with the default."""
         shown = self.shown
@@ -167,6 +176,56 @@ def built(kind: type[Kind], typed: Mapping[str, Any], path: tuple[str, ...] = ()
         elif ".".join(here) in typed:
             values[one.name] = typed[".".join(here)]
     return kind(**values)
+
+
+def from_keywords(kind: type[Kind], given: Mapping[str, Any]) -> Kind:
+    """The options that keywords of Python name, which are those of the command line with underscores.
+
+    Parameters
+    ----------
+    kind : type
+        A class of options.
+    given : mapping of str to object
+        Values, or texts as they are typed; True for a switch.
+
+    Raises
+    ------
+    OptionError
+        If there is no such option, or a value makes no sense.
+    """
+    known = {one.keyword: (".".join(path), one) for path, one in declared(kind)}
+    typed: dict[str, Any] = {}
+    for keyword, value in given.items():
+        if keyword not in known:
+            raise OptionError(f"expected keywords such as {', '.join(sorted(known)[:4])}, got {keyword}")
+        path, one = known[keyword]
+        typed[path] = one.parse(value) if isinstance(value, str) else value
+        if one.is_switch:
+            typed[path] = one.default is not bool(value)
+        elif one.choices and typed[path] not in one.choices:
+            raise OptionError(f"{one.flag}: expected one of {', '.join(one.choices)}, got {value!r}")
+    return built(kind, typed)
+
+
+@contextmanager
+def errors_in_python(kind: type, **others: str) -> Iterator[None]:
+    """Name keywords in place of flags in the errors of what runs here.
+
+    Parameters
+    ----------
+    kind : type
+        A class of options.
+    **others : str
+        Keywords whose name in Python is another: the keyword made of the flag, and that name.
+    """
+    names = {one.flag: others.get(one.keyword, one.keyword) for _, one in declared(kind)}
+    names |= {f"--{keyword.replace('_', '-')}": name for keyword, name in others.items()}
+    try:
+        yield
+    except MosaicError as error:
+        said = re.sub(r"--[a-z]+(?:-[a-z]+)*", lambda flag: names.get(flag[0], flag[0]), str(error))
+        error.args = (said, *error.args[1:])
+        raise
 
 
 def compared(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .console import PLUGIN, loudness, plain_errors
 from .destination import Archive, Destination
-from .engines.choice import EngineChoice, prepare_engine
+from .engines.choice import prepare_engine
 from .initial_times import AskedTimes, InitialTimes, choose_times
 from .input_reader import InputReader
 from .options import Options
@@ -242,18 +242,8 @@ class ForecastSetup:
             Watch(self.options.progress_file)
 
     def _prepare_engine(self, local_rank: int) -> Callable[[], LoadedEngine]:
-        options = self.options
-        choice = EngineChoice(
-            name=options.engine,
-            assets=self.assets,
-            checkpoint=options.checkpoint,
-            verify_assets=options.verify_assets,
-            precision=options.precision,
-            attention_backend=options.attention_backend,
-            cuda_graphs=options.cuda_graphs,
-            compiled=options.compiled,
-            onnx_model=options.onnx_model,
-            onnx_provider=options.onnx_provider,
+        choice = self.options.engine_choice(
+            self.assets,
             only_gpu=self.only_gpu,
             threads=self.threads,
             deterministic=self.deterministic,

@@ -7,8 +7,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .declarations import add_arguments, built, may_change, option, section, table, told_by
+from .engines.choice import EngineChoice
 from .engines.onnx import ANYWHERE, Provider
 from .errors import OptionError
 from .number_lists import parse_numbers
@@ -264,6 +266,8 @@ class Options:
             raise OptionError(f"--num-ensemble-members: expected at most {MOST_MEMBERS}, got {size}")
         if not self.members:
             object.__setattr__(self, "members", tuple(range(1, (size or 1) + 1)))
+        if min(self.members) < 1 or len(set(self.members)) < len(self.members):
+            raise OptionError(f"--member-number: expected distinct numbers from 1, got {self.members}")
         if size is not None and max(self.members) > size:
             raise OptionError(
                 f"--member-number: expected numbers from 1 to {size} (--num-ensemble-members), got {max(self.members)}"
@@ -273,6 +277,30 @@ class Options:
             self._check_onnx()
         else:
             self._check_torch()
+
+    def engine_choice(self, assets: Path, **machine: Any) -> EngineChoice:
+        """What runs the network, and where.
+
+        Parameters
+        ----------
+        assets : Path
+            Folder of weights and other assets.
+        **machine : object
+            Fields of `EngineChoice` that are no options here.
+        """
+        return EngineChoice(
+            name=self.engine,
+            assets=assets,
+            checkpoint=self.checkpoint,
+            verify_assets=self.verify_assets,
+            precision=self.precision,
+            attention_backend=self.attention_backend,
+            cuda_graphs=self.cuda_graphs,
+            compiled=self.compiled,
+            onnx_model=self.onnx_model,
+            onnx_provider=self.onnx_provider,
+            **machine,
+        )
 
     def _check_ranges(self) -> None:
         """Refuse numbers that make no sense."""

@@ -252,6 +252,7 @@ class Session:
             self._watch.begin(job.starts, job.ensemble, job.steps, job.units)
             self._watch.end()
             self._recount(complete)
+            found["files"] = [str(path) for path in complete]
             return False
         # Before the output, which would overwrite what another run is writing.
         journal = stack.enter_context(open_journal(folder, fresh, job.history, len(job.batches), resume=resume))

@@ -63,6 +63,10 @@ NO_STATE = re.compile(
 """CF's cell methods of what is no state."""
 
 
+DATASET = "the dataset"
+"""What messages call one that has no name."""
+
+
 def read_zarr(path: str, grid: LatLonGrid, lags_hours: Sequence[int], wanted: Wanted | None = None) -> InitialState:
     """Select, check and regrid the history of a Zarr store.
 
@@ -90,6 +94,13 @@ def zarr_holdings(path: str, lags_hours: Sequence[int], wanted: Wanted) -> Holdi
     """What a store holds for one initial time; arguments and errors are those of `read_zarr`."""
     dataset = open_store(path)
     return _holdings(Store(dataset, path), times_of(dataset, path), lags_hours, wanted)
+
+
+def dataset_holdings(dataset: xarray.Dataset, lags_hours: Sequence[int], wanted: Wanted) -> Holdings:
+    """What a dataset in memory, or opened by its user, holds for one initial time; as `zarr_holdings`."""
+    arranged_dataset = _states_of(dataset, DATASET, INPUT_DIMENSIONS)
+    times = times_of(arranged_dataset, DATASET)
+    return _holdings(Store(arranged_dataset, DATASET), times, lags_hours, wanted)
 
 
 class Store:
@@ -235,7 +246,11 @@ def open_store(path: str, dimensions: Mapping[str, Sequence[str]] = INPUT_DIMENS
         If a package is missing, the store cannot be opened, it lacks a dimension or has others, or what it holds
         are no states.
     """
-    dataset = arranged(open_dataset(path), path, dimensions, sorted(set(dimensions) - set(DIMENSIONS)))
+    return _states_of(open_dataset(path), path, dimensions)
+
+
+def _states_of(dataset: xarray.Dataset, path: str, dimensions: Mapping[str, Sequence[str]]) -> xarray.Dataset:
+    dataset = arranged(dataset, path, dimensions, sorted(set(dimensions) - set(DIMENSIONS)))
     require_coordinates(dataset, path, [*DIMENSIONS])
     _refuse_products(dataset, path)
     return _without_lead_time(dataset, path)

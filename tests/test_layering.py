@@ -13,12 +13,15 @@ PACKAGE = Path(ai_models_mosaic.__file__).parent
 # From the top floor to the ground: imports point down, or along the same floor.
 FLOORS = (
     ("plugin", "cli"),
+    ("api",),
     ("verification",),
     (
         "forecast_command",
         "run_config",
         "archive_requests",
         "forecast_setup",
+        "destination",
+        "input_opening",
         "destination",
         "input_reader",
         "initial_times",

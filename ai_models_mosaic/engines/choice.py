@@ -51,6 +51,8 @@ class EngineChoice:
         Only algorithms that give the same bits every time.
     local_rank : int
         Of this process on its machine: chooses the GPU.
+    device : str or None
+        ``cpu``, ``cuda`` or ``cuda:1`` for PyTorch; None: a GPU where there is one.
     """
 
     name: str = "torch"
@@ -67,6 +69,7 @@ class EngineChoice:
     threads: int | None = None
     deterministic: bool = False
     local_rank: int = 0
+    device: str | None = None
 
 
 def prepare_engine(variant: Variant, choice: EngineChoice) -> Callable[[], LoadedEngine]:
@@ -113,7 +116,7 @@ def _prepare_torch(variant: Variant, choice: EngineChoice) -> Callable[[], Loade
 
     from .torch import choose_device, load_engine
 
-    device = choose_device(only_gpu=choice.only_gpu, local_rank=choice.local_rank)
+    device = choose_device(only_gpu=choice.only_gpu, local_rank=choice.local_rank, name=choice.device)
     if choice.threads is not None:
         torch.set_num_threads(choice.threads)
     if choice.deterministic:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,8 +40,8 @@ CPU_FACTOR = 1.5
 """What a process takes on the CPU over its tensors; measured on the full size, in float32."""
 
 
-def choose_device(*, only_gpu: bool, local_rank: int = 0) -> torch.device:
-    """A CUDA GPU where there is one, else the CPU.
+def choose_device(*, only_gpu: bool, local_rank: int = 0, name: str | None = None) -> torch.device:
+    """The device that is named, else a CUDA GPU where there is one, else the CPU.
 
     Parameters
     ----------
@@ -48,12 +49,23 @@ def choose_device(*, only_gpu: bool, local_rank: int = 0) -> torch.device:
         Refuse the CPU.
     local_rank : int
         Of the processes on this machine, which take its GPUs in turn.
+    name : str or None
+        ``cpu``, ``cuda`` or ``cuda:1``.
 
     Raises
     ------
     OptionError
-        If a GPU was demanded and there is none.
+        If a GPU was demanded and there is none, or there is no such device.
     """
+    if name == "cpu":
+        return torch.device("cpu")
+    if name is not None and not (re.fullmatch(r"cuda(:\d+)?", name) and _has_gpu(int(name[5:] or 0))):
+        raise OptionError(
+            f"device: expected cpu, or one of the {torch.cuda.device_count()} CUDA GPUs that PyTorch "
+            f"{torch.__version__} finds, such as cuda:0, got {name!r}"
+        )
+    if name is not None:
+        return torch.device(name)
     if torch.cuda.is_available():
         count = torch.cuda.device_count()
         return torch.device("cuda", local_rank % count) if count > 1 else torch.device("cuda")
@@ -63,6 +75,10 @@ def choose_device(*, only_gpu: bool, local_rank: int = 0) -> torch.device:
             "check nvidia-smi and that this PyTorch was built for CUDA, or leave the option out to run on the CPU"
         )
     return torch.device("cpu")
+
+
+def _has_gpu(index: int) -> bool:
+    return torch.cuda.is_available() and index < torch.cuda.device_count()
 
 
 def load_engine(

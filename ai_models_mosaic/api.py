@@ -1,0 +1,274 @@
+"""Forecasts in a program: load a model, open an input, forecast. ``import ai_models_mosaic`` has these names."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .declarations import errors_in_python, from_keywords
+from .destination import Destination
+from .engines.choice import prepare_engine
+from .errors import OptionError
+from .holdings import Wanted
+from .input_opening import OpenInput, open_for
+from .options import Options
+from .outputs.dataset import dataset_of
+from .progress import Watch
+from .ranks import Alone
+from .rollout import rollout
+from .runner_options import steps_of
+from .session import Session
+from .state import ForecastStep, InitialState
+from .variants import VARIANTS, Variant
+
+if TYPE_CHECKING:
+    import xarray
+
+    from .engines import LoadedEngine
+
+NAMES = {"num_ensemble_members": "members", "member_number": "members", "lead_time": "lead_time_hours"}
+"""Arguments here that have another name on the command line."""
+
+SWITCHED_OFF = {".zarr": "zarr", ".nc": "netcdf"}
+"""Endings of outputs that are no GRIB, and the options that ask for them."""
+
+
+def load_model(
+    variant: str = "mini",
+    *,
+    checkpoint: str | Path | None = None,
+    assets: str | Path = ".",
+    device: str | None = None,
+    precision: str = "auto",
+    engine: str = "torch",
+    **options: Any,
+) -> Model:
+    """Load a variant with its weights.
+
+    Parameters
+    ----------
+    variant : str
+        ``era5``, ``hres`` or ``mini``.
+    checkpoint : path or None
+        Weights to use instead of the variant's.
+    assets : path
+        Folder of weights and other assets; ``mini`` needs none.
+    device : str or None
+        ``cpu``, ``cuda`` or ``cuda:1``; None: a GPU where there is one.
+    precision : str
+        ``auto``, ``float32``, ``float16`` or ``bfloat16``, of the matrix products.
+    engine : str
+        ``torch`` or ``onnx``.
+    **options : object
+        ``attention_backend``, ``compile``, ``cuda_graphs``, ``onnx_model``, ``onnx_provider``, ``verify_assets``, as
+        the options of the command.
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    CheckpointError
+        If weights are not there, or not what they should be.
+    OptionError
+        If a value makes no sense, or the device cannot be had.
+    """
+    if variant not in VARIANTS:
+        raise OptionError(f"variant: expected one of {', '.join(VARIANTS)}, got {variant!r}")
+    given = {**options, "checkpoint": None if checkpoint is None else Path(checkpoint)}
+    given |= {"variant": variant, "precision": precision, "engine": engine}
+    with errors_in_python(Options, **NAMES):
+        choice = from_keywords(Options, given).engine_choice(Path(assets), device=device)
+        return Model(VARIANTS[variant], prepare_engine(VARIANTS[variant], choice)(), given)
+
+
+def open_input(source: Any, model: Model, *, time: datetime | None = None) -> OpenInput:
+    """Open what a forecast starts from.
+
+    Parameters
+    ----------
+    source : str, Path, xarray.Dataset or iterable of earthkit-data fields
+        A GRIB file, a Zarr store, a URL of one, a dataset in the layout of WeatherBench 2, or GRIB fields.
+    model : Model
+        Whose grid and history are needed.
+    time : datetime or None
+        The initial time, UTC without zone; None for the newest complete history.
+
+    Returns
+    -------
+    OpenInput
+
+    Raises
+    ------
+    InputError
+        If it does not hold what is needed; says what is missing.
+    """
+    with errors_in_python(Options, **NAMES, file="source", date="time"):
+        return open_for(source, model.variant, time)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A variant with its weights, ready to forecast; see `load_model`.
+
+    Parameters
+    ----------
+    variant : Variant
+        Grid, step and history.
+    engine : LoadedEngine
+        Makes the steps.
+    options : mapping of str to object
+        What it was loaded with.
+    """
+
+    variant: Variant
+    engine: LoadedEngine
+    options: Mapping[str, Any]
+
+    def forecast(
+        self,
+        start: OpenInput,
+        members: int | Sequence[int] = 1,
+        lead_time_hours: int = 240,
+        seed: int = 0,
+        **options: Any,
+    ) -> Forecast:
+        """An ensemble, of which nothing is computed yet.
+
+        Parameters
+        ----------
+        start : OpenInput
+            As `open_input` gives it.
+        members : int or sequence of int
+            How many, numbered from 1, or which: each is the same in any company.
+        lead_time_hours : int
+            Length, h; a multiple of the variant's step.
+        seed : int
+            0 … 2⁶⁴ − 1, of the perturbations; the initial time is part of it.
+        **options : object
+            ``members_per_batch``, ``noise_factor``, ``perturbations``, ``antithetic``, as the options of the command.
+
+        Returns
+        -------
+        Forecast
+
+        Raises
+        ------
+        OptionError
+            If a value makes no sense; names the argument.
+        """
+        if not (isinstance(members, int | np.integer) or len(members)):
+            raise OptionError("members: expected a number, or a list of numbers from 1, got an empty list")
+        chosen: dict[str, Any] = (
+            {"num_ensemble_members": int(members)}
+            if isinstance(members, int | np.integer)
+            else {"member_number": tuple(int(member) for member in members)}
+        )
+        given = {**self.options, **chosen, "seed": seed, **options}
+        with errors_in_python(Options, **NAMES):
+            _ = from_keywords(Options, given)
+            return Forecast(self, start, steps_of(lead_time_hours, self.variant.step_hours), given)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """An ensemble that is computed while it is gone through, and again to the same numbers; see `Model.forecast`.
+
+    Parameters
+    ----------
+    model : Model
+        Makes it.
+    start : OpenInput
+        Where members start.
+    steps : int
+        After step 0.
+    options : mapping of str to object
+        Keywords, as of the command.
+    """
+
+    model: Model
+    start: OpenInput
+    steps: int
+    options: Mapping[str, Any]
+
+    def __iter__(self) -> Iterator[ForecastStep]:
+        """Every lead time from step 0 on, with all members; memory does not grow with lead time."""
+        options, engine = from_keywords(Options, self.options), self.model.engine
+        ensemble = Destination(self.model.variant, options, self.steps, None).settings("").ensemble
+        if options.members_per_batch is None:
+            ensemble = replace(ensemble, per_batch=engine.best_batch(len(ensemble.members)))
+        made = rollout(engine, self._starts, ensemble, self.model.variant.step_hours, self.steps)
+        for _, batches in itertools.groupby(made, key=lambda one: one.step):
+            parts = list(batches)
+            values = parts[0].values if len(parts) == 1 else np.concatenate([part.values for part in parts])
+            yield replace(parts[0], members=ensemble.members, values=values)
+
+    def to_xarray(self, params: Sequence[str] | None = None) -> xarray.Dataset:
+        """Compute it, and keep some fields in memory.
+
+        Parameters
+        ----------
+        params : sequence of str or None
+            Such as ``z500``, ``2t``, ``10ws``, or ``t`` for all its levels; None for all channels.
+
+        Returns
+        -------
+        xarray.Dataset
+            Dimensions number, step, level, latitude (north to south), longitude; attributes after CF.
+
+        Raises
+        ------
+        OptionError
+            If there is no such field.
+        """
+        return dataset_of(self, params)
+
+    def write(self, path: str | Path, **options: Any) -> list[Path]:
+        """Compute it, and write it as the command does, to the same bytes.
+
+        Parameters
+        ----------
+        path : str or Path
+            Zarr where it ends in ``.zarr``, NetCDF in ``.nc``, else GRIB; may hold GRIB keys in braces.
+        **options : object
+            Those of the command for its output, such as ``products="mean,spread"``, ``output_params="2t,z500"``,
+            ``resume=True``.
+
+        Returns
+        -------
+        list of Path
+            All files and stores.
+
+        Raises
+        ------
+        MosaicError
+            If something cannot be written.
+        """
+        other = SWITCHED_OFF.get(Path(path).suffix)
+        where = {} if other is None else {other: str(path), "no_grib": True}
+        with errors_in_python(Options, **NAMES, path="path"):
+            made = from_keywords(Options, {**self.options, **where, **options})
+            destination = Destination(self.model.variant, made, self.steps, None if other else str(path))
+            destination.check([self.start.initial_time], self.start.source)
+            session = Session(
+                destination.settings(self.start.source),
+                Alone(),
+                Watch(made.progress_file),
+                read=lambda _: self._starts,
+                load=lambda: self.model.engine,
+                output=destination.open,
+            )
+            session.run([Wanted(time=self.start.initial_time)])
+        return [Path(name) for name in session.provenance[0].get("files", [])]
+
+    @cached_property
+    def _starts(self) -> dict[int, InitialState]:
+        return self.start.states(from_keywords(Options, self.options).members)

@@ -1,0 +1,200 @@
+"""Forecasts in a program: the same members, and the same bytes, as those of the commands."""
+
+import doctest
+import importlib.util
+import re
+import subprocess
+import sys
+from datetime import datetime
+
+import eccodes
+import numpy as np
+import pytest
+from running import BIN, ROOT, SAMPLE
+
+import ai_models_mosaic as mosaic
+from ai_models_mosaic.errors import InputError, OptionError, OutputError
+
+HAS_RUNNER = importlib.util.find_spec("ai_models") is not None
+
+
+@pytest.fixture(scope="module")
+def model():
+    return mosaic.load_model("mini", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def start(model):
+    return mosaic.open_input(SAMPLE, model)
+
+
+@pytest.fixture(scope="module")
+def forecast(model, start):
+    return model.forecast(start, members=3, lead_time_hours=48, seed=0)
+
+
+@pytest.fixture(scope="module")
+def steps(forecast):
+    return list(forecast)
+
+
+@pytest.fixture(scope="module")
+def of_the_command(tmp_path_factory):
+    """GRIB of the same three members, by the command without the runner."""
+    path = tmp_path_factory.mktemp("command") / "ensemble.grib"
+    words = ("forecast", "--variant", "mini", "--file", SAMPLE, "--lead-time", 48, "--num-ensemble-members", 3)
+    command = [str(BIN / "ai-models-mosaic"), *(str(word) for word in words), "--path", str(path)]
+    subprocess.run(command, check=True, capture_output=True)
+    return path
+
+
+def fields_of(path, **wanted):
+    found = []
+    with path.open("rb") as file:
+        while (handle := eccodes.codes_grib_new_from_file(file)) is not None:
+            if all(eccodes.codes_get(handle, key) == value for key, value in wanted.items()):
+                found.append(eccodes.codes_get_values(handle).reshape(31, 60))
+            eccodes.codes_release(handle)
+    return found
+
+
+def test_steps_come_one_by_one_from_step_0_on_with_all_members(steps):
+    assert [(step.lead_time_hours, step.valid_time.day, step.members) for step in steps] == [
+        (0, 26, (1, 2, 3)),
+        (24, 27, (1, 2, 3)),
+        (48, 28, (1, 2, 3)),
+    ]
+    assert steps[2].field("z500").shape == (3, 31, 60)
+
+
+def test_its_numbers_are_those_of_the_command(steps, of_the_command):
+    for member in (1, 3):
+        (written,) = fields_of(of_the_command, shortName="z", level=500, number=member, endStep=48)
+        made = steps[2].field("z500")[member - 1]
+        np.testing.assert_allclose(written, made, atol=np.ptp(made) / 65_535)
+
+
+def test_its_file_is_that_of_the_command_to_the_byte(forecast, of_the_command, tmp_path):
+    assert forecast.write(tmp_path / "ensemble.grib") == [tmp_path / "ensemble.grib"]
+    assert (tmp_path / "ensemble.grib").read_bytes() == of_the_command.read_bytes()
+
+
+@pytest.mark.skipif(not HAS_RUNNER, reason="the ai-models runner is not installed")
+def test_a_member_alone_is_the_same_from_the_api_and_from_the_runner(model, start, tmp_path):
+    model.forecast(start, members=[2], lead_time_hours=24).write(tmp_path / "api.grib")
+    words = ("mosaic", "--variant", "mini", "--file", SAMPLE, "--lead-time", 24, "--member-number", 2)
+    command = [str(BIN / "ai-models"), *(str(word) for word in words), "--path", str(tmp_path / "runner.grib")]
+    subprocess.run(command, check=True, capture_output=True)
+    assert (tmp_path / "api.grib").read_bytes() == (tmp_path / "runner.grib").read_bytes()
+
+
+def test_a_forecast_can_be_left_and_gone_through_again(forecast, steps):
+    first = next(iter(forecast))
+    np.testing.assert_array_equal(first.values, steps[0].values)
+    np.testing.assert_array_equal(list(forecast)[1].values, steps[1].values)
+
+
+def test_members_are_the_same_in_any_company_and_order(model, start, steps):
+    (_, step) = model.forecast(start, members=[3, 1], lead_time_hours=24)
+    np.testing.assert_array_equal(step.values, steps[1].values[[2, 0]])
+
+
+def test_a_dataset_has_members_steps_levels_and_places_as_dimensions(forecast, steps):
+    dataset = forecast.to_xarray(params=["z500", "2t", "10ws"])
+    assert dataset["geopotential"].dims == ("number", "step", "level", "latitude", "longitude")
+    assert dataset["geopotential"].shape == (3, 3, 1, 31, 60)
+    assert dataset["2m_temperature"].attrs["units"] == "K"
+    assert dataset["10m_wind_speed"].attrs["standard_name"] == "wind_speed"
+    assert list(dataset["latitude"].values[[0, -1]]) == [90, -90]
+    np.testing.assert_array_equal(
+        dataset["geopotential"].sel(number=2, level=500, step=np.timedelta64(48, "h")).values,
+        steps[2].field("z500")[1].astype(np.float32),
+    )
+    assert dataset["valid_time"].values[2] == np.datetime64("2008-04-28T06:00")
+
+
+@pytest.mark.parametrize("suffix", [".zarr", ".nc"])
+def test_the_ending_chooses_the_format(model, start, tmp_path, suffix):
+    xarray = pytest.importorskip("xarray")
+    made = model.forecast(start, members=2, lead_time_hours=24)
+    (path,) = made.write(tmp_path / f"ensemble{suffix}", output_params="2t")
+    engine = {"engine": "zarr"} if suffix == ".zarr" else {"engine": "netcdf4"}
+    with xarray.open_dataset(path, decode_timedelta=True, **engine) as dataset:
+        values = dataset["2m_temperature"].isel(time=0).transpose("number", "prediction_timedelta", ...).values
+    for step, written in zip(made, np.moveaxis(values, 1, 0), strict=True):
+        np.testing.assert_array_equal(np.swapaxes(written, -1, -2)[..., ::-1, :], step.field("2t").astype("f4"))
+
+
+def test_a_dataset_in_memory_is_an_input_as_good_as_its_store(model, start, tmp_path):
+    xarray = pytest.importorskip("xarray")
+    states = {time: state for time, state in zip(start.states([1])[1].times, start.states([1])[1].values, strict=True)}
+    from ai_models_mosaic.channels import CHANNELS, LEVELS_HPA
+
+    grid = model.variant.architecture.grid
+    stacked = initial.values
+    arrays = {}
+    for index, channel in enumerate(CHANNELS):
+        if channel.level_hpa is None:
+            arrays[channel.variable] = (("time", "longitude", "latitude"), stacked[..., index])
+    for variable in dict.fromkeys(channel.variable for channel in CHANNELS if channel.level_hpa is not None):
+        levels = [index for index, channel in enumerate(CHANNELS) if channel.variable == variable]
+        arrays[variable] = (("time", "longitude", "latitude", "level"), stacked[..., levels])
+    coordinates = {
+        "time": np.array(initial.times, dtype="datetime64[ns]"),
+        "level": list(LEVELS_HPA),
+        "latitude": list(grid.latitude_deg),
+        "longitude": list(grid.longitude_deg),
+    }
+    again = mosaic.open_input(xarray.Dataset(arrays, coordinates), model)
+    np.testing.assert_array_equal(again.states([1])[1].values, initial.values)
+
+
+def test_the_initial_time_can_be_chosen(model):
+    with pytest.raises(InputError, match="2008-04-25"):
+        mosaic.open_input(SAMPLE, model, time=datetime(2008, 4, 25, 6))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda m, s: m.forecast(s, members=[0]), OptionError, "members: expected distinct numbers from 1, got (0,)"),
+        (
+            lambda m, s: m.forecast(s, members=[]),
+            OptionError,
+            "members: expected a number, or a list of numbers from 1",
+        ),
+        (lambda m, s: m.forecast(s, members=0), OptionError, "members: expected at least 1, got 0"),
+        (
+            lambda m, s: m.forecast(s, lead_time_hours=30),
+            OptionError,
+            "lead_time_hours: expected a multiple of the step of 24 h, got 30",
+        ),
+        (lambda m, s: m.forecast(s, noise_factor=-1), OptionError, "noise_factor: expected 0 to 10, got -1"),
+        (lambda m, s: m.forecast(s, sed=1), OptionError, "got sed"),
+        (lambda m, s: m.forecast(s).to_xarray(["zz"]), OptionError, "params: expected some of 2t, 10u"),
+        (lambda m, s: m.forecast(s).write("absent/x.grib"), OutputError, "there is no folder absent; create it first"),
+        (lambda m, s: mosaic.load_model("era"), OptionError, "variant: expected one of era5, hres, mini, got 'era'"),
+        (lambda m, s: mosaic.load_model(device="gpu"), OptionError, "device: expected cpu, or one of the "),
+        (lambda m, s: mosaic.load_model(precision="f8"), OptionError, "precision: expected one of auto, float32"),
+        (lambda m, s: mosaic.open_input(7, m), InputError, "expected a path, a URL, an xarray.Dataset or earthkit"),
+        (lambda m, s: mosaic.open_input("absent.grib", m), InputError, "source absent.grib: there is no such file"),
+    ],
+)
+def test_errors_name_the_argument_and_no_option(model, start, call, error, message):
+    with pytest.raises(error, match=re.escape(message)) as caught:
+        call(model, start)
+    assert "--" not in str(caught.value)
+
+
+def test_importing_the_package_imports_neither_torch_nor_the_runner():
+    program = (
+        "import sys, ai_models_mosaic as mosaic\n"
+        "assert 'load_model' in dir(mosaic)\n"
+        "assert not {'torch', 'ai_models', 'numpy'} & sys.modules.keys()\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_the_example_of_the_package_holds(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert doctest.testmod(mosaic).failed == 0
