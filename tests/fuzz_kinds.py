@@ -30,7 +30,8 @@ from fuzz_changes import (
     zip_changed,
 )
 from safetensors import safe_open
-from toy_command import RUN, VARIANT
+from toy_command import RUN
+from toy_variant import VARIANT
 
 from ai_models_mosaic.channels import CHANNELS, LEVELS_HPA
 from ai_models_mosaic.checkpoint import METADATA_KEY, save_checkpoint

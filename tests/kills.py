@@ -379,7 +379,7 @@ def main(words: list[str] | None = None) -> int:
         made.add_argument(f"--{name}", type=int, default=0, metavar="COUNT", help=help_)
     made.add_argument("--seed", type=int, default=0)
     known = made.parse_args(words)
-    toy_command.register()
+    toy_command.prepare()
     faults: Counter[str] = Counter()
     with tempfile.TemporaryDirectory(prefix="kills") as folder:
         kills = Kills(Path(folder))
