@@ -157,7 +157,7 @@ def main(words: list[str] | None = None) -> int:
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--case", type=int, metavar="NUMBER")
     known = made.parse_args(words)
-    toy_command.register()
+    toy_command.prepare()
     faults = 0
     with tempfile.TemporaryDirectory(prefix="fuzz") as folder:
         for kind in [KINDS[name] for name in known.kinds or KINDS]:

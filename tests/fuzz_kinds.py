@@ -6,13 +6,12 @@ import json
 import shutil
 import signal
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grib_files
 import numpy as np
-import onnx
 import torch
 import toy_command
 import xarray
@@ -29,14 +28,13 @@ from fuzz_changes import (
     zarr_changed,
     zip_changed,
 )
+from fuzz_graph import graph_changed, write_graph
 from safetensors import safe_open
-from toy_command import RUN, VARIANT
+from toy_command import RUN
+from toy_variant import VARIANT
 
 from ai_models_mosaic.channels import CHANNELS, LEVELS_HPA
 from ai_models_mosaic.checkpoint import METADATA_KEY, save_checkpoint
-from ai_models_mosaic.engines import onnx as _onnx_engine  # noqa: F401
-from ai_models_mosaic.engines.onnx_card import METADATA_KEY as CARD_KEY
-from ai_models_mosaic.onnx_export import Form, make_card
 
 WHEN = ("--date", "20200102", "--time", "12")
 SHORT = ("--lead-time", 24, "--bits-per-value", 24, "--path", "out.grib")
@@ -224,87 +222,6 @@ def _arrays_changed(random: Random, folder: Path) -> str:
     return bytes_file_changed(random, path) if random.random() < 0.3 else zip_changed(random, path, npy_changed)
 
 
-# A graph.
-
-
-def _graph(folder: Path) -> None:
-    """0.7 of the newest state, 0.3 of the one before, and noise by a matrix that is outside the file."""
-    toy_command.write_inputs(folder)
-    architecture = VARIANT.architecture
-    columns, rows = architecture.grid.shape
-    size = {"noise": architecture.noise_width, "channel": len(CHANNELS)}
-    initial = {
-        "share": np.array([0.3, 0.7], dtype=np.float32).reshape(1, 2, 1, 1, 1),
-        "matrix": np.random.default_rng(3).normal(size=(size["noise"], size["channel"])).astype(np.float32) * 1e-4,
-        "zero": np.array([0.0], dtype=np.float32),
-        "axes": np.array([1], dtype=np.int64),
-        "places": np.array([1, 2], dtype=np.int64),
-    }
-    make = onnx.helper.make_node
-    nodes = [
-        make("Mul", ["history", "share"], ["parts"]),
-        make("ReduceSum", ["parts", "axes"], ["mean"], keepdims=0),
-        make("MatMul", ["noise", "matrix"], ["drift"]),
-        make("Unsqueeze", ["drift", "places"], ["spread"]),
-        make("ReduceSum", ["progress"], ["clock"], keepdims=1),
-        make("Mul", ["clock", "zero"], ["nothing"]),
-        make("Add", ["mean", "spread"], ["moved"]),
-        make("Add", ["moved", "nothing"], ["next_state"]),
-    ]
-
-    def typed(name: str, *shape: Any) -> onnx.ValueInfoProto:
-        return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
-
-    graph = onnx.helper.make_graph(
-        nodes,
-        "toy",
-        [
-            typed("history", "member", 2, columns, rows, size["channel"]),
-            typed("progress", 2),
-            typed("noise", "member", size["noise"]),
-        ],
-        [typed("next_state", "member", columns, rows, size["channel"])],
-        [onnx.numpy_helper.from_array(values, name) for name, values in initial.items()],
-    )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
-    card = make_card(VARIANT, Form(), "0" * 64, untrained=True)
-    onnx.helper.set_model_props(model, {CARD_KEY: json.dumps(asdict(card))})
-    # Only the matrix is large enough to go outside.
-    onnx.save_model(
-        model,
-        folder / "toy.onnx",
-        save_as_external_data=True,
-        all_tensors_to_one_file=True,
-        location="toy.onnx.data",
-        size_threshold=200,
-        convert_attribute=False,
-    )
-
-
-def _graph_changed(random: Random, folder: Path) -> str:
-    path = folder / "toy.onnx"
-    how = pick(random, ("bytes", "data", "card", "card", "card", "props", "elsewhere"))
-    if how == "bytes":
-        return bytes_file_changed(random, path)
-    if how == "data":
-        return bytes_file_changed(random, folder / "toy.onnx.data")
-    model = onnx.load(path, load_external_data=False)
-    if how == "card":
-        model.metadata_props[0].value = json_changed(random, model.metadata_props[0].value.encode()).decode(
-            errors="replace"
-        )
-    elif how == "props":
-        del model.metadata_props[:]
-        for key in pick(random, (("other",), (CARD_KEY, "other"), ())):
-            model.metadata_props.add(key=key, value=pick(random, ("", "1", "null", "é")))
-    else:
-        tensor = next(found for found in model.graph.initializer if found.external_data)
-        entry = pick(random, list(tensor.external_data))
-        entry.value = pick(random, ("../other", "in.grib", "0", "-1", "99999999", "", "toy.onnx", "x" * 5000))
-    path.write_bytes(model.SerializeToString())
-    return how
-
-
 # An unfinished run, and the card of one that is complete.
 
 
@@ -399,8 +316,8 @@ KINDS = {
         Kind("npz", _arrays, _arrays_changed, (*WEIGHTS, *WITH_WEIGHTS), (4, 5)),
         Kind(
             "onnx",
-            _graph,
-            _graph_changed,
+            write_graph,
+            graph_changed,
             (*WEIGHTS, "--engine", "onnx", "--onnx-model", "toy.onnx"),
             # Also that of a graph of another variant or precision.
             (2, 4, 5),

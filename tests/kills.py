@@ -299,8 +299,8 @@ class Kills:
     def of_the_whole_command(self, trial: int, _: int, seed: int) -> None:
         """The bundled variant, by a process of its own from the start of Python on."""
         random = np.random.default_rng([seed, 300, trial])
-        words = [*MINI, "--lead-time", "72", "--num-ensemble-members", "2", "--path", "out.grib", "--zarr", "out.zarr"]
-        command = [str(BIN / "ai-models"), *words]
+        words = ("--lead-time", "72", "--num-ensemble-members", "2", "--path", "out.grib", "--zarr", "out.zarr")
+        command = [str(BIN / "ai-models"), *MINI, *words]
         whole, place = self._folder / "mini", self._folder / "run"
         if not whole.exists():
             whole.mkdir()
@@ -338,8 +338,7 @@ class One:
     @property
     def words(self) -> tuple[str, ...]:
         """Without ``--resume``."""
-        store = () if self.store is None else ("--zarr", self.store)
-        return (*LONG, "--seed", str(self.seed), "--path", self.path, *store)
+        return (*LONG, "--seed", str(self.seed), "--path", self.path, *(("--zarr", self.store) if self.store else ()))
 
     @property
     def typed(self) -> tuple[str, ...]:
@@ -348,8 +347,7 @@ class One:
     @property
     def names(self) -> tuple[str, ...]:
         """All that it makes."""
-        products = self.path.replace(".grib", "-products.grib")
-        return (self.path, products) if self.store is None else (self.path, products, self.store)
+        return (self.path, self.path.replace(".grib", "-products.grib"), *([self.store] if self.store else []))
 
     def __str__(self) -> str:
         return f"seed {self.seed} to {self.path} and {self.store}{' --resume' if self.resume else ''}"
@@ -379,7 +377,7 @@ def main(words: list[str] | None = None) -> int:
         made.add_argument(f"--{name}", type=int, default=0, metavar="COUNT", help=help_)
     made.add_argument("--seed", type=int, default=0)
     known = made.parse_args(words)
-    toy_command.register()
+    toy_command.prepare()
     faults: Counter[str] = Counter()
     with tempfile.TemporaryDirectory(prefix="kills") as folder:
         kills = Kills(Path(folder))

@@ -15,7 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,6 +24,7 @@ import numpy as np
 import torch
 import worlds
 from ai_models.__main__ import _main
+from toy_variant import VARIANT
 
 import ai_models_mosaic.plugin  # noqa: F401 - once, and not in every child
 from ai_models_mosaic.channels import CHANNELS
@@ -32,9 +33,6 @@ from ai_models_mosaic.cli import main
 from ai_models_mosaic.engines.torch import TorchEngine
 from ai_models_mosaic.model.buffers import make_buffers
 from ai_models_mosaic.model.network import MosaicNetwork, initialise
-from ai_models_mosaic.variants import VARIANTS
-
-VARIANT = replace(worlds.TOY, checkpoint="toy.pt", statistics="toy-statistics.npz", statics="toy-statics.npz")
 
 RUN = ("mosaic", "--variant", "toy", "--assets", ".", "--num-threads", "1")
 """The words that all runs begin with; ``toy.safetensors`` and ``in.grib`` are in their folder."""
@@ -49,9 +47,8 @@ SPARE_BYTES = 4 * 2**30
 """Address space of a child beyond that of this process, so that absurd sizes fail at once, and harm nobody."""
 
 
-def register() -> None:
-    """Make the variant known, as an option too."""
-    VARIANTS[VARIANT.name] = VARIANT
+def prepare() -> None:
+    """Make this process one to have children: without threads, and without the cache of the user."""
     os.environ["AI_MODELS_MOSAIC_CACHE"] = "off"
     torch.set_num_threads(1)
 
