@@ -127,7 +127,7 @@ def test_the_ending_chooses_the_format(model, start, tmp_path, suffix):
 
 def test_a_dataset_in_memory_is_an_input_as_good_as_its_store(model, start, tmp_path):
     xarray = pytest.importorskip("xarray")
-    states = {time: state for time, state in zip(start.states([1])[1].times, start.states([1])[1].values, strict=True)}
+    initial = start.states([1])[1]
     from ai_models_mosaic.channels import CHANNELS, LEVELS_HPA
 
     grid = model.variant.architecture.grid
