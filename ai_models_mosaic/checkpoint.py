@@ -1,17 +1,18 @@
 """Strict and safe loading of network weights.
 
 Two layouts are read: the released ``.pt`` (a torch zip file with the state dict, or with it under
-``model_state_dict``) and safetensors. Both are mapped from disk, not copied, and nothing is ever
-unpickled but tensors and plain containers.
+``model_state_dict``) and safetensors. Both are mapped from a private copy in memory (`held_file`), and nothing is
+ever unpickled but tensors and plain containers.
 Source: specification of the network, section 10.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -22,9 +23,9 @@ from numpy.lib.npyio import NpzFile
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from .arrays import FloatArray
+from .arrays import AnyArray, FloatArray
 from .errors import CheckpointError
-from .integrity import sha256 as sha256
+from .held_file import held
 from .model.buffers import make_buffers
 from .model.network import MosaicNetwork
 from .variants import Architecture
@@ -35,6 +36,15 @@ STATISTICS = ("statistics.state_mean", "statistics.state_std")
 
 METADATA_KEY = "mosaic"
 """Metadata go under one key, as JSON: several would be written in another order each time."""
+
+MOST_HEADER_BYTES = 100_000_000
+"""Of a safetensors file, as its library has it."""
+
+MOST_NPY_HEADER_BYTES, MOST_ITEM_BYTES = 2**16, 16
+"""Of an array in an npz file, at most: what stands before its numbers, and one of them."""
+
+MOST_SHOWN = 60
+"""Characters of a wrong value that a message shows."""
 
 MENTIONED = 8
 """Keys that one message lists before it counts the rest."""
@@ -72,12 +82,28 @@ class Checkpoint:
         Normalisation, where the file carries it.
     metadata : mapping of str to str
         What the file says of itself.
+    digest : callable or None
+        Gives the SHA-256 of what was read.
     """
 
     path: Path
     state: Mapping[str, torch.Tensor]
     statistics: Statistics | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    digest: Callable[[], str] | None = None
+
+    @property
+    def sha256(self) -> str:
+        """Digest of what was read.
+
+        Raises
+        ------
+        CheckpointError
+            If that was no file.
+        """
+        if self.digest is None:
+            raise CheckpointError(f"{self.path} was not read from a file, and has no digest")
+        return self.digest()
 
     @property
     def untrained(self) -> bool:
@@ -86,7 +112,7 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Map a checkpoint from disk.
+    """Read a checkpoint: what becomes of the file afterwards changes nothing.
 
     Parameters
     ----------
@@ -96,12 +122,17 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises
     ------
     CheckpointError
-        If the file is absent, damaged, of another kind, or needs unpickling of anything but
+        If the file is absent, damaged, of another kind, being written to, or needs unpickling of anything but
         tensors and plain containers.
     """
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}: expected a .pt or .safetensors file")
-    tensors, metadata = _read_safetensors(path) if path.suffix == ".safetensors" else (_read_torch(path), {})
+    with held(path) as copy:
+        tensors, metadata = (
+            _read_safetensors(path, copy.place)
+            if path.suffix == ".safetensors"
+            else (_read_torch(path, copy.place), {})
+        )
     twice = [key for key in tensors if KEY_PREFIX + key in tensors]
     if twice:
         raise CheckpointError(f"{path} holds both with and without {KEY_PREFIX!r}: {', '.join(twice[:MENTIONED])}")
@@ -109,16 +140,19 @@ def read_checkpoint(path: Path) -> Checkpoint:
     carried = [found.pop(key).double().numpy() for key in STATISTICS if key in found]
     if len(carried) == 1:
         raise CheckpointError(f"{path} holds only one of {' and '.join(STATISTICS)}")
-    return Checkpoint(path, found, Statistics(*carried) if carried else None, metadata)
+    return Checkpoint(path, found, Statistics(*carried) if carried else None, metadata, copy.digest)
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+def _read_safetensors(path: Path, place: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors and metadata of a file, from a copy of it."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(place, framework="pt") as file:
             said = (file.metadata() or {}).get(METADATA_KEY, "{}")
-            return {key: file.get_tensor(key) for key in file.keys()}, json.loads(said)  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a complete safetensors file: {error}") from error
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    # Types that this PyTorch has not are an AttributeError.
+    except (SafetensorError, OSError, ValueError, RuntimeError, AttributeError) as error:
+        raise CheckpointError(f"{path} is not a complete safetensors file: {_first_line(error)}") from error
+    return tensors, _texts(path, said)
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -130,20 +164,40 @@ def read_metadata(path: Path) -> dict[str, str]:
         If it is no such file.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            return json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a complete safetensors file: {error}") from error
+        # The library would map the file, which ends the process if somebody cuts it short.
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > MOST_HEADER_BYTES:
+                raise ValueError(f"expected a header of at most {MOST_HEADER_BYTES} bytes, got {length}")
+            header = json.loads(file.read(length))
+        said = header.get("__metadata__", {}).get(METADATA_KEY, "{}")
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not a complete safetensors file: {_first_line(error)}") from error
+    return _texts(path, said)
 
 
-def _read_torch(path: Path) -> dict[str, torch.Tensor]:
-    if not _is_zip(path):
+def _texts(path: Path, said: object) -> dict[str, str]:
+    """The metadata of a file, which are texts by name, from its JSON."""
+    try:
+        found = json.loads(said) if isinstance(said, str) else said
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path}: expected metadata in JSON, got something else ({_first_line(error)})"
+        ) from error
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise CheckpointError(f"{path}: expected metadata that are texts by name, got {_short(found)}")
+    return found
+
+
+def _read_torch(path: Path, place: Path) -> dict[str, torch.Tensor]:
+    """The state dict of a file, from a copy of it."""
+    if not _is_zip(place):
         raise CheckpointError(
             f"{path} is not a complete checkpoint: expected a zip file as torch.save writes it, or safetensors; "
             "fetch it again"
         )
     try:
-        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        content = torch.load(place, map_location="cpu", mmap=True, weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} was refused: it asks to unpickle more than tensors and plain containers, which could run any "
@@ -253,6 +307,12 @@ def _mention(what: str, items: list[str]) -> str:
     return f"{what}: {', '.join(items[:MENTIONED])}{rest}"
 
 
+def _short(value: object) -> str:
+    """A value as messages show it."""
+    text = repr(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
+
+
 def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
@@ -302,29 +362,47 @@ def _unshared(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return unshared
 
 
-def read_npz(path: Path, **shapes: tuple[int, ...]) -> dict[str, FloatArray]:
+def npz_arrays(path: Path, content: bytes, **shapes: tuple[int, ...]) -> dict[str, FloatArray]:
     """Named arrays of an npz file, float64, without unpickling.
 
     Parameters
     ----------
     path : Path
-        The file.
+        Where it came from, for messages.
+    content : bytes
+        What the file holds.
     **shapes : tuple of int
         Names and the shapes that they must have.
 
     Raises
     ------
     CheckpointError
-        If the file is absent or damaged, or an array is missing or of another shape.
+        If the file is damaged, or an array is missing, no numbers, or of another shape.
     """
     try:
-        # Opened here, since NumPy does not close a file that turns out to be damaged.
-        with path.open("rb") as file, NpzFile(cast(Any, file), allow_pickle=False) as data:
-            arrays = {name: np.asarray(data[name], dtype=np.float64) for name in shapes if name in data.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        with io.BytesIO(content) as file, NpzFile(cast(Any, file), allow_pickle=False) as data:
+            _refuse_bombs(data.zip, shapes)
+            arrays = {name: _numbers(name, data[name]) for name in shapes if name in data.files}
+    # What is damaged reaches the decompressor, and Python's own tokeniser, parser and memory.
+    except Exception as error:
         raise CheckpointError(f"{path} cannot be read as npz: {_first_line(error)}") from error
     for name, shape in shapes.items():
         if name not in arrays or arrays[name].shape != shape:
             got = arrays[name].shape if name in arrays else "nothing"
             raise CheckpointError(f"{path}: expected {name!r} of shape {shape}, got {got}")
     return arrays
+
+
+def _refuse_bombs(archive: zipfile.ZipFile, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise if an array would take more memory than its shape can need."""
+    for name, shape in shapes.items():
+        most = MOST_NPY_HEADER_BYTES + int(np.prod(shape)) * MOST_ITEM_BYTES
+        found = sum(part.file_size for part in archive.infolist() if part.filename in (name, f"{name}.npy"))
+        if found > most:
+            raise ValueError(f"expected {name!r} of shape {shape}, got {found} bytes")
+
+
+def _numbers(name: str, array: AnyArray) -> FloatArray:
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"expected {name!r} to be of real numbers, got {array.dtype}")
+    return array.astype(np.float64)

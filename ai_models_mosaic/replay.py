@@ -232,11 +232,11 @@ def _load_engine(card: Card, assets: Path | None) -> LoadedEngine:
         graph = Path(str(card.found["weights"]["file"]))
         graph = graph if assets is None else assets / graph.name
         engine = load_graph(card.variant, graph)
-        _refuse_other_weights(card, graph)
+        _refuse_other_weights(card, graph, engine.checkpoint_sha256)
         return engine
     located = _locate(card, assets)
     check_assets(card.variant, located, full=False)
-    _refuse_other_weights(card, located.checkpoint)
+    _refuse_other_weights(card, located.checkpoint, digest_of(located.checkpoint))
     import torch
 
     from .engines.torch import choose_device, load_engine
@@ -245,7 +245,10 @@ def _load_engine(card: Card, assets: Path | None) -> LoadedEngine:
         torch.set_num_threads(card.threads)
     device, compiled = choose_device(only_gpu=False), card.found["options"].get("compiled", False)
     backend = card.attention_backend(device.type)
-    return load_engine(card.variant, located, device, card.found["precision"], backend, compiled=compiled)
+    loaded = load_engine(card.variant, located, device, card.found["precision"], backend, compiled=compiled)
+    # The file may be another since it was looked at.
+    _refuse_other_weights(card, located.checkpoint, loaded.checkpoint_sha256)
+    return loaded
 
 
 def _locate(card: Card, assets: Path | None) -> Assets:
@@ -260,8 +263,8 @@ def _locate(card: Card, assets: Path | None) -> Assets:
     return locate(variant, checkpoint.parent.parent if nested else checkpoint.parent, checkpoint)
 
 
-def _refuse_other_weights(card: Card, path: Path) -> None:
-    digest, wanted = digest_of(path), card.found["weights"]["sha256"]
+def _refuse_other_weights(card: Card, path: Path, digest: str | None) -> None:
+    wanted = card.found["weights"]["sha256"]
     if digest != wanted:
         raise CheckpointError(
             f"{path} is not what made the forecast of {card.path}: expected SHA-256 {wanted}, "

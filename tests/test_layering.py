@@ -40,7 +40,7 @@ FLOORS = (
         "training",
         "world",
     ),
-    ("engines", "assets", "hub", "convert", "integrity", "random_checkpoint", "checkpoint", "onnx_export"),
+    ("engines", "assets", "hub", "convert", "integrity", "random_checkpoint", "checkpoint", "held_file", "onnx_export"),
     ("model",),
     (
         "variants",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -42,6 +43,25 @@ class Engine(Protocol):
         """Estimated peak memory of one step of so many members, weights included."""
 
 
+@dataclass(frozen=True)
+class DataFile:
+    """A file beside the weights that a forecast comes from.
+
+    Parameters
+    ----------
+    what : str
+        What it is, such as ``static fields``.
+    path : Path
+        Where it is.
+    sha256 : str
+        Its digest.
+    """
+
+    what: str
+    path: Path
+    sha256: str
+
+
 class LoadedEngine(Engine, Protocol):
     """An engine with weights of a file, as a run announces and records it."""
 
@@ -56,6 +76,10 @@ class LoadedEngine(Engine, Protocol):
     @property
     def checkpoint_sha256(self) -> str | None:
         """Digest of that file."""
+
+    @property
+    def data(self) -> tuple[DataFile, ...]:
+        """The other files that were read: normalisation, static fields, external data."""
 
     @property
     def untrained(self) -> bool:

@@ -16,9 +16,13 @@ import numpy as np
 
 from ..arrays import Float32Array
 from ..errors import CheckpointError, OptionError
-from ..integrity import digest_of
+from ..held_file import held_bytes
+from ..integrity import digest_of_bytes
 from ..variants import Variant
+from . import DataFile
 from .onnx_card import INPUTS, OUTPUT, Card
+from .onnx_data import MOST_GRAPH_BYTES, ExternalData, read_external_data
+from .onnx_data import external_files as external_files
 
 LOG = logging.getLogger(__name__)
 
@@ -147,7 +151,13 @@ class OnnxEngine:
         wanted = choose_provider(provider, only_gpu=only_gpu)
         self.checkpoint = path
         self._threads = threads
-        self._session = _open(path, wanted, dict(provider.options), threads, deterministic=deterministic)
+        settings = _settings(threads, deterministic=deterministic)
+        # What is hashed is what runs, whatever becomes of the files afterwards.
+        graph = held_bytes(path, MOST_GRAPH_BYTES)
+        self._digest = digest_of_bytes(graph)
+        # Beside the session, which computes with the external data where they lie.
+        self._session, self._external = _open(path, graph, wanted, dict(provider.options), settings)
+        self._size = len(graph) + self._external.size
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
         _check_provider(wanted, self.providers, asked=provider.name is not None, only_gpu=only_gpu)
         self.card = Card.from_metadata(path, self._session.get_modelmeta().custom_metadata_map)
@@ -157,22 +167,25 @@ class OnnxEngine:
 
     @property
     def origin(self) -> Mapping[str, Any]:
-        """What the graph says of its weights, the digest of those beside it, and the providers that there were."""
-        data = data_path(self.checkpoint)
+        """What the graph says of its weights, and the providers that there were."""
         return {
             "licence": self.card.licence,
             "source": self.card.source,
             "revision": self.card.revision,
             "exported_from_sha256": self.card.weights_sha256,
-            "data_sha256": digest_of(data) if data.is_file() else None,
             "opset": self.card.opset,
             "providers": list(self.providers),
         }
 
     @property
     def checkpoint_sha256(self) -> str:
-        """Digest of the graph's file."""
-        return digest_of(self.checkpoint)
+        """Digest of the graph."""
+        return self._digest
+
+    @property
+    def data(self) -> tuple[DataFile, ...]:
+        """The graph's external data."""
+        return self._external.files
 
     def best_batch(self, members: int) -> int:
         """Members per batch where nobody said how many: those that the graph takes; see `LoadedEngine.best_batch`."""
@@ -210,9 +223,7 @@ class OnnxEngine:
 
     def memory_bytes(self, members: int) -> int:
         """Estimated peak memory of one step of so many members, weights included."""
-        files = (self.checkpoint, data_path(self.checkpoint))
-        weights = sum(file.stat().st_size for file in files if file.is_file())
-        return weights + (self.card.batch or members) * ACTIVATION_COPIES * self.card.member_bytes
+        return self._size + (self.card.batch or members) * ACTIVATION_COPIES * self.card.member_bytes
 
     def _padded(
         self, history: Float32Array, progress: tuple[float, float], noise: Float32Array, batch: int
@@ -240,7 +251,7 @@ class OnnxEngine:
 
 
 def data_path(path: Path) -> Path:
-    """Where the external data of a graph are."""
+    """Where the external data of a graph are that `onnx_export` writes."""
     return path.with_name(path.name + ".data")
 
 
@@ -291,7 +302,7 @@ def _check_provider(wanted: str, found: tuple[str, ...], *, asked: bool, only_gp
     LOG.warning("%s", sentence)
 
 
-def _open(path: Path, provider: str, options: dict[str, str], threads: int | None, *, deterministic: bool) -> Any:
+def _settings(threads: int | None, *, deterministic: bool) -> Any:
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
@@ -302,14 +313,27 @@ def _open(path: Path, provider: str, options: dict[str, str], threads: int | Non
     settings.enable_mem_reuse = False
     if threads is not None:
         settings.intra_op_num_threads = threads
+    return settings
+
+
+def _open(path: Path, graph: bytes, provider: str, options: dict[str, str], settings: Any) -> tuple[Any, ExternalData]:
+    """A session, and the external data, which must outlive it."""
+    import onnxruntime
+
     providers = [(provider, options)] if provider == CPU else [(provider, options), (CPU, {})]
     try:
+        external = read_external_data(path, graph)
+        if external.arrays:
+            values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in external.arrays.values()]
+            settings.add_external_initializers(list(external.arrays), values)
         # Its own fall-back to another provider would be silent.
-        session = onnxruntime.InferenceSession(str(path), settings, providers=providers, enable_fallback=0)
+        session = onnxruntime.InferenceSession(graph, settings, providers=providers, enable_fallback=0)
+    except CheckpointError:
+        raise
     except Exception as error:
         raise CheckpointError(
             f"{path} cannot be run by ONNX Runtime {onnxruntime.__version__} on {provider}: "
             f"{(str(error).strip().splitlines() or [type(error).__name__])[0]}"
         ) from error
     session.disable_fallback()
-    return session
+    return session, external

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from ..arrays import Float32Array
-from ..assets import Assets, read_static_fields, read_statistics
-from ..checkpoint import Statistics, build_network, read_checkpoint
+from ..assets import Assets, expected_weights, read_companions
+from ..checkpoint import Checkpoint, Statistics, build_network, read_checkpoint
 from ..errors import OptionError
-from ..integrity import DigestAhead
+from ..integrity import Expected, refuse_other
 from ..model.attention_choice import AUTO, UnfitBackendError, choose_backend
 from ..model.network import MosaicNetwork
 from ..variants import Variant
+from . import DataFile
 from .batching import HalvingStep, compare_memory, in_parts, members_that_fit
 from .cuda import GraphedStep, StreamedStep
 
@@ -73,7 +74,7 @@ def load_engine(
     graphs: bool = False,
     compiled: bool = False,
 ) -> TorchEngine:
-    """The engine of a variant, with the weights mapped from their file.
+    """The engine of a variant, with the weights as they are in their file now.
 
     Parameters
     ----------
@@ -106,21 +107,32 @@ def load_engine(
     except UnfitBackendError as error:
         raise OptionError(f"--attention-backend: {error}; give auto or sdpa, or leave the option out") from error
     checkpoint = read_checkpoint(assets.checkpoint)
-    digest = DigestAhead(checkpoint.path)
-    statistics = read_statistics(variant, assets, checkpoint)
-    network = build_network(variant.architecture, checkpoint, read_static_fields(variant, assets, checkpoint))
+    companions = read_companions(variant, assets, checkpoint)
+    network = build_network(variant.architecture, checkpoint, companions.static_fields)
     network.use_backend(backend)
     return TorchEngine(
         network,
-        statistics,
+        companions.statistics,
         device,
         precision,
         checkpoint=checkpoint.path,
-        digest=digest,
+        digest=_checked_digest(checkpoint, expected_weights(variant, assets)),
+        data=companions.files,
         untrained=checkpoint.untrained,
         graphs=graphs,
         compiled=compiled,
     )
+
+
+def _checked_digest(checkpoint: Checkpoint, wanted: Expected | None) -> Callable[[], str]:
+    """What gives the digest of the weights in use, or refuses them: their file may be another since it was checked."""
+
+    def digest() -> str:
+        found = checkpoint.sha256
+        refuse_other(checkpoint.path, wanted, found)
+        return found
+
+    return digest
 
 
 @dataclass(frozen=True)
@@ -168,6 +180,8 @@ class TorchEngine:
         Where the weights came from.
     digest : callable or None
         Gives the SHA-256 of that file.
+    data : tuple of DataFile
+        The other files that were read.
     untrained : bool
         The weights are random and say so.
     graphs : bool
@@ -187,6 +201,7 @@ class TorchEngine:
         *,
         checkpoint: Path | None = None,
         digest: Callable[[], str] | None = None,
+        data: tuple[DataFile, ...] = (),
         untrained: bool = False,
         graphs: bool = False,
         compiled: bool = False,
@@ -197,6 +212,7 @@ class TorchEngine:
         if compiled:
             self.network.compile_blocks()
         self.checkpoint = checkpoint
+        self.data = data
         self.untrained = untrained
         self.device = device
         self.precision = precision
@@ -206,7 +222,7 @@ class TorchEngine:
             torch.from_numpy(values).float().to(device) for values in (statistics.mean, statistics.std)
         )
         self._digest = digest
-        self._compared = False
+        self._known = self._compared = False
         self._graphs = graphs and device.type == "cuda"
         on_device = GraphedStep(self._advance) if self._graphs else self._advance
         by_parts = StreamedStep(on_device, device) if device.type == "cuda" else self._in_turn
@@ -238,7 +254,11 @@ class TorchEngine:
         ------
         ForecastError
             If the memory of the GPU does not suffice for one member.
+        CheckpointError
+            If the weights are not what they should be; said before the first step.
         """
+        if not self._known:
+            self._known = self.checkpoint_sha256 is not None or self._digest is None
         at_once = self._at_once(len(history))
         with torch.inference_mode():
             made = self._step(history, progress, noise, at_once)
