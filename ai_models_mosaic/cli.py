@@ -13,6 +13,7 @@ from typing import TypeAlias
 from . import __version__, option_parser
 from .assets import LICENCE
 from .errors import MosaicError, OptionError, ReplayError
+from .redaction import redact_process
 from .training import command as training_command
 from .variants import VARIANTS
 from .verification.options import add_options as _add_verify_options
@@ -27,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit status: 0, or that of the kind of error that was shown."""
     made = _parser()
     known = made.parse_args(arguments)
+    redact_process()
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(message)s")
     command: Command = known.command
     try:

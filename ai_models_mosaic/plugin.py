@@ -31,6 +31,7 @@ from .outputs.sink import Outputs
 from .outputs.templates import EXPVER, UNTRAINED_EXPVER, Labels
 from .progress import Watch
 from .ranks import Launch, connected, everywhere, find_launch
+from .redaction import redact_process, redacted
 from .services import (
     SOURCES,
     Service,
@@ -90,6 +91,7 @@ class MosaicModel(Model):  # type: ignore[misc]
     constant_fields = ()
 
     def __init__(self, input: str, output: str, download_assets: bool, **kwargs: Any) -> None:
+        redact_process()
         with plain_errors(debug=kwargs["debug"]):
             _refuse_unsupported(kwargs)
             self.options = parse_options(kwargs["model_args"])
@@ -241,7 +243,7 @@ class MosaicModel(Model):  # type: ignore[misc]
     def _settings(self) -> Settings:
         found = self._file and Path(self._file).exists()
         source = str(Path(str(self._file)).resolve()) if found else self._file or self._source
-        return Settings(self.variant, self.options, self._steps, self._metadata, self._plan().anchor, source)
+        return Settings(self.variant, self.options, self._steps, self._metadata, self._plan().anchor, redacted(source))
 
     def _check_ends(self) -> None:
         """All that can fail at the input's and the output's end before the first field is read."""

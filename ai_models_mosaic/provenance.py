@@ -17,6 +17,7 @@ from . import __version__
 from .errors import OutputError
 from .options import Options
 from .outputs.files import is_stream
+from .redaction import redacted
 from .state import InitialState
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def _plain(value: object) -> object:
         return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, tuple):
         return [_plain(inner) for inner in value]
-    return str(value) if isinstance(value, Path) else value
+    return redacted(str(value)) if isinstance(value, str | Path) else value
 
 
 def _version(package: str) -> str | None:

@@ -24,6 +24,7 @@ from .integrity import digest_of
 from .outputs.files import MessageFiles, check_writable
 from .outputs.grib import EXPVER, UNTRAINED_EXPVER, GribEncoder, Labels, is_grib
 from .provenance import SUFFIX, packages
+from .redaction import is_redacted
 from .rollout import Rollout
 from .sources import check_file
 from .state import ForecastStep, InitialState
@@ -207,6 +208,11 @@ def _read_input(card: Card, file: str | None, batch: Sequence[int]) -> dict[int,
     source = file or said["source"]
     if file is None and not is_zarr(source) and not Path(source).is_file():
         raise InputError(f"the input of {card.path} was {source}, which is no file that is there: give it with --file")
+    if is_redacted(source):
+        raise InputError(
+            f"the input of {card.path} was {source}, whose password or token is kept nowhere: give the whole address "
+            "with --file"
+        )
     variant, wanted = card.variant, Wanted(time=datetime.fromisoformat(said["initial_time"]))
     if is_zarr(source):
         holdings = zarr_holdings(source, variant.lags_hours, wanted)

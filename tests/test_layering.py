@@ -53,6 +53,7 @@ FLOORS = (
         "state",
         "arrays",
         "errors",
+        "redaction",
         "harmonics",
         "__init__",
     ),
