@@ -12,6 +12,7 @@ from .engines import DataFile
 from .errors import CheckpointError
 from .held_file import held_bytes
 from .integrity import Expected, check, digest_of_bytes, expected_digest, read_record, refuse_other, warn_if_unlisted
+from .npz_file import npz_arrays
 from .variants import Variant
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def origin(checkpoint: Path) -> dict[str, str | None]:
     record = read_record(checkpoint)
     if record:
         return {"licence": record.licence, "source": record.source, "revision": record.revision}
-    from .checkpoint import read_metadata
+    from .tensor_files import read_metadata
 
     said = read_metadata(checkpoint) if checkpoint.suffix == ".safetensors" else {}
     return {"licence": said.get("licence"), "source": said.get("source"), "revision": said.get("revision")}
@@ -187,7 +188,7 @@ def read_static_fields(variant: Variant, assets: Assets, checkpoint: Checkpoint)
 
 
 def _statistics(variant: Variant, assets: Assets, checkpoint: Checkpoint) -> tuple[Statistics, DataFile | None]:
-    from .checkpoint import Statistics, npz_arrays
+    from .checkpoint import Statistics
 
     shape = (variant.architecture.channels,)
     if checkpoint.statistics is not None:
@@ -203,8 +204,6 @@ def _statistics(variant: Variant, assets: Assets, checkpoint: Checkpoint) -> tup
 def _static_fields(
     variant: Variant, assets: Assets, checkpoint: Checkpoint
 ) -> tuple[FloatArray | None, DataFile | None]:
-    from .checkpoint import npz_arrays
-
     if "static_vars" in checkpoint.state:
         return None, None
     found = _needed(variant, assets, assets.statics, variant.statics, "static fields")

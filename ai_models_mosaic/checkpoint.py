@@ -8,46 +8,27 @@ Source: specification of the network, section 10.
 
 from __future__ import annotations
 
-import io
 import json
-import pickle
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.lib.npyio import NpzFile
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from .arrays import AnyArray, FloatArray
+from .arrays import FloatArray
 from .errors import CheckpointError
 from .held_file import held
+from .messages import MENTIONED, mention, shortened
 from .model.buffers import make_buffers
 from .model.network import MosaicNetwork
+from .tensor_files import METADATA_KEY, parsed, read_safetensors, read_torch, refuse_strange_tensors
 from .variants import Architecture
 
 KEY_PREFIX = "model."
 STATISTICS = ("statistics.state_mean", "statistics.state_std")
 """Keys of a checkpoint of our own that need no statistics file: float64 ``(channel,)`` each."""
-
-METADATA_KEY = "mosaic"
-"""Metadata go under one key, as JSON: several would be written in another order each time."""
-
-MOST_HEADER_BYTES = 100_000_000
-"""Of a safetensors file, as its library has it."""
-
-MOST_NPY_HEADER_BYTES, MOST_ITEM_BYTES = 2**16, 16
-"""Of an array in an npz file, at most: what stands before its numbers, and one of them."""
-
-MOST_SHOWN = 60
-"""Characters of a wrong value that a message shows."""
-
-MENTIONED = 8
-"""Keys that one message lists before it counts the rest."""
 
 
 @dataclass(frozen=True)
@@ -129,96 +110,17 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"no checkpoint at {path}: expected a .pt or .safetensors file")
     with held(path) as copy:
         tensors, metadata = (
-            _read_safetensors(path, copy.place)
-            if path.suffix == ".safetensors"
-            else (_read_torch(path, copy.place), {})
+            read_safetensors(path, copy.place) if path.suffix == ".safetensors" else (read_torch(path, copy.place), {})
         )
+    refuse_strange_tensors(path, tensors)
     twice = [key for key in tensors if KEY_PREFIX + key in tensors]
     if twice:
         raise CheckpointError(f"{path} holds both with and without {KEY_PREFIX!r}: {', '.join(twice[:MENTIONED])}")
     found = {key.removeprefix(KEY_PREFIX): tensor for key, tensor in tensors.items()}
-    carried = [found.pop(key).double().numpy() for key in STATISTICS if key in found]
+    carried = [found.pop(key).detach().double().numpy() for key in STATISTICS if key in found]
     if len(carried) == 1:
         raise CheckpointError(f"{path} holds only one of {' and '.join(STATISTICS)}")
     return Checkpoint(path, found, Statistics(*carried) if carried else None, metadata, copy.digest)
-
-
-def _read_safetensors(path: Path, place: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Tensors and metadata of a file, from a copy of it."""
-    try:
-        with safe_open(place, framework="pt") as file:
-            said = (file.metadata() or {}).get(METADATA_KEY, "{}")
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    # Types that this PyTorch has not are an AttributeError.
-    except (SafetensorError, OSError, ValueError, RuntimeError, AttributeError) as error:
-        raise CheckpointError(f"{path} is not a complete safetensors file: {_first_line(error)}") from error
-    return tensors, _texts(path, said)
-
-
-def read_metadata(path: Path) -> dict[str, str]:
-    """What a safetensors file says of itself, without its tensors.
-
-    Raises
-    ------
-    CheckpointError
-        If it is no such file.
-    """
-    try:
-        # The library would map the file, which ends the process if somebody cuts it short.
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if length > MOST_HEADER_BYTES:
-                raise ValueError(f"expected a header of at most {MOST_HEADER_BYTES} bytes, got {length}")
-            header = json.loads(file.read(length))
-        said = header.get("__metadata__", {}).get(METADATA_KEY, "{}")
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not a complete safetensors file: {_first_line(error)}") from error
-    return _texts(path, said)
-
-
-def _texts(path: Path, said: object) -> dict[str, str]:
-    """The metadata of a file, which are texts by name, from its JSON."""
-    try:
-        found = json.loads(said) if isinstance(said, str) else said
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path}: expected metadata in JSON, got something else ({_first_line(error)})"
-        ) from error
-    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-        raise CheckpointError(f"{path}: expected metadata that are texts by name, got {_short(found)}")
-    return found
-
-
-def _read_torch(path: Path, place: Path) -> dict[str, torch.Tensor]:
-    """The state dict of a file, from a copy of it."""
-    if not _is_zip(place):
-        raise CheckpointError(
-            f"{path} is not a complete checkpoint: expected a zip file as torch.save writes it, or safetensors; "
-            "fetch it again"
-        )
-    try:
-        content = torch.load(place, map_location="cpu", mmap=True, weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} was refused: it asks to unpickle more than tensors and plain containers, which could run any "
-            f"code on this machine; save only the state dict"
-        ) from error
-    # The damage of a mapped file reaches the unpickler, which may then fail in any way.
-    except Exception as error:
-        raise CheckpointError(f"{path} cannot be read as a checkpoint: {_first_line(error)}") from error
-    state = content.get("model_state_dict", content) if isinstance(content, Mapping) else content
-    if not isinstance(state, Mapping) or not all(
-        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items()
-    ):
-        raise CheckpointError(f"{path} holds no state dict: expected tensors by name, or those in 'model_state_dict'")
-    return dict(state)
-
-
-def _is_zip(path: Path) -> bool:
-    try:
-        return zipfile.is_zipfile(path)
-    except zipfile.BadZipFile:
-        return False
 
 
 def build_network(
@@ -249,9 +151,20 @@ def build_network(
     except LookupError as error:
         raise CheckpointError(f"{checkpoint.path} carries no static fields, and none were found: {error}") from error
     network.load_state_dict(state, assign=True)
-    if json.loads(checkpoint.metadata.get("recipe", "{}")).get("without_selected"):
+    if _without_selected(checkpoint):
         network.close_selected()
     return network.eval().requires_grad_(False)
+
+
+def _without_selected(checkpoint: Checkpoint) -> bool:
+    """Whether the recipe that the weights were trained by closes the selected branch."""
+    recipe = parsed(checkpoint.path, checkpoint.metadata.get("recipe", "{}"))
+    found = recipe.get("without_selected", False) if isinstance(recipe, dict) else None
+    if not isinstance(found, bool):
+        raise CheckpointError(
+            f"{checkpoint.path}: expected a recipe with without_selected true or false, got {shortened(recipe)}"
+        )
+    return found
 
 
 def fitting_network(architecture: Architecture, checkpoint: Checkpoint) -> MosaicNetwork:
@@ -267,9 +180,9 @@ def _refuse_misfits(checkpoint: Checkpoint, expected: Mapping[str, torch.Tensor]
     """Raise unless the checkpoint's keys, shapes and dtypes are those of the network."""
     state = checkpoint.state
     problems = [
-        _mention("missing parameters", sorted(parameters - state.keys())),
-        _mention("unexpected keys", sorted(state.keys() - expected.keys())),
-        _mention(
+        mention("missing parameters", sorted(parameters - state.keys())),
+        mention("unexpected keys", sorted(state.keys() - expected.keys())),
+        mention(
             "wrong shapes",
             [
                 f"{key} {tuple(state[key].shape)} instead of {tuple(wanted.shape)}"
@@ -277,7 +190,7 @@ def _refuse_misfits(checkpoint: Checkpoint, expected: Mapping[str, torch.Tensor]
                 if key in state and state[key].shape != wanted.shape
             ],
         ),
-        _mention(
+        mention(
             "wrong dtypes",
             [
                 f"{key} {state[key].dtype} instead of {wanted.dtype}"
@@ -298,23 +211,6 @@ def _refuse_strange_neighbours(checkpoint: Checkpoint, architecture: Architectur
         neighbours = checkpoint.state.get(f"{group}.neighbors")
         if neighbours is not None and (int(neighbours.min()) < 0 or int(neighbours.max()) >= points):
             raise CheckpointError(f"{checkpoint.path}: expected {group}.neighbors from 0 to {points - 1}, got others")
-
-
-def _mention(what: str, items: list[str]) -> str:
-    if not items:
-        return ""
-    rest = f" and {len(items) - MENTIONED} more" if len(items) > MENTIONED else ""
-    return f"{what}: {', '.join(items[:MENTIONED])}{rest}"
-
-
-def _short(value: object) -> str:
-    """A value as messages show it."""
-    text = repr(value)
-    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def save_checkpoint(
@@ -360,49 +256,3 @@ def _unshared(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         unshared[key] = tensor.clone() if memory in seen else tensor
         seen.add(memory)
     return unshared
-
-
-def npz_arrays(path: Path, content: bytes, **shapes: tuple[int, ...]) -> dict[str, FloatArray]:
-    """Named arrays of an npz file, float64, without unpickling.
-
-    Parameters
-    ----------
-    path : Path
-        Where it came from, for messages.
-    content : bytes
-        What the file holds.
-    **shapes : tuple of int
-        Names and the shapes that they must have.
-
-    Raises
-    ------
-    CheckpointError
-        If the file is damaged, or an array is missing, no numbers, or of another shape.
-    """
-    try:
-        with io.BytesIO(content) as file, NpzFile(cast(Any, file), allow_pickle=False) as data:
-            _refuse_bombs(data.zip, shapes)
-            arrays = {name: _numbers(name, data[name]) for name in shapes if name in data.files}
-    # What is damaged reaches the decompressor, and Python's own tokeniser, parser and memory.
-    except Exception as error:
-        raise CheckpointError(f"{path} cannot be read as npz: {_first_line(error)}") from error
-    for name, shape in shapes.items():
-        if name not in arrays or arrays[name].shape != shape:
-            got = arrays[name].shape if name in arrays else "nothing"
-            raise CheckpointError(f"{path}: expected {name!r} of shape {shape}, got {got}")
-    return arrays
-
-
-def _refuse_bombs(archive: zipfile.ZipFile, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise if an array would take more memory than its shape can need."""
-    for name, shape in shapes.items():
-        most = MOST_NPY_HEADER_BYTES + int(np.prod(shape)) * MOST_ITEM_BYTES
-        found = sum(part.file_size for part in archive.infolist() if part.filename in (name, f"{name}.npy"))
-        if found > most:
-            raise ValueError(f"expected {name!r} of shape {shape}, got {found} bytes")
-
-
-def _numbers(name: str, array: AnyArray) -> FloatArray:
-    if array.dtype.kind not in "fiu":
-        raise ValueError(f"expected {name!r} to be of real numbers, got {array.dtype}")
-    return array.astype(np.float64)

@@ -16,12 +16,12 @@ from safetensors.torch import save_file
 from ai_models_mosaic.checkpoint import (
     Statistics,
     build_network,
-    npz_arrays,
     read_checkpoint,
     save_checkpoint,
 )
 from ai_models_mosaic.errors import CheckpointError
 from ai_models_mosaic.integrity import sha256
+from ai_models_mosaic.npz_file import npz_arrays
 from ai_models_mosaic.variants import ERA5, MINI
 
 STATISTICS = Statistics(np.arange(5.0), np.array([0.1, 1.0, 1e5, 1 / 3, 2.0]))

@@ -40,7 +40,19 @@ FLOORS = (
         "training",
         "world",
     ),
-    ("engines", "assets", "hub", "convert", "integrity", "random_checkpoint", "checkpoint", "held_file", "onnx_export"),
+    (
+        "engines",
+        "assets",
+        "hub",
+        "convert",
+        "integrity",
+        "random_checkpoint",
+        "checkpoint",
+        "held_file",
+        "tensor_files",
+        "npz_file",
+        "onnx_export",
+    ),
     ("model",),
     (
         "variants",
@@ -54,6 +66,7 @@ FLOORS = (
         "arrays",
         "errors",
         "redaction",
+        "messages",
         "harmonics",
         "__init__",
     ),
@@ -136,6 +149,7 @@ def test_torch_is_known_to_the_network_its_engine_and_the_plugin_alone():
     users = [module for module in SOURCES if any(room(name) == "torch" for name in imported(module)[1])]
     assert {room(module) for module in users} == {
         "checkpoint",
+        "tensor_files",
         "doctor",
         "engines",
         "model",
