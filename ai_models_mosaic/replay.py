@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -158,9 +159,10 @@ def replay(
     check_writable(output)
     _refuse_own_files(card, output, file)
     batch = card.batch_of(member)
+    engine = _load_engine(card, assets)
+    _refuse_large_batch(card, engine, batch)
     read = _read_input(card, file, batch)
     starts = {one: read[one] for one in batch}
-    engine = _load_engine(card, assets)
     expver = UNTRAINED_EXPVER if engine.untrained else EXPVER
     size, initial_time = card.found["ensemble_size"], starts[member].initial_time
     labels = Labels(initial_time, size, card.found["metadata"], expver, card.packing)
@@ -175,6 +177,20 @@ def replay(
                 made[_key(message)] = message
     files.finish()
     return _compare(card, engine, made)
+
+
+def _refuse_large_batch(card: Card, engine: LoadedEngine, batch: Sequence[int]) -> None:
+    """Refuse more members at a time than this machine has memory for; a GPU takes them in parts."""
+    architecture = card.variant.architecture
+    # The histories, the same in one array, and what comes out.
+    states = 3 * architecture.history * architecture.grid.size * architecture.channels * 4
+    needed = len(batch) * states + (engine.memory_bytes(len(batch)) if engine.description.startswith("CPU") else 0)
+    here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > here:
+        raise InputError(
+            f"the forecast of {card.path} ran {len(batch)} members at a time, which takes {needed / 1e9:.1f} GB; this "
+            f"machine has {here / 1e9:.1f} GB"
+        )
 
 
 def _refuse_own_files(card: Card, output: Path, file: str | None) -> None:

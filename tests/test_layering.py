@@ -21,6 +21,7 @@ FLOORS = (
         "run",
         "replay",
         "card",
+        "card_form",
         "console",
         "option_parser",
         "journal",

@@ -18,6 +18,7 @@ from ..arrays import Float32Array
 from ..errors import CheckpointError, OptionError
 from ..held_file import held_bytes
 from ..integrity import digest_of_bytes
+from ..messages import first_line
 from ..variants import Variant
 from . import DataFile
 from .onnx_card import INPUTS, OUTPUT, Card
@@ -111,6 +112,7 @@ def load_engine(
         raise CheckpointError(f"--onnx-model {path}: there is no such file; ai-models-mosaic export-onnx makes one")
     engine = OnnxEngine(path, provider, only_gpu=only_gpu, threads=threads, deterministic=deterministic)
     engine.card.check(path, variant)
+    engine.refuse_other_shapes()
     if precision not in ("auto", engine.card.precision):
         raise OptionError(
             f"--precision {precision}: {path} was exported in {engine.card.precision}; leave the option out, or export "
@@ -164,6 +166,33 @@ class OnnxEngine:
         self._device = DEVICE_OF_PROVIDER.get(self.providers[0], "cpu")
         options = self._session.get_provider_options().get(self.providers[0], {})
         self._device_id = int(options.get("device_id", 0)) if self._device != "cpu" else 0
+
+    def refuse_other_shapes(self) -> None:
+        """Refuse a graph that takes or gives other arrays than its metadata say.
+
+        Raises
+        ------
+        CheckpointError
+            If it does.
+        """
+        card = self.card
+        grid, states = (len(card.longitude_deg), len(card.latitude_deg)), (INPUTS[0], OUTPUT)
+        wanted = {
+            INPUTS[0]: (card.batch, len(card.lags_hours), *grid),
+            INPUTS[1]: (2,),
+            INPUTS[2]: (card.batch, card.noise_width),
+            OUTPUT: (card.batch, *grid),
+        }
+        found = {each.name: tuple(each.shape) for each in (*self._session.get_inputs(), *self._session.get_outputs())}
+        # Lengths that are open have names, or none.
+        fixed = {name: tuple(n if isinstance(n, int) else None for n in shape) for name, shape in found.items()}
+        channels = {fixed.get(name, ())[-1:] for name in states}
+        without = {name: shape[:-1] if name in states else shape for name, shape in fixed.items()}
+        if without != wanted or len(channels) > 1:
+            raise CheckpointError(
+                f"{self.checkpoint}: expected a graph of {wanted}, as its metadata say, got {found}; export it with "
+                "this version"
+            )
 
     @property
     def origin(self) -> Mapping[str, Any]:
@@ -238,6 +267,7 @@ class OnnxEngine:
 
     def _step(self, history: Float32Array, progress: tuple[float, float], noise: Float32Array) -> Float32Array:
         import onnxruntime
+        from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
         arrays = (history, np.array(progress, dtype=np.float32), noise)
         binding = self._session.io_binding()
@@ -246,7 +276,12 @@ class OnnxEngine:
             value = onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self._device, self._device_id)
             binding.bind_ortvalue_input(name, value)
         binding.bind_output(OUTPUT, self._device, self._device_id)
-        self._session.run_with_iobinding(binding)
+        try:
+            self._session.run_with_iobinding(binding)
+        except InvalidArgument as error:
+            raise CheckpointError(
+                f"{self.checkpoint} does not take the states of its variant: {first_line(error)}"
+            ) from error
         return np.array(binding.get_outputs()[0].numpy())
 
 
@@ -332,8 +367,7 @@ def _open(path: Path, graph: bytes, provider: str, options: dict[str, str], sett
         raise
     except Exception as error:
         raise CheckpointError(
-            f"{path} cannot be run by ONNX Runtime {onnxruntime.__version__} on {provider}: "
-            f"{(str(error).strip().splitlines() or [type(error).__name__])[0]}"
+            f"{path} cannot be run by ONNX Runtime {onnxruntime.__version__} on {provider}: {first_line(error)}"
         ) from error
     session.disable_fallback()
     return session, external
