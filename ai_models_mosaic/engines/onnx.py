@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Float32Array
-from ..errors import CheckpointError, OptionError
+from ..errors import CheckpointError, ForecastError, OptionError
 from ..held_file import held_bytes
 from ..integrity import digest_of_bytes
 from ..messages import first_line
@@ -267,7 +267,7 @@ class OnnxEngine:
 
     def _step(self, history: Float32Array, progress: tuple[float, float], noise: Float32Array) -> Float32Array:
         import onnxruntime
-        from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
+        from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
         arrays = (history, np.array(progress, dtype=np.float32), noise)
         binding = self._session.io_binding()
@@ -281,6 +281,10 @@ class OnnxEngine:
         except InvalidArgument as error:
             raise CheckpointError(
                 f"{self.checkpoint} does not take the states of its variant: {first_line(error)}"
+            ) from error
+        except (Fail, RuntimeException) as error:
+            raise ForecastError(
+                f"ONNX Runtime could not take a step with {self.checkpoint}: {first_line(error)}"
             ) from error
         return np.array(binding.get_outputs()[0].numpy())
 

@@ -235,7 +235,7 @@ def _made(kind: Any, found: Mapping[str, Any], where: str) -> Any:
             values[name] = float(value)
         elif not isinstance(value, wanted) or isinstance(value, bool) is not (wanted is bool):
             raise OptionError(f"{where}: expected {name} to be a {wanted.__name__}, got {value!r}")
-        if wanted is tuple and not _holds(value, hints[name]):
+        if isinstance(value, tuple) and not _holds(value, hints[name]):
             raise OptionError(f"{where}: expected {name} to be {hints[name]}, got {value!r}")
     return kind(**values)
 
