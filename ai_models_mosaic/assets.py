@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from .arrays import FloatArray
 from .errors import CheckpointError
-from .integrity import check, read_record, warn_if_unlisted
+from .held_file import held_bytes
+from .integrity import Expected, check, digest_of_bytes, expected_digest, read_record, refuse_other, warn_if_unlisted
+from .npz_file import npz_arrays
 from .variants import Variant
 
 if TYPE_CHECKING:
@@ -22,6 +24,27 @@ LICENCE = "CC-BY-NC-4.0"
 
 STATISTICS, STATICS = "normalisation statistics", "static fields"
 """What may be read beside weights, by the names under which cards and refusals have it."""
+MOST_BYTES = 2**30
+"""Of a file of statistics or static fields, which have less than a thousandth of that."""
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file beside the weights that a forecast comes from.
+
+    Parameters
+    ----------
+    what : str
+        What it is, such as ``static fields``.
+    path : Path
+        Where it is.
+    sha256 : str
+        Its digest.
+    """
+
+    what: str
+    path: Path
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -112,15 +135,54 @@ def check_assets(variant: Variant, assets: Assets, *, full: bool) -> None:
             check(path, assets.folder, pins.get(name), full=full)
 
 
+def expected_weights(variant: Variant, assets: Assets) -> Expected | None:
+    """The digest that the weights must have; None if nobody says."""
+    return expected_digest(assets.checkpoint, assets.folder, dict(variant.sha256).get(variant.checkpoint))
+
+
 def origin(checkpoint: Path) -> dict[str, str | None]:
     """Licence, source and revision of weights: from the record beside them, or what they say of themselves."""
     record = read_record(checkpoint)
     if record:
         return {"licence": record.licence, "source": record.source, "revision": record.revision}
-    from .checkpoint import read_metadata
+    from .tensor_files import read_metadata
 
     said = read_metadata(checkpoint) if checkpoint.suffix == ".safetensors" else {}
     return {"licence": said.get("licence"), "source": said.get("source"), "revision": said.get("revision")}
+
+
+@dataclass(frozen=True)
+class Companions:
+    """What belongs to weights, and the files that it was read from.
+
+    Parameters
+    ----------
+    statistics : Statistics
+        Normalisation.
+    static_fields : array (lon, lat, 3) or None
+        Raw static fields; None where the checkpoint carries the buffer made of them.
+    files : tuple of DataFile
+        What was read: nothing that the checkpoint carries itself.
+    """
+
+    statistics: Statistics
+    static_fields: FloatArray | None
+    files: tuple[DataFile, ...]
+
+
+@dataclass(frozen=True)
+class _Content:
+    """A file of which the digest is right, and what it held then."""
+
+    file: DataFile
+    held: bytes
+
+
+def read_companions(variant: Variant, assets: Assets, checkpoint: Checkpoint) -> Companions:
+    """Normalisation and static fields of a checkpoint; errors as `read_statistics` and `read_static_fields`."""
+    statistics, of_statistics = _statistics(variant, assets, checkpoint)
+    fields, of_fields = _static_fields(variant, assets, checkpoint)
+    return Companions(statistics, fields, tuple(file for file in (of_statistics, of_fields) if file is not None))
 
 
 def read_statistics(variant: Variant, assets: Assets, checkpoint: Checkpoint) -> Statistics:
@@ -131,17 +193,7 @@ def read_statistics(variant: Variant, assets: Assets, checkpoint: Checkpoint) ->
     CheckpointError
         If there is none, or it is not what was released.
     """
-    from .checkpoint import Statistics, read_npz
-
-    shape = (variant.architecture.channels,)
-    if checkpoint.statistics is not None:
-        if checkpoint.statistics.mean.shape != shape or checkpoint.statistics.std.shape != shape:
-            got = checkpoint.statistics.mean.shape
-            raise CheckpointError(f"{checkpoint.path}: expected statistics of {shape[0]} channels, got shape {got}")
-        return checkpoint.statistics
-    path = _needed(variant, assets, assets.statistics, variant.statistics, "normalisation statistics")
-    arrays = read_npz(path, state_mean=shape, state_std=shape)
-    return Statistics(arrays["state_mean"], arrays["state_std"])
+    return _statistics(variant, assets, checkpoint)[0]
 
 
 def read_static_fields(variant: Variant, assets: Assets, checkpoint: Checkpoint) -> FloatArray | None:
@@ -152,34 +204,46 @@ def read_static_fields(variant: Variant, assets: Assets, checkpoint: Checkpoint)
     CheckpointError
         If there are none, or they are not what was released.
     """
-    from .checkpoint import read_npz
+    return _static_fields(variant, assets, checkpoint)[0]
 
+
+def _statistics(variant: Variant, assets: Assets, checkpoint: Checkpoint) -> tuple[Statistics, DataFile | None]:
+    from .checkpoint import Statistics
+
+    shape = (variant.architecture.channels,)
+    if checkpoint.statistics is not None:
+        if checkpoint.statistics.mean.shape != shape or checkpoint.statistics.std.shape != shape:
+            got = checkpoint.statistics.mean.shape
+            raise CheckpointError(f"{checkpoint.path}: expected statistics of {shape[0]} channels, got shape {got}")
+        return checkpoint.statistics, None
+    found = _needed(variant, assets, assets.statistics, variant.statistics, "normalisation statistics")
+    arrays = npz_arrays(found.file.path, found.held, state_mean=shape, state_std=shape)
+    return Statistics(arrays["state_mean"], arrays["state_std"]), found.file
+
+
+def _static_fields(
+    variant: Variant, assets: Assets, checkpoint: Checkpoint
+) -> tuple[FloatArray | None, DataFile | None]:
     if "static_vars" in checkpoint.state:
-        return None
-    path = _needed(variant, assets, assets.statics, variant.statics, "static fields")
+        return None, None
+    found = _needed(variant, assets, assets.statics, variant.statics, "static fields")
     grid = variant.architecture.grid
     columns, rows = grid.shape
-    arrays = read_npz(path, data=(columns, rows, 3), latitude=(rows,), longitude=(columns,))
+    path = found.file.path
+    arrays = npz_arrays(path, found.held, data=(columns, rows, 3), latitude=(rows,), longitude=(columns,))
     if arrays["latitude"][0] > arrays["latitude"][-1]:
         raise CheckpointError(f"{path}: expected latitudes from south to north, got them from north to south")
-    return arrays["data"]
+    return arrays["data"], found.file
 
 
-def files_beside(assets: Assets, checkpoint: Checkpoint) -> tuple[tuple[str, Path], ...]:
-    """What is read beside a checkpoint, and from which file: nothing that it carries itself."""
-    found = (
-        (STATISTICS, None if checkpoint.statistics is not None else assets.statistics),
-        (STATICS, None if "static_vars" in checkpoint.state else assets.statics),
-    )
-    return tuple((what, path) for what, path in found if path is not None)
-
-
-def _needed(variant: Variant, assets: Assets, path: Path | None, name: str | None, what: str) -> Path:
+def _needed(variant: Variant, assets: Assets, path: Path | None, name: str | None, what: str) -> _Content:
     if path is None or name is None:
         where = f"; expected {name} in the assets folder (--download-assets fetches it from {HUB})" if name else ""
         raise CheckpointError(f"the checkpoint carries no {what}, and none were found{where}")
-    check(path, assets.folder, dict(variant.sha256).get(name), full=True)
-    return path
+    content = held_bytes(path, MOST_BYTES)
+    digest = digest_of_bytes(content)
+    refuse_other(path, expected_digest(path, assets.folder, dict(variant.sha256).get(name)), digest)
+    return _Content(DataFile(what, path, digest), content)
 
 
 def find(folder: Path, name: str) -> Path | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .card_form import refuse_other_forms
 from .errors import InputError, OptionError
 from .grid import Region
 from .outputs.packing import Bits, Packing
@@ -117,12 +118,13 @@ def read_card(path: Path) -> Card:
     """
     try:
         found = json.loads(path.read_bytes())
+        refuse_other_forms(found)
         card = Card(path, found)
         _ = (card.variant, card.ensemble, card.packing, card.region, card.threads, card.attention_backend("cpu"))
         _ = (found["weights"]["sha256"], found["input"]["source"], found["input"]["initial_time"])
         _ = [(file["file"], file["sha256"]) for file in card.data.values()]
         _ = (found["precision"], found["metadata"], dict(found["packages"]), found["ensemble_size"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OptionError) as error:
         raise InputError(
             f"{path}: expected the card of a forecast, NAME.grib{SUFFIX}, got something else ({error!r})"
         ) from error

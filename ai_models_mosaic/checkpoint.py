@@ -1,43 +1,34 @@
 """Strict and safe loading of network weights.
 
 Two layouts are read: the released ``.pt`` (a torch zip file with the state dict, or with it under
-``model_state_dict``) and safetensors. Both are mapped from disk, not copied, and nothing is ever
-unpickled but tensors and plain containers.
+``model_state_dict``) and safetensors. Both are mapped from a private copy in memory (`held_file`), and nothing is
+ever unpickled but tensors and plain containers.
 Source: specification of the network, section 10.
 """
 
 from __future__ import annotations
 
 import json
-import pickle
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.lib.npyio import NpzFile
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from .arrays import FloatArray
 from .errors import CheckpointError
-from .integrity import sha256 as sha256
+from .held_file import held
+from .messages import MENTIONED, mention, shortened
 from .model.buffers import make_buffers
 from .model.network import MosaicNetwork
+from .tensor_files import METADATA_KEY, parsed, read_safetensors, read_torch, refuse_strange_tensors
 from .variants import Architecture
 
 KEY_PREFIX = "model."
 STATISTICS = ("statistics.state_mean", "statistics.state_std")
 """Keys of a checkpoint of our own that need no statistics file: float64 ``(channel,)`` each."""
-
-METADATA_KEY = "mosaic"
-"""Metadata go under one key, as JSON: several would be written in another order each time."""
-
-MENTIONED = 8
-"""Keys that one message lists before it counts the rest."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +63,28 @@ class Checkpoint:
         Normalisation, where the file carries it.
     metadata : mapping of str to str
         What the file says of itself.
+    digest : callable or None
+        Gives the SHA-256 of what was read.
     """
 
     path: Path
     state: Mapping[str, torch.Tensor]
     statistics: Statistics | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    digest: Callable[[], str] | None = None
+
+    @property
+    def sha256(self) -> str:
+        """Digest of what was read.
+
+        Raises
+        ------
+        CheckpointError
+            If that was no file.
+        """
+        if self.digest is None:
+            raise CheckpointError(f"{self.path} was not read from a file, and has no digest")
+        return self.digest()
 
     @property
     def untrained(self) -> bool:
@@ -86,7 +93,7 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Map a checkpoint from disk.
+    """Read a checkpoint: what becomes of the file afterwards changes nothing.
 
     Parameters
     ----------
@@ -96,75 +103,24 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises
     ------
     CheckpointError
-        If the file is absent, damaged, of another kind, or needs unpickling of anything but
+        If the file is absent, damaged, of another kind, being written to, or needs unpickling of anything but
         tensors and plain containers.
     """
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}: expected a .pt or .safetensors file")
-    tensors, metadata = _read_safetensors(path) if path.suffix == ".safetensors" else (_read_torch(path), {})
+    with held(path) as copy:
+        tensors, metadata = (
+            read_safetensors(path, copy.place) if path.suffix == ".safetensors" else (read_torch(path, copy.place), {})
+        )
+    refuse_strange_tensors(path, tensors)
     twice = [key for key in tensors if KEY_PREFIX + key in tensors]
     if twice:
         raise CheckpointError(f"{path} holds both with and without {KEY_PREFIX!r}: {', '.join(twice[:MENTIONED])}")
     found = {key.removeprefix(KEY_PREFIX): tensor for key, tensor in tensors.items()}
-    carried = [found.pop(key).double().numpy() for key in STATISTICS if key in found]
+    carried = [found.pop(key).detach().double().numpy() for key in STATISTICS if key in found]
     if len(carried) == 1:
         raise CheckpointError(f"{path} holds only one of {' and '.join(STATISTICS)}")
-    return Checkpoint(path, found, Statistics(*carried) if carried else None, metadata)
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            said = (file.metadata() or {}).get(METADATA_KEY, "{}")
-            return {key: file.get_tensor(key) for key in file.keys()}, json.loads(said)  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a complete safetensors file: {error}") from error
-
-
-def read_metadata(path: Path) -> dict[str, str]:
-    """What a safetensors file says of itself, without its tensors.
-
-    Raises
-    ------
-    CheckpointError
-        If it is no such file.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            return json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a complete safetensors file: {error}") from error
-
-
-def _read_torch(path: Path) -> dict[str, torch.Tensor]:
-    if not _is_zip(path):
-        raise CheckpointError(
-            f"{path} is not a complete checkpoint: expected a zip file as torch.save writes it, or safetensors; "
-            "fetch it again"
-        )
-    try:
-        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} was refused: it asks to unpickle more than tensors and plain containers, which could run any "
-            f"code on this machine; save only the state dict"
-        ) from error
-    # The damage of a mapped file reaches the unpickler, which may then fail in any way.
-    except Exception as error:
-        raise CheckpointError(f"{path} cannot be read as a checkpoint: {_first_line(error)}") from error
-    state = content.get("model_state_dict", content) if isinstance(content, Mapping) else content
-    if not isinstance(state, Mapping) or not all(
-        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items()
-    ):
-        raise CheckpointError(f"{path} holds no state dict: expected tensors by name, or those in 'model_state_dict'")
-    return dict(state)
-
-
-def _is_zip(path: Path) -> bool:
-    try:
-        return zipfile.is_zipfile(path)
-    except zipfile.BadZipFile:
-        return False
+    return Checkpoint(path, found, Statistics(*carried) if carried else None, metadata, copy.digest)
 
 
 def build_network(
@@ -195,9 +151,20 @@ def build_network(
     except LookupError as error:
         raise CheckpointError(f"{checkpoint.path} carries no static fields, and none were found: {error}") from error
     network.load_state_dict(state, assign=True)
-    if json.loads(checkpoint.metadata.get("recipe", "{}")).get("without_selected"):
+    if _without_selected(checkpoint):
         network.close_selected()
     return network.eval().requires_grad_(False)
+
+
+def _without_selected(checkpoint: Checkpoint) -> bool:
+    """Whether the recipe that the weights were trained by closes the selected branch."""
+    recipe = parsed(checkpoint.path, checkpoint.metadata.get("recipe", "{}"))
+    found = recipe.get("without_selected", False) if isinstance(recipe, dict) else None
+    if not isinstance(found, bool):
+        raise CheckpointError(
+            f"{checkpoint.path}: expected a recipe with without_selected true or false, got {shortened(recipe)}"
+        )
+    return found
 
 
 def fitting_network(architecture: Architecture, checkpoint: Checkpoint) -> MosaicNetwork:
@@ -213,9 +180,9 @@ def _refuse_misfits(checkpoint: Checkpoint, expected: Mapping[str, torch.Tensor]
     """Raise unless the checkpoint's keys, shapes and dtypes are those of the network."""
     state = checkpoint.state
     problems = [
-        _mention("missing parameters", sorted(parameters - state.keys())),
-        _mention("unexpected keys", sorted(state.keys() - expected.keys())),
-        _mention(
+        mention("missing parameters", sorted(parameters - state.keys())),
+        mention("unexpected keys", sorted(state.keys() - expected.keys())),
+        mention(
             "wrong shapes",
             [
                 f"{key} {tuple(state[key].shape)} instead of {tuple(wanted.shape)}"
@@ -223,7 +190,7 @@ def _refuse_misfits(checkpoint: Checkpoint, expected: Mapping[str, torch.Tensor]
                 if key in state and state[key].shape != wanted.shape
             ],
         ),
-        _mention(
+        mention(
             "wrong dtypes",
             [
                 f"{key} {state[key].dtype} instead of {wanted.dtype}"
@@ -244,17 +211,6 @@ def _refuse_strange_neighbours(checkpoint: Checkpoint, architecture: Architectur
         neighbours = checkpoint.state.get(f"{group}.neighbors")
         if neighbours is not None and (int(neighbours.min()) < 0 or int(neighbours.max()) >= points):
             raise CheckpointError(f"{checkpoint.path}: expected {group}.neighbors from 0 to {points - 1}, got others")
-
-
-def _mention(what: str, items: list[str]) -> str:
-    if not items:
-        return ""
-    rest = f" and {len(items) - MENTIONED} more" if len(items) > MENTIONED else ""
-    return f"{what}: {', '.join(items[:MENTIONED])}{rest}"
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def save_checkpoint(
@@ -300,31 +256,3 @@ def _unshared(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         unshared[key] = tensor.clone() if memory in seen else tensor
         seen.add(memory)
     return unshared
-
-
-def read_npz(path: Path, **shapes: tuple[int, ...]) -> dict[str, FloatArray]:
-    """Named arrays of an npz file, float64, without unpickling.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    **shapes : tuple of int
-        Names and the shapes that they must have.
-
-    Raises
-    ------
-    CheckpointError
-        If the file is absent or damaged, or an array is missing or of another shape.
-    """
-    try:
-        # Opened here, since NumPy does not close a file that turns out to be damaged.
-        with path.open("rb") as file, NpzFile(cast(Any, file), allow_pickle=False) as data:
-            arrays = {name: np.asarray(data[name], dtype=np.float64) for name in shapes if name in data.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise CheckpointError(f"{path} cannot be read as npz: {_first_line(error)}") from error
-    for name, shape in shapes.items():
-        if name not in arrays or arrays[name].shape != shape:
-            got = arrays[name].shape if name in arrays else "nothing"
-            raise CheckpointError(f"{path}: expected {name!r} of shape {shape}, got {got}")
-    return arrays

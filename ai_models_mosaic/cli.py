@@ -14,6 +14,7 @@ from . import __version__
 from .assets import LICENCE
 from .console import counted, report, say, show_all_characters
 from .errors import MosaicError, OptionError, ReplayError
+from .redaction import redact_process
 from .surroundings import check_surroundings
 from .training import command as training_command
 from .variants import VARIANTS
@@ -38,6 +39,7 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit status: 0, or that of the kind of error that was shown."""
     show_all_characters()
+    redact_process()
     try:
         parser = _parser()
         known, others = parser.parse_known_args(arguments)

@@ -1,4 +1,4 @@
-"""A released checkpoint as safetensors: nothing to unpickle, and mapped from disk as it is."""
+"""A released checkpoint as safetensors: nothing to unpickle, and mapped as it is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .checkpoint import fitting_network, read_checkpoint, save_checkpoint
 from .errors import CheckpointError
-from .integrity import check, read_record, sha256, write_record
+from .integrity import expected_digest, read_record, refuse_other, sha256, write_record
 from .variants import Variant
 
 LOG = logging.getLogger(__name__)
@@ -35,9 +35,10 @@ def convert_checkpoint(variant: Variant, source: Path, target: Path, licence: st
     if target.suffix != ".safetensors":
         raise CheckpointError(f"{target}: expected a name that ends in .safetensors")
     checkpoint = read_checkpoint(source)
-    check(source, source.parent, full=True)
+    digest = checkpoint.sha256
+    refuse_other(source, expected_digest(source, source.parent), digest)
     fitting_network(variant.architecture, checkpoint)
-    record, digest = read_record(source), sha256(source)
+    record = read_record(source)
     came_from = f"{record.source}, {source.name}" if record else source.name
     metadata = {
         **checkpoint.metadata,

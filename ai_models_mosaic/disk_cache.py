@@ -80,6 +80,9 @@ def _read(path: Path, what: str, check: Callable[[Arrays], None]) -> Arrays | No
         return None
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
+            # Nothing is compressed in what was written, so it cannot grow when it is read.
+            if sum(part.file_size for part in data.zip.infolist()) > path.stat().st_size:
+                raise ValueError("its content is larger than the file")
             found = {name: data[name] for name in data.files}
         if str(found.pop(DIGEST)) != digest_of_arrays(found):
             raise ValueError("its content is not what was written")

@@ -3,11 +3,17 @@
 Each kind has an exit status of its own, for scripts; ``docs/operations.md`` lists them.
 """
 
+from .redaction import redacted
+
 
 class MosaicError(Exception):
     """Root of the errors shown without a traceback: what was expected, what came, what to do."""
 
     exit_status = 1
+
+    def __str__(self) -> str:
+        # Messages hold what was asked for, and what libraries say of it: a URL may have a password.
+        return redacted(super().__str__())
 
 
 class OptionError(MosaicError):

@@ -18,6 +18,7 @@ from .options import Options
 from .outputs.grib import recount
 from .progress import Watch
 from .ranks import connected, everywhere, find_launch
+from .redaction import redacted
 from .retrieve import Source
 from .runner_options import check_runner_options, check_side_files, steps_of
 from .services import SOURCES, check_grid, check_hour
@@ -231,7 +232,7 @@ class ForecastSetup:
     def _source_shown(self) -> str:
         """Where the input comes from, for people and for replay."""
         file = self._input_file
-        return str(Path(file).resolve()) if file is not None and Path(file).exists() else file or self.source
+        return redacted(str(Path(file).resolve()) if file is not None and Path(file).exists() else file or self.source)
 
     def _check_ends(self, reader: InputReader) -> None:
         """All that can fail at the input's and the output's end before the first field is read."""

@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 from .assets import LICENCE, find
 from .errors import CheckpointError
 from .integrity import SUMS, expected_digest, found_digest, read_sums, sha256, write_record
+from .redaction import redacted
 from .variants import Variant
 
 if TYPE_CHECKING:
@@ -201,7 +202,7 @@ def _secure(offer: Offer, folder: Path) -> None:
                 _set_aside(target, digest, offer)
         if not target.is_file():
             _download(offer, target)
-        source = f"{_where()}/{REPOSITORY}"
+        source = redacted(f"{_where()}/{REPOSITORY}")
         write_record(target, offer.sha256, source, offer.commit, LICENCE)
         LOG.info("%s is there: SHA-256 %s, revision %s", target, offer.sha256, offer.commit)
 

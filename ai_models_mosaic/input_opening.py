@@ -14,6 +14,7 @@ from .grib_messages import find_messages
 from .histories import choose_histories
 from .holdings import Holdings, Wanted, take_stock
 from .inputs import initial_states_of
+from .redaction import redacted
 from .sources import check_file
 from .state import InitialState
 from .variants import Variant
@@ -99,7 +100,7 @@ def open_for(source: Any, variant: Variant, time: datetime | None = None) -> Ope
     wanted, lags = Wanted(time=time), variant.lags_hours
     if isinstance(source, str | Path):
         name = check_file(str(source))
-        shown = str(Path(name).resolve()) if Path(name).exists() else name
+        shown = redacted(str(Path(name).resolve()) if Path(name).exists() else name)
         found = zarr_holdings(name, lags, wanted) if is_zarr(name) else take_stock(find_messages(Path(name)))
         return OpenInput(variant, found, wanted, shown)
     if hasattr(source, "data_vars"):

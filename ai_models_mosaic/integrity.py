@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import re
-import threading
 import uuid
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
@@ -80,6 +79,11 @@ def sha256(path: Path) -> str:
         while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def digest_of_bytes(content: bytes) -> str:
+    """SHA-256 of what a file holds, as hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def record_path(path: Path) -> Path:
@@ -205,45 +209,6 @@ def digest_of(path: Path) -> str:
     return found_digest(path, record.sha256) if record else sha256(path)
 
 
-class DigestAhead:
-    """The SHA-256 of a file, hashed in a thread while the file is put to use.
-
-    Weights of which there is no record take seconds to hash, and their digest is for provenance, not for deciding
-    whether they may be used: so the run need not wait for it.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._digest: str | None = None
-        self._stamp = _stamp(path)
-        # A run that ends early does not wait for it.
-        self._thread = threading.Thread(target=self._hash, name=f"SHA-256 of {path.name}", daemon=True)
-        self._thread.start()
-
-    def __call__(self) -> str:
-        """The digest; hashed again where the file changed since, or could not be read."""
-        self._thread.join()
-        if self._digest is None or _stamp(self._path) != self._stamp:
-            return digest_of(self._path)
-        return self._digest
-
-    def _hash(self) -> None:
-        # What cannot be read is told to whoever asks for the digest.
-        with contextlib.suppress(OSError):
-            self._digest = digest_of(self._path)
-
-
-def _stamp(path: Path) -> tuple[int, ...]:
-    """What changes when a file does."""
-    found = path.stat()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
 def check(path: Path, folder: Path, pinned: str | None = None, *, full: bool = False) -> None:
     """Refuse a file that is not what was fetched or pinned; one of which nothing is known passes.
 
@@ -267,8 +232,18 @@ def check(path: Path, folder: Path, pinned: str | None = None, *, full: bool = F
     if wanted is None:
         LOG.info("%s: no digest is known, so it was not checked", path)
         return
-    digest = found_digest(path, wanted.sha256, full=full)
-    if digest != wanted.sha256:
+    refuse_other(path, wanted, found_digest(path, wanted.sha256, full=full))
+
+
+def refuse_other(path: Path, wanted: Expected | None, digest: str) -> None:
+    """Refuse a file with another digest than it must have; one of which nobody says what it must be passes.
+
+    Raises
+    ------
+    CheckpointError
+        If the digest is another; names both.
+    """
+    if wanted is not None and digest != wanted.sha256:
         raise CheckpointError(
             f"{path} is not the file that it should be: expected SHA-256 {wanted.sha256} (from {wanted.said_by}), got "
             f"{digest}; fetch it again (--download-assets), or, if you changed it yourself, correct or remove "

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from .assets import LICENCE, Assets, check_assets, origin, read_static_fields, read_statistics
+from .assets import LICENCE, Assets, check_assets, expected_weights, origin, read_companions
 from .channels import CHANNELS
 from .checkpoint import Statistics, build_network, read_checkpoint
 from .engines.onnx import data_path
 from .engines.onnx_card import INPUTS, METADATA_KEY, OUTPUT, Card
 from .errors import OptionError, OutputError
-from .integrity import digest_of
+from .integrity import refuse_other
 from .model.network import MosaicNetwork
 from .model.scanned import exportable
 from .variants import Variant
@@ -138,14 +138,16 @@ def export_onnx(variant: Variant, assets: Assets, path: Path, form: Form = DEFAU
         raise OutputError(f"{path}: expected the name of an .onnx file in a folder that exists")
     check_assets(variant, assets, full=True)
     checkpoint = read_checkpoint(assets.checkpoint)
-    statistics = read_statistics(variant, assets, checkpoint)
-    network = build_network(variant.architecture, checkpoint, read_static_fields(variant, assets, checkpoint))
+    # The file may be another since it was checked.
+    refuse_other(checkpoint.path, expected_weights(variant, assets), checkpoint.sha256)
+    companions = read_companions(variant, assets, checkpoint)
+    network = build_network(variant.architecture, checkpoint, companions.static_fields)
     said = origin(assets.checkpoint)
     licence = said["licence"] or (None if checkpoint.untrained else LICENCE)
-    card = make_card(variant, form, digest_of(assets.checkpoint), untrained=checkpoint.untrained)
+    card = make_card(variant, form, checkpoint.sha256, untrained=checkpoint.untrained)
     card = Card(**{**asdict(card), **said, "licence": licence})
     LOG.info("Exporting variant %s in %s; this takes minutes", variant.name, form.precision)
-    model = make_model(network, statistics, form)
+    model = make_model(network, companions.statistics, form)
     model.metadata_props[METADATA_KEY] = json.dumps(asdict(card), sort_keys=True)
     write_model(model, path)
     return card

@@ -22,6 +22,7 @@ from .forecast_setup import ForecastSetup
 from .initial_times import DEFAULT_DATE, DEFAULT_TIME, AskedTimes
 from .options import parse_options
 from .outputs.templates import EXPVER
+from .redaction import redact_process
 from .services import SOURCES
 from .surroundings import check_surroundings
 
@@ -54,6 +55,8 @@ class MosaicModel(Model):  # type: ignore[misc]
     constant_fields = ()
 
     def __init__(self, input: str, output: str, download_assets: bool, **kwargs: Any) -> None:
+        redact_process()
+        redact_process()
         with plain_errors(debug=kwargs["debug"]):
             _refuse_unsupported(kwargs)
             options = parse_options(kwargs["model_args"])

@@ -19,6 +19,7 @@ from .files import named_errors, write_whole
 from .options import Options
 from .outputs.contents import describe
 from .outputs.files import is_stream
+from .redaction import redacted
 from .state import InitialState
 
 if TYPE_CHECKING:
@@ -219,7 +220,7 @@ def _plain(value: object) -> object:
         return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, tuple):
         return [_plain(inner) for inner in value]
-    return str(value) if isinstance(value, Path) else value
+    return redacted(str(value)) if isinstance(value, str | Path) else value
 
 
 def _version(package: str) -> str | None:

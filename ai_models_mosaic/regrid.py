@@ -44,7 +44,8 @@ class ConservativeRegridder:
             self._longitude = _weights(*overlaps, shape=(longitudes.size, len(source.longitude_deg)))
         else:
             key = (source.row_lengths, source.row_starts_deg, target.longitude_deg)
-            self._longitude = cached(key, lambda: _row_weights(source, longitudes))
+            shape = (len(source.row_lengths) * longitudes.size, sum(source.row_lengths))
+            self._longitude = cached(key, shape, lambda: _row_weights(source, longitudes))
 
     def __call__(self, field: FloatArray) -> FloatArray:
         """Means of `field` over the target's cells.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -25,6 +26,7 @@ from .number_lists import parse_ranges
 from .outputs.files import MessageFiles, check_writable
 from .outputs.grib import EXPVER, UNTRAINED_EXPVER, GribEncoder, Labels, is_grib
 from .provenance import SUFFIX, packages
+from .redaction import is_redacted
 from .rollout import rollout
 from .sources import check_file
 from .state import ForecastStep, InitialState
@@ -156,9 +158,10 @@ def replay(
     check_writable(output)
     _refuse_own_files(card, output, file)
     batch = card.batch_of(member)
+    engine = _load_engine(card, assets)
+    _refuse_large_batch(card, engine, batch)
     read = _read_input(card, file, batch)
     starts = {one: read[one] for one in batch}
-    engine = _load_engine(card, assets)
     expver = UNTRAINED_EXPVER if engine.untrained else EXPVER
     size, initial_time = card.found["ensemble_size"], starts[member].initial_time
     labels = Labels(initial_time, size, card.found["metadata"], expver, card.packing)
@@ -173,6 +176,20 @@ def replay(
                 made[_key(message)] = message
     files.finish()
     return _compare(card, engine, made)
+
+
+def _refuse_large_batch(card: Card, engine: LoadedEngine, batch: Sequence[int]) -> None:
+    """Refuse more members at a time than this machine has memory for; a GPU takes them in parts."""
+    architecture = card.variant.architecture
+    # The histories, the same in one array, and what comes out.
+    states = 3 * architecture.history * architecture.grid.size * architecture.channels * 4
+    needed = len(batch) * states + (engine.memory_bytes(len(batch)) if engine.description.startswith("CPU") else 0)
+    here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > here:
+        raise InputError(
+            f"the forecast of {card.path} ran {len(batch)} members at a time, which takes {needed / 1e9:.1f} GB; this "
+            f"machine has {here / 1e9:.1f} GB"
+        )
 
 
 def _refuse_own_files(card: Card, output: Path, file: str | None) -> None:
@@ -203,6 +220,11 @@ def _read_input(card: Card, file: str | None, batch: Sequence[int]) -> dict[int,
     source = file or said["source"]
     if file is None and not is_zarr(source) and not Path(source).is_file():
         raise InputError(f"the input of {card.path} was {source}, which is no file that is there: give it with --file")
+    if is_redacted(source):
+        raise InputError(
+            f"the input of {card.path} was {source}, whose password or token is kept nowhere: give the whole address "
+            "with --file"
+        )
     variant, wanted = card.variant, Wanted(time=datetime.fromisoformat(said["initial_time"]))
     if is_zarr(source):
         holdings = zarr_holdings(source, variant.lags_hours, wanted)
@@ -226,12 +248,12 @@ def _load_engine(card: Card, assets: Path | None) -> LoadedEngine:
         graph = Path(str(card.found["weights"]["file"]))
         graph = graph if assets is None else assets / graph.name
         engine = load_graph(card.variant, graph)
-        _refuse_other_weights(card, graph)
+        _refuse_other_weights(card, graph, engine.checkpoint_sha256)
         _refuse_other_data(card, engine)
         return engine
     located = _locate(card, assets)
     check_assets(card.variant, located, full=False)
-    _refuse_other_weights(card, located.checkpoint)
+    _refuse_other_weights(card, located.checkpoint, digest_of(located.checkpoint))
     import torch
 
     from .engines.torch import choose_device, load_engine
@@ -241,6 +263,8 @@ def _load_engine(card: Card, assets: Path | None) -> LoadedEngine:
     device, compiled = choose_device(only_gpu=False), card.found["options"].get("compiled", False)
     backend = card.attention_backend(device.type)
     loaded = load_engine(card.variant, located, device, card.found["precision"], backend, compiled=compiled)
+    # The file may be another since it was looked at.
+    _refuse_other_weights(card, located.checkpoint, loaded.checkpoint_sha256)
     _refuse_other_data(card, loaded)
     return loaded
 
@@ -260,8 +284,8 @@ def _locate(card: Card, assets: Path | None) -> Assets:
     return replace(found, statistics=there.get(STATISTICS, found.statistics), statics=there.get(STATICS, found.statics))
 
 
-def _refuse_other_weights(card: Card, path: Path) -> None:
-    digest, wanted = digest_of(path), card.found["weights"]["sha256"]
+def _refuse_other_weights(card: Card, path: Path, digest: str | None) -> None:
+    wanted = card.found["weights"]["sha256"]
     if digest != wanted:
         raise CheckpointError(
             f"{path} is not what made the forecast of {card.path}: expected SHA-256 {wanted}, "

@@ -23,6 +23,7 @@ from .errors import InputError
 from .grid import LatLonGrid
 from .holdings import HeldField, Holdings, Wanted, list_times
 from .inputs import initial_state_of
+from .redaction import redacted
 from .state import InitialState
 from .zarr_store.layout import (
     DIMENSIONS,
@@ -35,7 +36,6 @@ from .zarr_store.layout import (
     times_of,
 )
 from .zarr_store.opening import SUFFIX, is_zarr, open_dataset, values_of
-from .zarr_store.places import shown
 
 if TYPE_CHECKING:
     import xarray
@@ -264,8 +264,8 @@ def _without_lead_time(dataset: xarray.Dataset, path: str) -> xarray.Dataset:
     if leads.size == 1 and not leads.astype(np.int64).any():
         return dataset.isel(lead_time=0, drop=True)
     raise InputError(
-        f"{shown(path)} holds forecasts, with {leads.size} lead times: expected states by the time that they are valid "
-        "at. Select one lead time, give time the values of the valid time, and write that"
+        f"{redacted(path)} holds forecasts, with {leads.size} lead times: expected states by the time that they are "
+        "valid at. Select one lead time, give time the values of the valid time, and write that"
     )
 
 
@@ -276,7 +276,7 @@ def _refuse_products(dataset: xarray.Dataset, path: str) -> None:
         methods, kind = str(attributes.get("cell_methods", "")), attributes.get("GRIB_stepType", "instant")
         if NO_STATE.search(methods) or kind not in ("instant", "unknown"):
             said = f"cell_methods {methods!r}" if NO_STATE.search(methods) else f"GRIB_stepType {kind!r}"
-            raise InputError(f"{shown(path)}: {name} is not a state, but has {said}: expected instantaneous fields")
+            raise InputError(f"{redacted(path)}: {name} is not a state, but has {said}: expected instantaneous fields")
 
 
 def _holdings(store: Store, times: Sequence[datetime], lags_hours: Sequence[int], wanted: Wanted) -> Holdings:
@@ -297,7 +297,7 @@ def _holdings(store: Store, times: Sequence[datetime], lags_hours: Sequence[int]
             absent = [channel.label for channel in store.channels if channel not in present]
             LOG.warning(
                 "%s: at %s UTC %d of %d fields are NaN everywhere, and count as missing: %s%s",
-                shown(store.path),
+                redacted(store.path),
                 list_times([state]),
                 len(absent),
                 len(store.channels),
@@ -342,7 +342,7 @@ def _newest_complete(
                 LOG.warning(
                     "%s: %d newer time%s (to %s UTC) %s not complete: fields there, or in the states before, are NaN "
                     "everywhere, or not written yet. Starting from %s UTC; --date chooses another",
-                    shown(store.path),
+                    redacted(store.path),
                     passed,
                     "s" if passed > 1 else "",
                     list_times(candidates[:1]),
@@ -356,7 +356,7 @@ def _newest_complete(
     if len(tried) < len(candidates) or not any(_any_field(store, index) for index in history_of[tried[0]]):
         span = " to ".join(list_times([time]) for time in dict.fromkeys((tried[-1], tried[0])))
         raise InputError(
-            f"{shown(store.path)}: at {span} UTC, and the states before, not all fields have values: they are NaN "
+            f"{redacted(store.path)}: at {span} UTC, and the states before, not all fields have values: they are NaN "
             "everywhere, or not written yet. Choose a time that has them with --date and --time"
         )
     return [tried[0]]
@@ -391,14 +391,14 @@ def _version_at(store: Store, time_index: int, time: datetime) -> tuple[int, lis
             if found
         )
         raise InputError(
-            f"{shown(store.path)}: at {list_times([time])} UTC no one expver has all {len(everything)} fields: "
+            f"{redacted(store.path)}: at {list_times([time])} UTC no one expver has all {len(everything)} fields: "
             f"{listed}. States are not mixed from two: select or merge them before"
         )
     first = min(able, key=lambda version: (len(store.versions[version]), store.versions[version]))
     if everything and len(able) > 1:
         LOG.warning(
             "%s: at %s UTC expver %s all have the fields; %s is taken, for it comes first",
-            shown(store.path),
+            redacted(store.path),
             list_times([time]),
             ", ".join(store.versions[version] for version in able),
             store.versions[first],

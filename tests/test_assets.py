@@ -3,6 +3,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import tiny
 import torch
 
-from ai_models_mosaic.assets import Assets, bundled_folder, files_beside, locate, read_static_fields, read_statistics
+from ai_models_mosaic.assets import Assets, bundled_folder, locate, read_companions, read_static_fields, read_statistics
 from ai_models_mosaic.checkpoint import Checkpoint, Statistics
 from ai_models_mosaic.errors import CheckpointError
 from ai_models_mosaic.variants import ERA5, MINI
@@ -126,10 +127,12 @@ def test_statistics_come_from_the_file_of_the_variant(tmp_path):
 
 def test_only_what_a_checkpoint_lacks_is_read_beside_it(tmp_path):
     assets = replace(save_statistics(tmp_path), statics=save_statics(tmp_path).statics)
-    both = (("normalisation statistics", assets.statistics), ("static fields", assets.statics))
-    assert files_beside(assets, EMPTY) == both
+    both = [("normalisation statistics", assets.statistics), ("static fields", assets.statics)]
+    files = read_companions(tiny.VARIANT, assets, EMPTY).files
+    assert [(file.what, file.path) for file in files] == both
+    assert [file.sha256 for file in files] == [sha256(path.read_bytes()).hexdigest() for _, path in both]
     own = Checkpoint(Path("a.pt"), {"static_vars": torch.zeros(1)}, Statistics(np.zeros(5), np.ones(5)))
-    assert files_beside(assets, own) == ()
+    assert read_companions(tiny.VARIANT, assets, own).files == ()
 
 
 def test_statistics_of_the_checkpoint_win(tmp_path):

@@ -15,7 +15,6 @@ from running import MINI, ROOT, Runner
 from ai_models_mosaic.assets import check_assets, locate, origin
 from ai_models_mosaic.errors import CheckpointError
 from ai_models_mosaic.integrity import (
-    DigestAhead,
     check,
     digest_of,
     read_record,
@@ -213,31 +212,3 @@ def test_the_digest_in_provenance_is_the_recorded_one_while_the_record_holds(wei
     assert digest_of(weights) == recorded
     os.utime(weights, ns=(1, 1))
     assert digest_of(weights) == sha256(weights) != recorded
-
-
-def test_a_digest_made_ahead_is_that_of_the_file(tmp_path: Path):
-    path = tmp_path / "weights"
-    path.write_bytes(b"weights" * 100_000)
-    assert DigestAhead(path)() == sha256(path)
-
-
-def test_a_digest_made_ahead_is_made_again_where_the_file_changed_since(tmp_path: Path):
-    path = tmp_path / "weights"
-    path.write_bytes(b"weights")
-    ahead = DigestAhead(path)
-    before = ahead()
-    other = tmp_path / "other"
-    other.write_bytes(b"WEIGHTS")
-    os.utime(other, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
-    # Another file of the same size and time under the same name.
-    other.replace(path)
-    assert ahead() == sha256(path) != before
-
-
-def test_a_digest_made_ahead_of_a_file_that_went_away_fails_where_it_is_asked_for(tmp_path: Path):
-    path = tmp_path / "weights"
-    path.write_bytes(b"weights")
-    ahead = DigestAhead(path)
-    path.unlink()
-    with pytest.raises(FileNotFoundError):
-        ahead()

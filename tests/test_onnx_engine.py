@@ -13,13 +13,11 @@ from exporting import DATA, MEAN, STATISTICS, STD, exported, tiny_network
 
 from ai_models_mosaic.channels import CHANNELS
 from ai_models_mosaic.doctor import IDENTITY_MODEL
-from ai_models_mosaic.engines import DataFile
 from ai_models_mosaic.engines import onnx as engines
-from ai_models_mosaic.engines.onnx import CPU, OnnxEngine, Provider, choose_provider, external_files, load_engine
+from ai_models_mosaic.engines.onnx import CPU, OnnxEngine, Provider, choose_provider, load_engine
 from ai_models_mosaic.engines.onnx_card import METADATA_KEY, Card
 from ai_models_mosaic.engines.torch import TorchEngine
 from ai_models_mosaic.errors import CheckpointError, OptionError
-from ai_models_mosaic.integrity import sha256
 from ai_models_mosaic.onnx_export import Form, make_card
 from ai_models_mosaic.variants import MINI
 
@@ -166,15 +164,6 @@ def test_an_engine_describes_what_its_session_runs_on(engine, half, path):
     assert engine.providers == ("CPUExecutionProvider",)
     assert engine.origin["exported_from_sha256"] == "0" * 64
     assert engine.origin["providers"] == ["CPUExecutionProvider"]
-
-
-def test_external_data_are_known_by_their_digest(path, tmp_path):
-    own = tmp_path / "own.onnx"
-    own.write_bytes(path.read_bytes())
-    assert external_files(own) == ()
-    beside = tmp_path / "own.onnx.data"
-    beside.write_bytes(b"weights")
-    assert OnnxEngine(own).data == (DataFile("external data own.onnx.data", beside, sha256(beside)),)
 
 
 def test_memory_is_that_of_the_file_and_grows_by_the_member_unless_the_batch_is_fixed(engine, half, path):

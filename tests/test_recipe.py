@@ -62,6 +62,16 @@ def test_the_recipe_survives_its_record():
         ({"members": True}, "x: expected members to be a int, got True"),
         ({"training": []}, "recipe: expected at least one store to train on, one to validate on, and one phase"),
         ({"training": "a.zarr"}, "x: expected training to be a tuple, got 'a.zarr'"),
+        ({"training": ["a.zarr", 1]}, "x: expected training to be tuple[str, ...], got ('a.zarr', 1)"),
+        ({"betas": [0.9]}, "x: expected betas to be tuple[float, float], got (0.9,)"),
+        ({"betas": [0.9, "1"]}, "x: expected betas to be tuple[float, float], got (0.9, '1')"),
+        ({"betas": [0.9, 1]}, "recipe: expected betas from 0 to below 1, got (0.9, 1)"),
+        ({"phases": 3}, "x: expected phases as tables, each below [[phases]], got 3"),
+        ({"phases": [3]}, "x: expected phases as tables, each below [[phases]], got [3]"),
+        ({"phases": {"updates": 3}}, "x: expected phases as tables, each below [[phases]], got {'updates': 3}"),
+        ({"seed": -1}, "recipe: expected a seed from 0 to 2**63 - 1"),
+        ({"validate_every": 0}, "recipe: expected validate_every, validation_starts and validation_members from 1"),
+        ({"phases": [{"updates": 3, "batch": 1, "learning_rate": float("inf")}]}, "expected positive updates"),
         ({"fairness": 1.5}, "recipe: expected fairness and ema within 0 … 1"),
         ({"phases": [{"updates": 3, "batch": 1}]}, "x, phase 1: learning_rate missing"),
         ({"phases": [{"updates": 3, "batch": 0, "learning_rate": 1.0}]}, "expected positive updates, batch, rollout"),
@@ -83,11 +93,11 @@ def test_what_is_missing_is_named(missing):
         recipe_of(found, "x")
 
 
-@pytest.mark.parametrize("text", [None, "variant = ", "variant"])
+@pytest.mark.parametrize("text", [None, "variant = ", "variant", "a = " + "[" * 100_000, "\udcff"])
 def test_a_file_that_is_no_recipe_is_refused(tmp_path, text):
     path = tmp_path / "r.toml"
     if text is not None:
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8", errors="surrogateescape")
     with pytest.raises(OptionError, match="cannot be read as a recipe"):
         read_recipe(path)
 

@@ -1,3 +1,4 @@
+import os
 import re
 import weakref
 from dataclasses import replace
@@ -10,12 +11,11 @@ import torch
 from safetensors.torch import save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ai_models_mosaic.assets import Assets, locate
+from ai_models_mosaic.assets import Assets, DataFile, check_assets, locate
 from ai_models_mosaic.checkpoint import Statistics, build_network, read_checkpoint, save_checkpoint
-from ai_models_mosaic.engines import DataFile
 from ai_models_mosaic.engines.torch import CPU_FACTOR, TorchEngine, choose_device, load_engine
 from ai_models_mosaic.errors import CheckpointError, OptionError
-from ai_models_mosaic.integrity import sha256
+from ai_models_mosaic.integrity import sha256, write_record
 from ai_models_mosaic.model import attention_choice
 from ai_models_mosaic.variants import MINI
 
@@ -392,3 +392,35 @@ def test_only_gpu_is_refused_where_there_is_none():
     )
     with pytest.raises(OptionError, match=f"^{re.escape(message)}$"):
         choose_device(only_gpu=True)
+
+
+@pytest.mark.parametrize("ask", [lambda engine: engine.checkpoint_sha256, lambda engine: step_of(engine)])
+def test_weights_that_are_not_those_that_were_checked_make_no_step(assets, ask):
+    write_record(assets.checkpoint, "0" * 64, "the hub", None, None)
+    # By size and time it is the file of the record.
+    check_assets(tiny.VARIANT, assets, full=False)
+    loaded = load_engine(tiny.VARIANT, assets, CPU, "float32")
+    record = assets.checkpoint.with_name(assets.checkpoint.name + ".json")
+    message = (
+        f"{assets.checkpoint} is not the file that it should be: expected SHA-256 {'0' * 64} (from {record}), got "
+        f"{sha256(assets.checkpoint)}; fetch it again (--download-assets), or, if you changed it yourself, correct or "
+        f"remove {record}"
+    )
+    with pytest.raises(CheckpointError, match=f"^{re.escape(message)}$"):
+        ask(loaded)
+
+
+def step_of(engine):
+    history, noise = physical_inputs(1)
+    return engine.step(history, PROGRESS, noise)
+
+
+@pytest.mark.parametrize("harm", [lambda path: os.truncate(path, 0), lambda path: path.write_bytes(b"other")])
+def test_what_becomes_of_the_files_does_not_touch_the_engine_in_use(engine, assets, harm):
+    files = [assets.checkpoint, *(path for path in (assets.statistics, assets.statics) if path is not None)]
+    digests = [sha256(path) for path in files]
+    loaded = load_engine(tiny.VARIANT, assets, CPU, "float32")
+    for path in files:
+        harm(path)
+    np.testing.assert_array_equal(step_of(loaded), step_of(engine))
+    assert [loaded.checkpoint_sha256, *(file.sha256 for file in loaded.data)] == digests

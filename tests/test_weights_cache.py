@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix, random
 
-from ai_models_mosaic.disk_cache import cache_folder
+from ai_models_mosaic.disk_cache import cache_folder, digest_of_arrays
 from ai_models_mosaic.grid import LatLonGrid, ReducedGrid
 from ai_models_mosaic.regrid import ConservativeRegridder
 from ai_models_mosaic.weights_cache import cached
@@ -42,15 +42,15 @@ def same(one: csr_matrix, other: csr_matrix) -> bool:
 def test_what_was_computed_is_found_again(folder: Path):
     compute = Counted()
     for _ in range(3):
-        assert same(cached(("key", 1.0), compute), MATRIX)
+        assert same(cached(("key", 1.0), MATRIX.shape, compute), MATRIX)
     assert compute.times == 1
     assert [path.suffix for path in folder.iterdir()] == [".npz"]
 
 
 def test_another_key_is_another_matrix(folder: Path):
     compute = Counted()
-    cached("one", compute)
-    cached("two", compute)
+    cached("one", MATRIX.shape, compute)
+    cached("two", MATRIX.shape, compute)
     assert compute.times == 2
 
 
@@ -65,21 +65,60 @@ DAMAGE = {
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_file_is_computed_and_written_again(folder: Path, damage: str, caplog: pytest.LogCaptureFixture):
     compute = Counted()
-    cached("key", compute)
+    cached("key", MATRIX.shape, compute)
     (path,) = folder.iterdir()
     good = path.read_bytes()
     path.write_bytes(DAMAGE[damage](good))
-    assert same(cached("key", compute), MATRIX)
+    assert same(cached("key", MATRIX.shape, compute), MATRIX)
     assert compute.times == 2
     assert f"Cannot use {path} (" in caplog.text
-    assert same(cached("key", compute), MATRIX)
+    assert same(cached("key", MATRIX.shape, compute), MATRIX)
     assert compute.times == 2
+
+
+WRONG = {
+    "a column beyond": {"indices": lambda found: np.full_like(found, 40)},
+    "a column before": {"indices": lambda found: found - 1},
+    "a column far beyond": {"indices": lambda found: found + 2**30},
+    "other rows": {"indptr": lambda found: found[:-1]},
+    "a row beyond": {"indptr": lambda found: found + 2**20},
+    "rows that go back": {"indptr": lambda found: np.concatenate([found[:1], found[-1:1:-1], found[-1:]])},
+    "another shape": {"shape": lambda found: found[::-1]},
+    "fewer weights": {"data": lambda found: found[:-1]},
+    "no numbers": {"data": lambda found: found * np.nan},
+    "another type": {"indices": lambda found: found.astype(np.float64)},
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_file_that_is_whole_but_cannot_be_the_answer_is_not_taken(folder: Path, wrong: str, caplog):
+    compute = Counted()
+    cached("key", MATRIX.shape, compute)
+    (path,) = folder.iterdir()
+    with np.load(path) as data:
+        arrays = {name: data[name] for name in data.files if name != "digest"}
+    for name, change in WRONG[wrong].items():
+        arrays[name] = change(arrays[name])
+    np.savez(path, digest=np.array(digest_of_arrays(arrays)), **arrays)
+    assert same(cached("key", MATRIX.shape, compute), MATRIX)
+    assert f"Cannot use {path} (expected " in caplog.text
+    assert compute.times == 2
+
+
+def test_a_file_that_grows_when_it_is_read_is_not_taken(folder: Path, caplog):
+    compute = Counted()
+    cached("key", MATRIX.shape, compute)
+    (path,) = folder.iterdir()
+    arrays = {"data": np.zeros(10**6)}
+    np.savez_compressed(path, digest=np.array(digest_of_arrays(arrays)), **arrays)
+    assert same(cached("key", MATRIX.shape, compute), MATRIX)
+    assert f"Cannot use {path} (its content is larger than the file)" in caplog.text
 
 
 def test_a_folder_that_cannot_be_made_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog):
     (tmp_path / "file").touch()
     monkeypatch.setenv("AI_MODELS_MOSAIC_CACHE", str(tmp_path / "file" / "cache"))
-    assert same(cached("key", Counted()), MATRIX)
+    assert same(cached("key", MATRIX.shape, Counted()), MATRIX)
     assert "Cannot keep the weights of this regridding in" in caplog.text
 
 
@@ -87,8 +126,8 @@ def test_it_can_be_switched_off(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("AI_MODELS_MOSAIC_CACHE", "off")
     assert cache_folder() is None
     compute = Counted()
-    cached("key", compute)
-    cached("key", compute)
+    cached("key", MATRIX.shape, compute)
+    cached("key", MATRIX.shape, compute)
     assert compute.times == 2
 
 
@@ -104,7 +143,7 @@ def test_runs_at_the_same_time_do_not_hurt_each_other(folder: Path):
         "from ai_models_mosaic.weights_cache import cached\n"
         "m = csr_matrix(random(300, 400, density=0.5, random_state=0))\n"
         "for turn in range(20):\n"
-        "    found = cached(('key', turn % 3), lambda: m)\n"
+        "    found = cached(('key', turn % 3), m.shape, lambda: m)\n"
         "    assert (found != m).nnz == 0"
     )
     processes = [

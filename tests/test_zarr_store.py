@@ -431,7 +431,7 @@ def test_a_server_that_wants_a_long_pause_is_not_waited_for(server: Server):
 
 def test_a_server_that_is_not_there_is_an_error_of_the_input(server: Server):
     assert refused("http://user:secret@127.0.0.1:1/a.zarr?sig=secret") == (
-        "http://127.0.0.1:1/a.zarr: .zmetadata cannot be read: ConnectionError: NewConnectionError, 3 times"
+        "http://***@127.0.0.1:1/a.zarr?sig=*** .zmetadata cannot be read: ConnectionError: NewConnectionError, 3 times"
     )
 
 

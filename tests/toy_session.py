@@ -11,7 +11,7 @@ from pathlib import Path
 
 from toy_run import FIELDS, GRID, START, ToyEngine, initial_state
 
-from ai_models_mosaic.engines import DataFile
+from ai_models_mosaic.assets import DataFile
 from ai_models_mosaic.errors import TerminatedError
 from ai_models_mosaic.holdings import Wanted
 from ai_models_mosaic.options import Options, parse_options

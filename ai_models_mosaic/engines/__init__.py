@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..arrays import BoolArray, Float32Array
+from ..assets import DataFile
 
 
 class EnsembleStates(Protocol):
@@ -66,25 +66,6 @@ class Engine(Protocol):
 
     def memory_bytes(self, members: int) -> int:
         """Estimated peak memory of one step of so many members, weights included."""
-
-
-@dataclass(frozen=True)
-class DataFile:
-    """A file beside the weights that a forecast comes from.
-
-    Parameters
-    ----------
-    what : str
-        What it is, such as ``static fields``.
-    path : Path
-        Where it is.
-    sha256 : str
-        Its digest.
-    """
-
-    what: str
-    path: Path
-    sha256: str
 
 
 class LoadedEngine(Engine, Protocol):

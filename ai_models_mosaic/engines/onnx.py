@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,15 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Float32Array
-from ..errors import CheckpointError, OptionError
-from ..integrity import digest_of
+from ..assets import DataFile
+from ..errors import CheckpointError, ForecastError, OptionError
+from ..held_file import held_bytes
+from ..integrity import digest_of_bytes
+from ..messages import first_line
 from ..variants import Variant
-from . import DataFile
 from .onnx_card import INPUTS, OUTPUT, Card
+from .onnx_data import MOST_GRAPH_BYTES, ExternalData, read_external_data
+from .onnx_data import external_files as external_files
 from .states import StepsOnHost
 
 LOG = logging.getLogger(__name__)
@@ -110,6 +113,7 @@ def load_engine(
         raise CheckpointError(f"--onnx-model {path}: there is no such file; ai-models-mosaic export-onnx makes one")
     engine = OnnxEngine(path, provider, only_gpu=only_gpu, threads=threads, deterministic=deterministic)
     engine.card.check(path, variant)
+    engine.refuse_other_shapes()
     if precision not in ("auto", engine.card.precision):
         raise OptionError(
             f"--precision {precision}: {path} was exported in {engine.card.precision}; leave the option out, or export "
@@ -150,13 +154,46 @@ class OnnxEngine(StepsOnHost):
         wanted = choose_provider(provider, only_gpu=only_gpu)
         self.checkpoint = path
         self._threads = threads
-        self._session = _open(path, wanted, dict(provider.options), threads, deterministic=deterministic)
+        settings = _settings(threads, deterministic=deterministic)
+        # What is hashed is what runs, whatever becomes of the files afterwards.
+        graph = held_bytes(path, MOST_GRAPH_BYTES)
+        self._digest = digest_of_bytes(graph)
+        # Beside the session, which computes with the external data where they lie.
+        self._session, self._external = _open(path, graph, wanted, dict(provider.options), settings)
+        self._size = len(graph) + self._external.size
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
         _check_provider(wanted, self.providers, asked=provider.name is not None, only_gpu=only_gpu)
         self.card = Card.from_metadata(path, self._session.get_modelmeta().custom_metadata_map)
         self._device = DEVICE_OF_PROVIDER.get(self.providers[0], "cpu")
         options = self._session.get_provider_options().get(self.providers[0], {})
         self._device_id = int(options.get("device_id", 0)) if self._device != "cpu" else 0
+
+    def refuse_other_shapes(self) -> None:
+        """Refuse a graph that takes or gives other arrays than its metadata say.
+
+        Raises
+        ------
+        CheckpointError
+            If it does.
+        """
+        card = self.card
+        grid, states = (len(card.longitude_deg), len(card.latitude_deg)), (INPUTS[0], OUTPUT)
+        wanted = {
+            INPUTS[0]: (card.batch, len(card.lags_hours), *grid),
+            INPUTS[1]: (2,),
+            INPUTS[2]: (card.batch, card.noise_width),
+            OUTPUT: (card.batch, *grid),
+        }
+        found = {each.name: tuple(each.shape) for each in (*self._session.get_inputs(), *self._session.get_outputs())}
+        # Lengths that are open have names, or none.
+        fixed = {name: tuple(n if isinstance(n, int) else None for n in shape) for name, shape in found.items()}
+        channels = {fixed.get(name, ())[-1:] for name in states}
+        without = {name: shape[:-1] if name in states else shape for name, shape in fixed.items()}
+        if without != wanted or len(channels) > 1:
+            raise CheckpointError(
+                f"{self.checkpoint}: expected a graph of {wanted}, as its metadata say, got {found}; export it with "
+                "this version"
+            )
 
     @property
     def origin(self) -> Mapping[str, Any]:
@@ -172,15 +209,13 @@ class OnnxEngine(StepsOnHost):
 
     @property
     def checkpoint_sha256(self) -> str:
-        """Digest of the graph's file."""
-        return digest_of(self.checkpoint)
+        """Digest of the graph."""
+        return self._digest
 
-    @cached_property
+    @property
     def data(self) -> tuple[DataFile, ...]:
         """The graph's external data."""
-        return tuple(
-            DataFile(f"external data {path.name}", path, digest_of(path)) for path in external_files(self.checkpoint)
-        )
+        return self._external.files
 
     def best_batch(self, members: int) -> int:
         """Members per batch where nobody said how many: those that the graph takes; see `LoadedEngine.best_batch`."""
@@ -218,8 +253,7 @@ class OnnxEngine(StepsOnHost):
 
     def memory_bytes(self, members: int) -> int:
         """Estimated peak memory of one step of so many members, weights included."""
-        weights = sum(file.stat().st_size for file in (self.checkpoint, *external_files(self.checkpoint)))
-        return weights + (self.card.batch or members) * ACTIVATION_COPIES * self.card.member_bytes
+        return self._size + (self.card.batch or members) * ACTIVATION_COPIES * self.card.member_bytes
 
     def _padded(
         self, history: Float32Array, progress: tuple[float, float], noise: Float32Array, batch: int
@@ -234,6 +268,7 @@ class OnnxEngine(StepsOnHost):
 
     def _step(self, history: Float32Array, progress: tuple[float, float], noise: Float32Array) -> Float32Array:
         import onnxruntime
+        from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
         arrays = (history, np.array(progress, dtype=np.float32), noise)
         binding = self._session.io_binding()
@@ -242,19 +277,22 @@ class OnnxEngine(StepsOnHost):
             value = onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self._device, self._device_id)
             binding.bind_ortvalue_input(name, value)
         binding.bind_output(OUTPUT, self._device, self._device_id)
-        self._session.run_with_iobinding(binding)
+        try:
+            self._session.run_with_iobinding(binding)
+        except InvalidArgument as error:
+            raise CheckpointError(
+                f"{self.checkpoint} does not take the states of its variant: {first_line(error)}"
+            ) from error
+        except (Fail, RuntimeException) as error:
+            raise ForecastError(
+                f"ONNX Runtime could not take a step with {self.checkpoint}: {first_line(error)}"
+            ) from error
         return np.array(binding.get_outputs()[0].numpy())
 
 
 def data_path(path: Path) -> Path:
-    """Where the external data of a graph are."""
+    """Where the external data of a graph are that `onnx_export` writes."""
     return path.with_name(path.name + ".data")
-
-
-def external_files(path: Path) -> tuple[Path, ...]:
-    """The files of external data that a graph reads."""
-    data = data_path(path)
-    return (data,) if data.is_file() else ()
 
 
 def choose_provider(asked: Provider, *, only_gpu: bool) -> str:
@@ -304,7 +342,7 @@ def _check_provider(wanted: str, found: tuple[str, ...], *, asked: bool, only_gp
     LOG.warning("%s", sentence)
 
 
-def _open(path: Path, provider: str, options: dict[str, str], threads: int | None, *, deterministic: bool) -> Any:
+def _settings(threads: int | None, *, deterministic: bool) -> Any:
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
@@ -315,14 +353,26 @@ def _open(path: Path, provider: str, options: dict[str, str], threads: int | Non
     settings.enable_mem_reuse = False
     if threads is not None:
         settings.intra_op_num_threads = threads
+    return settings
+
+
+def _open(path: Path, graph: bytes, provider: str, options: dict[str, str], settings: Any) -> tuple[Any, ExternalData]:
+    """A session, and the external data, which must outlive it."""
+    import onnxruntime
+
     providers = [(provider, options)] if provider == CPU else [(provider, options), (CPU, {})]
     try:
+        external = read_external_data(path, graph)
+        if external.arrays:
+            values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in external.arrays.values()]
+            settings.add_external_initializers(list(external.arrays), values)
         # Its own fall-back to another provider would be silent.
-        session = onnxruntime.InferenceSession(str(path), settings, providers=providers, enable_fallback=0)
+        session = onnxruntime.InferenceSession(graph, settings, providers=providers, enable_fallback=0)
+    except CheckpointError:
+        raise
     except Exception as error:
         raise CheckpointError(
-            f"{path} cannot be run by ONNX Runtime {onnxruntime.__version__} on {provider}: "
-            f"{(str(error).strip().splitlines() or [type(error).__name__])[0]}"
+            f"{path} cannot be run by ONNX Runtime {onnxruntime.__version__} on {provider}: {first_line(error)}"
         ) from error
     session.disable_fallback()
-    return session
+    return session, external

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from ..channels import CHANNELS
 from ..errors import CheckpointError, OptionError
+from ..messages import first_line, shortened
 from ..variants import Variant
 
 METADATA_KEY = "mosaic"
@@ -17,6 +18,8 @@ METADATA_KEY = "mosaic"
 
 FORMAT = 1
 """Of the metadata and the graph's inputs; a file of another is refused."""
+
+PRECISIONS = ("float32", "float16")
 
 INPUTS, OUTPUT = ("history", "progress", "noise"), "next_state"
 
@@ -91,17 +94,23 @@ class Card:
         CheckpointError
             If they were not written by this package, or by a version too different.
         """
-        said = json.loads(metadata.get(METADATA_KEY, "null"))
+        try:
+            said = json.loads(metadata.get(METADATA_KEY, "null"))
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(
+                f"{path}: expected metadata in JSON, got something else ({first_line(error)})"
+            ) from error
         if not isinstance(said, dict) or said.get("format") != FORMAT:
             found = f"format {said.get('format')}" if isinstance(said, dict) else "none"
             raise CheckpointError(
                 f"{path}: expected a model with metadata of format {FORMAT}, as ai-models-mosaic export-onnx writes "
                 f"them, got {found}; export it with this version"
             )
-        fields: dict[str, Any] = {
+        _refuse_other_fields(path, said, {field.name for field in fields(cls)})
+        values: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in said.items()
         }
-        return cls(**fields)
+        return cls(**values)
 
     def check(self, path: Path, variant: Variant) -> None:
         """Refuse a graph that does not make the steps of a variant.
@@ -139,3 +148,47 @@ class Card:
                 f"{path}: expected the {', '.join(wrong)} of variant {variant.name}, got others; export it with this "
                 "version"
             )
+
+
+def _refuse_other_fields(path: Path, said: Mapping[str, Any], known: set[str]) -> None:
+    """Raise unless metadata have the fields of a card, and those that a step depends on are of their kinds."""
+    required = FORM.keys()
+    for what, names in (("lack", required - said.keys()), ("have the unknown", said.keys() - known)):
+        if names:
+            raise CheckpointError(
+                f"{path}: its metadata {what} {', '.join(sorted(names))}; export it with this version"
+            )
+    for name, (expected, fits) in FORM.items():
+        if not fits(said[name]):
+            raise CheckpointError(f"{path}: expected {name} to be {expected}, got {shortened(said[name])}")
+    for name in ("licence", "source", "revision"):
+        if not isinstance(said.get(name), str | None):
+            raise CheckpointError(f"{path}: expected {name} to be a text or null, got {shortened(said[name])}")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**63
+
+
+def _is_list(kind: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, list) and all(map(kind, value))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+FORM: Mapping[str, tuple[str, Callable[[object], bool]]] = {
+    **dict.fromkeys(("variant", "weights_sha256"), ("a text", _is_text)),
+    "precision": (" or ".join(PRECISIONS), lambda value: isinstance(value, str) and value in PRECISIONS),
+    **dict.fromkeys(("opset", "step_hours", "noise_width", "member_bytes"), ("a whole number from 1", _is_whole)),
+    **dict.fromkeys(("longitude_deg", "latitude_deg", "lags_hours"), ("a list of numbers", _is_list(_is_number))),
+    "batch": ("a whole number from 1, or null", lambda value: value is None or _is_whole(value)),
+    "channels": ("a list of texts", _is_list(_is_text)),
+    "untrained": ("true or false", lambda value: isinstance(value, bool)),
+}
+"""Fields that metadata must have, in words and as a test."""

@@ -13,14 +13,13 @@ import torch
 from torch import Tensor
 
 from ..arrays import Float32Array
-from ..assets import Assets, files_beside, read_static_fields, read_statistics
-from ..checkpoint import Statistics, build_network, read_checkpoint
+from ..assets import Assets, DataFile, expected_weights, read_companions
+from ..checkpoint import Checkpoint, Statistics, build_network, read_checkpoint
 from ..errors import OptionError
-from ..integrity import DigestAhead, digest_of
+from ..integrity import Expected, refuse_other
 from ..model.attention_choice import AUTO, UnfitBackendError, choose_backend
 from ..model.network import MosaicNetwork
 from ..variants import Variant
-from . import DataFile
 from .batching import HalvingStep, compare_memory, in_parts, members_that_fit
 from .cuda import GraphedStep, StreamedStep
 from .states import StepsOnHost
@@ -91,7 +90,7 @@ def load_engine(
     graphs: bool = False,
     compiled: bool = False,
 ) -> TorchEngine:
-    """The engine of a variant, with the weights mapped from their file.
+    """The engine of a variant, with the weights as they are in their file now.
 
     Parameters
     ----------
@@ -124,22 +123,32 @@ def load_engine(
     except UnfitBackendError as error:
         raise OptionError(f"--attention-backend: {error}; give auto or sdpa, or leave the option out") from error
     checkpoint = read_checkpoint(assets.checkpoint)
-    digest = DigestAhead(checkpoint.path)
-    statistics = read_statistics(variant, assets, checkpoint)
-    network = build_network(variant.architecture, checkpoint, read_static_fields(variant, assets, checkpoint))
+    companions = read_companions(variant, assets, checkpoint)
+    network = build_network(variant.architecture, checkpoint, companions.static_fields)
     network.use_backend(backend)
     return TorchEngine(
         network,
-        statistics,
+        companions.statistics,
         device,
         precision,
         checkpoint=checkpoint.path,
-        digest=digest,
-        data=tuple(DataFile(what, path, digest_of(path)) for what, path in files_beside(assets, checkpoint)),
+        digest=_checked_digest(checkpoint, expected_weights(variant, assets)),
+        data=companions.files,
         untrained=checkpoint.untrained,
         graphs=graphs,
         compiled=compiled,
     )
+
+
+def _checked_digest(checkpoint: Checkpoint, wanted: Expected | None) -> Callable[[], str]:
+    """What gives the digest of the weights in use, or refuses them: their file may be another since it was checked."""
+
+    def digest() -> str:
+        found = checkpoint.sha256
+        refuse_other(checkpoint.path, wanted, found)
+        return found
+
+    return digest
 
 
 @dataclass(frozen=True)
@@ -229,7 +238,7 @@ class TorchEngine(StepsOnHost):
             torch.from_numpy(values).float().to(device) for values in (statistics.mean, statistics.std)
         )
         self._digest = digest
-        self._compared = False
+        self._known = self._compared = False
         self._graphs = graphs and device.type == "cuda"
         on_device = GraphedStep(self._advance) if self._graphs else self._advance
         by_parts = StreamedStep(on_device, device) if device.type == "cuda" else self._in_turn
@@ -261,7 +270,11 @@ class TorchEngine(StepsOnHost):
         ------
         ForecastError
             If the memory of the GPU does not suffice for one member.
+        CheckpointError
+            If the weights are not what they should be; said before the first step.
         """
+        if not self._known:
+            self._known = self.checkpoint_sha256 is not None or self._digest is None
         at_once = self._at_once(len(history))
         with torch.inference_mode():
             made = self._step(history, progress, noise, at_once)

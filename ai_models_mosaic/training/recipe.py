@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from ..errors import OptionError
 from ..variants import VARIANTS, Variant
@@ -52,7 +53,7 @@ class Phase:
     rollout: int = 1
 
     def __post_init__(self) -> None:
-        if min(self.updates, self.batch, self.rollout) < 1 or not self.learning_rate > 0:
+        if min(self.updates, self.batch, self.rollout) < 1 or not 0 < self.learning_rate < math.inf:
             raise OptionError(f"expected positive updates, batch, rollout and learning_rate, got {self}")
         if not 0 <= self.warm_up < self.updates:
             raise OptionError(f"expected a warm_up from 0 to below the {self.updates} updates, got {self.warm_up}")
@@ -150,6 +151,12 @@ class Recipe:
             raise OptionError(f"recipe: a CRPS needs at least 2 members of the same input, got {self.members}")
         if not (0 <= self.fairness <= 1 and 0 <= self.ema < 1 and self.clip > 0 and self.spectral_weight >= 0):
             raise OptionError("recipe: expected fairness and ema within 0 … 1, clip above 0, spectral_weight from 0")
+        if not (0 <= self.seed < 2**63 and 0 <= self.weight_decay < math.inf and self.spectral_degree >= 0):
+            raise OptionError("recipe: expected a seed from 0 to 2**63 - 1, weight_decay and spectral_degree from 0")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise OptionError(f"recipe: expected betas from 0 to below 1, got {self.betas}")
+        if min(self.validate_every, self.validation_starts, self.validation_members) < 1:
+            raise OptionError("recipe: expected validate_every, validation_starts and validation_members from 1")
         if not (self.training and self.validation and self.phases):
             raise OptionError("recipe: expected at least one store to train on, one to validate on, and one phase")
 
@@ -197,16 +204,17 @@ def read_recipe(path: Path) -> Recipe:
     """
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise OptionError(f"{path} cannot be read as a recipe: {error}") from error
     return recipe_of(found, str(path))
 
 
 def recipe_of(found: Mapping[str, Any], where: str) -> Recipe:
     """A recipe from plain values; `where` is for messages. Errors as `read_recipe`."""
-    phases = tuple(
-        _made(Phase, phase, f"{where}, phase {index}") for index, phase in enumerate(found.get("phases", ()), 1)
-    )
+    said = found.get("phases", [])
+    if not isinstance(said, list | tuple) or not all(isinstance(phase, Mapping) for phase in said):
+        raise OptionError(f"{where}: expected phases as tables, each below [[phases]], got {said!r}")
+    phases = tuple(_made(Phase, phase, f"{where}, phase {index}") for index, phase in enumerate(said, 1))
     recipe: Recipe = _made(Recipe, {**found, "phases": phases}, where)
     return recipe
 
@@ -227,4 +235,15 @@ def _made(kind: Any, found: Mapping[str, Any], where: str) -> Any:
             values[name] = float(value)
         elif not isinstance(value, wanted) or isinstance(value, bool) is not (wanted is bool):
             raise OptionError(f"{where}: expected {name} to be a {wanted.__name__}, got {value!r}")
+        if isinstance(value, tuple) and not _holds(value, hints[name]):
+            raise OptionError(f"{where}: expected {name} to be {hints[name]}, got {value!r}")
     return kind(**values)
+
+
+def _holds(value: tuple[object, ...], hint: Any) -> bool:
+    """Whether the items of a tuple are what its type says, such as ``tuple[str, ...]``."""
+    kinds = get_args(hint)
+    wanted = kinds[:1] * len(value) if kinds[-1] is Ellipsis else kinds
+    # A whole number is one with a fraction, too.
+    accepted = [(int, float) if kind is float else kind for kind in wanted]
+    return len(value) == len(wanted) and all(map(isinstance, value, accepted))

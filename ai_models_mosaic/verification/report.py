@@ -17,6 +17,7 @@ import numpy as np
 
 from .. import __version__
 from ..errors import InputError, OutputError
+from ..redaction import redacted
 from .evaluation import Evaluation, scores_of
 from .overview import overview
 from .tables import Row, comparison_rows, rank_rows, reliability_rows, score_rows, spectrum_rows
@@ -74,7 +75,7 @@ class Report:
                 if text := _csv(rows):
                     written.append(_written(folder / name, text.encode()))
             summary = json.dumps(self.summary(), indent=2, ensure_ascii=False) + "\n"
-            written.append(_written(folder / SUMMARY, summary.encode()))
+            written.append(_written(folder / SUMMARY, redacted(summary).encode()))
             lines = chain.from_iterable(map(overview, self.evaluations))
             written.append(_written(folder / OVERVIEW, "".join(f"{line}\n" for line in lines).encode()))
             for name, picture in draw(self.evaluations) if draw else ():

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..channels import CHANNELS
 from ..errors import InputError
-from .places import shown
+from ..redaction import redacted
 
 if TYPE_CHECKING:
     import xarray
@@ -81,7 +81,8 @@ def arranged(
     if missing:
         expected = "; ".join(f"{wanted} ({' or '.join(dimensions[wanted])})" for wanted in missing)
         raise InputError(
-            f"{shown(path)} lacks dimensions: expected {expected}; got {', '.join(str(name) for name in dataset.dims)}"
+            f"{redacted(path)} lacks dimensions: expected {expected}; got "
+            + ", ".join(str(name) for name in dataset.dims)
         )
     for wanted, name in found.items():
         if name is not None:
@@ -112,10 +113,10 @@ def _without_others(dataset: xarray.Dataset, path: str, known: Sequence[str]) ->
     }
     for name, size in others.items():
         if size == 1 and name not in STATISTICS:
-            LOG.info("%s: the dimension %s has one entry, which is taken", shown(path), name)
+            LOG.info("%s: the dimension %s has one entry, which is taken", redacted(path), name)
         else:
             raise InputError(
-                f"{shown(path)} has a dimension {name}, of {size} entries{_listed(dataset, name)}: expected "
+                f"{redacted(path)} has a dimension {name}, of {size} entries{_listed(dataset, name)}: expected "
                 f"{', '.join(known)} and no other. "
                 + (
                     "These are products, not states"
@@ -143,11 +144,13 @@ def require_coordinates(dataset: xarray.Dataset, path: str, names: Sequence[str]
     """
     for name in names:
         if name not in dataset.coords:
-            raise InputError(f"{shown(path)}: expected values of the dimension {name}, got none: it has no coordinate")
+            raise InputError(
+                f"{redacted(path)}: expected values of the dimension {name}, got none: it has no coordinate"
+            )
         bad = int(dataset[name].isnull().sum())
         if bad:
             raise InputError(
-                f"{shown(path)}: {bad} of {dataset.sizes[name]} values of the coordinate {name} are missing (NaN)"
+                f"{redacted(path)}: {bad} of {dataset.sizes[name]} values of the coordinate {name} are missing (NaN)"
             )
 
 
@@ -162,7 +165,7 @@ def times_of(dataset: xarray.Dataset, path: str, name: str = "time") -> list[dat
     values = dataset[name].values
     if not np.issubdtype(values.dtype, np.datetime64):
         raise InputError(
-            f"{shown(path)}: expected {name} to decode to dates, got {values.dtype} ({dataset[name].attrs})"
+            f"{redacted(path)}: expected {name} to decode to dates, got {values.dtype} ({dataset[name].attrs})"
         )
     require_coordinates(dataset, path, [name])
     # Times in days of 64 bits miss a full hour by some nanoseconds.
@@ -170,12 +173,12 @@ def times_of(dataset: xarray.Dataset, path: str, name: str = "time") -> list[dat
     times: list[datetime] = rounded.astype(datetime).tolist()
     if not all(isinstance(time, datetime) for time in times):
         raise InputError(
-            f"{shown(path)}: expected {name} within the years 1 to 9999, got {values.min()} … {values.max()}"
+            f"{redacted(path)}: expected {name} within the years 1 to 9999, got {values.min()} … {values.max()}"
         )
     if len(set(times)) < len(times):
         twice = next(time for time in times if times.count(time) > 1)
         raise InputError(
-            f"{shown(path)}: {name} has {twice:%Y-%m-%d %H:%M} more than once: which is meant is not to be told"
+            f"{redacted(path)}: {name} has {twice:%Y-%m-%d %H:%M} more than once: which is meant is not to be told"
         )
     return times
 
@@ -194,23 +197,23 @@ def levels_of(dataset: xarray.Dataset, path: str) -> list[float]:
     try:
         values = coordinate.values.astype(np.float64)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{shown(path)}: expected pressure levels, got {_short(coordinate.values)}") from error
+        raise InputError(f"{redacted(path)}: expected pressure levels, got {_short(coordinate.values)}") from error
     require_coordinates(dataset, path, ["level"])
     units = str(coordinate.attrs.get("units", "")).strip()
     factor = PASCALS.get(units.lower()) if units else _pascals_without_units(values)
     if factor is None:
         raise InputError(
-            f"{shown(path)}: expected pressure levels in hPa or Pa, got {_short(values)} "
+            f"{redacted(path)}: expected pressure levels in hPa or Pa, got {_short(values)} "
             f"{units or 'without units: give the coordinate units'}"
         )
     levels_hpa = [float(f"{value:.7g}") for value in values * factor / 100]
     if not all(0 < level <= HIGHEST_HPA for level in levels_hpa):
         raise InputError(
-            f"{shown(path)}: expected pressure levels up to {HIGHEST_HPA:g} hPa, got {_short(values)} {units}; "
+            f"{redacted(path)}: expected pressure levels up to {HIGHEST_HPA:g} hPa, got {_short(values)} {units}; "
             "are they Pa?"
         )
     if len(set(levels_hpa)) < len(levels_hpa):
-        raise InputError(f"{shown(path)}: a pressure level stands there more than once: {_short(values)} {units}")
+        raise InputError(f"{redacted(path)}: a pressure level stands there more than once: {_short(values)} {units}")
     return [int(level) if level.is_integer() else level for level in levels_hpa]
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..arrays import FloatArray
 from ..errors import InputError, MosaicError
-from .places import place_of, shown
+from ..redaction import redacted
+from .places import place_of
 from .reading import METADATA_FILES, StoreReader
 
 if TYPE_CHECKING:
@@ -55,14 +56,15 @@ def open_dataset(path: str, extra: str = "zarr") -> xarray.Dataset:
         import zarr
     except ImportError as error:
         raise InputError(
-            f"reading {shown(path)} needs xarray and zarr: pip install 'ai-models-mosaic[{extra}]'"
+            f"reading {redacted(path)} needs xarray and zarr: pip install 'ai-models-mosaic[{extra}]'"
         ) from error
-    reader = StoreReader(place_of(path), shown(path))
+    reader = StoreReader(place_of(path), redacted(path))
     installed = int(zarr.__version__.partition(".")[0])
     if reader.zarr_format > installed:
         raise InputError(
-            f"{shown(path)} is a store of Zarr format {reader.zarr_format}, and zarr {zarr.__version__} is installed: "
-            f"write it with zarr_format={installed}, for instance xarray's to_zarr(…, zarr_format={installed})"
+            f"{redacted(path)} is a store of Zarr format {reader.zarr_format}, and zarr {zarr.__version__} is "
+            f"installed: write it "
+            f"with zarr_format={installed}, for instance xarray's to_zarr(…, zarr_format={installed})"
         )
     store, options = _store_of(reader, installed)
     try:
@@ -72,7 +74,9 @@ def open_dataset(path: str, extra: str = "zarr") -> xarray.Dataset:
     except MosaicError:
         raise
     except Exception as error:
-        raise InputError(f"{shown(path)} cannot be opened as a Zarr store: {type(error).__name__}: {error}") from error
+        raise InputError(
+            f"{redacted(path)} cannot be opened as a Zarr store: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _store_of(reader: StoreReader, installed: int) -> tuple[Any, dict[str, Any]]:
@@ -95,14 +99,14 @@ def values_of(array: xarray.DataArray, path: str) -> FloatArray:
         If a chunk is not there, cannot be read, or cannot be decoded.
     """
     if array.nbytes > MOST_BYTES:
-        raise InputError(f"{shown(path)}: expected fields of a usual size, got {array.name} of shape {array.shape}")
+        raise InputError(f"{redacted(path)}: expected fields of a usual size, got {array.name} of shape {array.shape}")
     try:
         values: FloatArray = array.values
     except MosaicError:
         raise
     except Exception as error:
         raise InputError(
-            f"{shown(path)}: {array.name}{_label(array)} cannot be decoded; is a chunk damaged? "
+            f"{redacted(path)}: {array.name}{_label(array)} cannot be decoded; is a chunk damaged? "
             f"{type(error).__name__}: {error}"
         ) from error
     return values

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from ..errors import InputError
+from ..redaction import redacted
 
 if TYPE_CHECKING:
     import fsspec
@@ -91,18 +92,10 @@ def place_of(path: str) -> Place:
         else:
             system, root = fsspec.filesystem("file"), str(Path(path).absolute())
     except ImportError as error:
-        raise InputError(f"reading {shown(path)} needs another package: {error}") from error
+        raise InputError(f"reading {redacted(path)} needs another package: {error}") from error
     except Exception as error:
-        raise InputError(f"{shown(path)} cannot be opened: {type(error).__name__}: {error}") from error
-    return FilePlace(system, root, shown(path))
-
-
-def shown(path: str) -> str:
-    """A path or URL for messages: without user, password and signature."""
-    if "://" not in path:
-        return path
-    parts = urlsplit(path)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+        raise InputError(f"{redacted(path)} cannot be opened: {type(error).__name__}: {error}") from error
+    return FilePlace(system, root, redacted(path))
 
 
 def _root_in_zip(path: str) -> str:
@@ -169,7 +162,7 @@ class WebPlace:
     def __init__(self, url: str) -> None:
         import requests
 
-        self._parts, self._name = urlsplit(url), shown(url)
+        self._parts, self._name = urlsplit(url), redacted(url)
         self._session = requests.Session()
 
     def read(self, key: str, start: int | None = None, end: int | None = None) -> bytes | None:
