@@ -6,12 +6,11 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from .attention_problem import DenseAttention, Problem, gated_sum
+from .attention_problem import DenseAttention, Problem, Queries, gated_sum
 
 
-def flex_attention(problem: Problem, attend: DenseAttention) -> Tensor:
+def flex_attention(problem: Problem, attend: DenseAttention) -> Queries:
     """Gated sum of the branches, the selected one by FlexAttention; shapes as `Problem`.
 
     Parameters
@@ -65,7 +64,7 @@ def block_mask(problem: Problem) -> Any:
     )
 
 
-def _selected(problem: Problem) -> Tensor:
+def _selected(problem: Problem) -> Queries:
     """Attention of every query block to the pixels of its selected key blocks."""
     query, key, value = problem.query, problem.key, problem.value
     # Autocast reaches into a compiled kernel on some devices only.

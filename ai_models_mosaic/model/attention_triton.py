@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .attention_problem import DenseAttention, Problem, compressed_branch
+from ..arrays import Float
+from .attention_problem import DenseAttention, Keys, Problem, Queries, compressed_branch
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def power_of_two(number: int) -> int:
     return 1 << (number - 1).bit_length()
 
 
-def triton_attention(problem: Problem, attend: DenseAttention) -> Tensor:
+def triton_attention(problem: Problem, attend: DenseAttention) -> Queries:
     """Gated sum of the branches; shapes as `Problem`.
 
     Parameters
@@ -109,7 +110,9 @@ def constants(size: int, ratio: int, width: int, element_bytes: int, *, listed: 
     }
 
 
-def _launch(problem: Problem, out: Tensor, compressed: Tensor, *, listed: bool) -> None:
+def _launch(
+    problem: Problem, out: Queries, compressed: Float[Tensor, "member query_head block head_width"], *, listed: bool
+) -> None:
     """Let the kernel add one branch to `out`, or begin it."""
     from triton import JITFunction
 
@@ -144,6 +147,6 @@ def _launch(problem: Problem, out: Tensor, compressed: Tensor, *, listed: bool) 
     )
 
 
-def _rows(tensor: Tensor) -> Tensor:
+def _rows(tensor: Keys) -> Keys:
     """As the kernel reads it: the channels of a pixel next to one another."""
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
