@@ -76,7 +76,9 @@ def test_a_wind_speed_is_made_from_its_components():
 
 
 def test_a_name_of_several_levels_is_refused_with_one_that_would_do():
-    with pytest.raises(OptionError, match=re.escape("field: expected one level, such as z1000, got 'z', which is on several")):
+    with pytest.raises(
+        OptionError, match=re.escape("field: expected one level, such as z1000, got 'z', which is on several")
+    ):
         a_step().field("z")
 
 

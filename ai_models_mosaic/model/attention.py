@@ -50,7 +50,9 @@ def plain_attention(query: RunQueries, key: RunKeys, value: RunKeys) -> RunQueri
     Parameters
     ----------
     query : Tensor (n, query, d)
+        n runs, each attending to its own keys alone.
     key, value : Tensor (n, key, d)
+        One value per key; of any number of keys.
 
     Returns
     -------
@@ -83,6 +85,11 @@ def gathering(attend: DenseAttention) -> Backend:
 
 def tiled_attention(problem: Problem) -> Queries:
     """`sdpa`, but for the selected branch in float32 on a CPU, which `attention_tiles` computes.
+
+    Returns
+    -------
+    Tensor (member, query head, pixel, d)
+        In the dtype of the gates: float32.
 
     Raises
     ------
@@ -157,9 +164,16 @@ def select_blocks(
     Parameters
     ----------
     mean_query : Tensor (member, query head, block, d)
+        Queries after RoPE, averaged over every block.
     mean_key : Tensor (member, key/value head, block, d)
+        Keys likewise.
     count : int
-        Blocks to select.
+        Blocks to select, at most as many as there are.
+
+    Returns
+    -------
+    Tensor (member, key/value head, block, count) of int64
+        Key blocks by number, those of one query block in any order, none twice.
     """
     heads = mean_key.shape[1]
     ratio = mean_query.shape[1] // heads

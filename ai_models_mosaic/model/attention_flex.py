@@ -20,6 +20,11 @@ def flex_attention(problem: Problem, attend: DenseAttention) -> Queries:
     attend : DenseAttention
         Attention inside runs and among block means.
 
+    Returns
+    -------
+    Tensor (member, query head, pixel, d)
+        In the dtype of the gates.
+
     Raises
     ------
     NotImplementedError
@@ -40,7 +45,12 @@ def block_mask(problem: Problem) -> Any:
     Parameters
     ----------
     problem : Problem
-        What to attend.
+        Gives lists and block size, and whether a backward pass needs the lists by key block too.
+
+    Returns
+    -------
+    BlockMask
+        Of PyTorch, for batch and query heads of the problem.
     """
     from torch.nn.attention.flex_attention import BlockMask
 

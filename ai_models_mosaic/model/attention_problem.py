@@ -106,10 +106,16 @@ def grouped(query: Queries, ratio: int, size: int) -> Float[Tensor, "run {ratio*
     Parameters
     ----------
     query : Tensor (member, query head, pixel, d)
+        A multiple of `ratio` heads, a multiple of `size` pixels.
     ratio : int
-        Query heads per group.
+        Query heads per key/value head.
     size : int
         Pixels per run.
+
+    Returns
+    -------
+    Tensor (member · key/value head · run, ratio · size, d)
+        In the dtype of `query`.
     """
     by_run = query.unflatten(1, (-1, ratio)).unflatten(3, (-1, size)).transpose(2, 3)
     return by_run.flatten(3, 4).flatten(0, 2)
@@ -163,6 +169,11 @@ def gated_sum(problem: Problem, attend: DenseAttention, selected: Callable[[], Q
         Attention inside runs and among block means.
     selected : callable
         Makes the selected branch, when the others have given back what they needed.
+
+    Returns
+    -------
+    Tensor (member, query head, pixel, d)
+        In the dtype of the gates.
     """
     gates, blocks = problem.gates, (-1, problem.layout.sparse)
     total = gates[..., 0:1] * local_branch(problem, attend)

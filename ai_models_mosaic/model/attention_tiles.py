@@ -35,6 +35,11 @@ def tiled_selected(problem: Problem, otherwise: Selected) -> Queries:
     otherwise : callable
         The selected branch of one member and key/value head whose scores may be large, or whose blocks cannot be
         dealt out to the threads evenly: a product that threads share rounds differently for each number of them.
+
+    Returns
+    -------
+    Tensor (member, query head, pixel, d)
+        In float32, before the gate.
     """
     lanes = even_lanes(problem)
     out = torch.empty(problem.query.shape)

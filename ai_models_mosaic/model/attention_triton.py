@@ -44,6 +44,11 @@ def tiling(size: int, ratio: int, width: int, element_bytes: int) -> Tiling:
         Channels per head, d.
     element_bytes : int
         Bytes of an element of the keys.
+
+    Returns
+    -------
+    Tiling
+        One that fits a chip's registers and shared memory.
     """
     padded = max(16, power_of_two(width))
     # The sums of a program, rows × width in float32, fill a quarter of a chip's registers.
@@ -68,6 +73,11 @@ def triton_attention(problem: Problem, attend: DenseAttention) -> Queries:
         What to attend; all on one device.
     attend : DenseAttention
         Attention among block means.
+
+    Returns
+    -------
+    Tensor (member, query head, pixel, d)
+        In the dtype of the gates.
 
     Raises
     ------
@@ -95,6 +105,11 @@ def constants(size: int, ratio: int, width: int, element_bytes: int, *, listed: 
         The problem.
     listed : bool
         The selected branch, or else the local one.
+
+    Returns
+    -------
+    dict
+        Keywords of the launch: constants of `attend_to_lists` in capitals, and Triton's own.
     """
     tiles = tiling(size, ratio, width, element_bytes)
     return {

@@ -50,6 +50,11 @@ def make_buffers(
     static_fields : array (lon, lat, 3) or None
         Raw static fields; needed only for ``static_vars``.
 
+    Returns
+    -------
+    dict of str to Tensor
+        Those of `keys`, float32, neighbours int64; the rotary tables of one stage share their memory.
+
     Raises
     ------
     LookupError
@@ -135,6 +140,11 @@ def rotary_table(nside: int, head_width: int, *, cosine: bool) -> Float32[Tensor
         d; the first d/4 angles turn with longitude, the rest with latitude.
     cosine : bool
         Cosines, or sines.
+
+    Returns
+    -------
+    Tensor (pixel, head_width / 2)
+        float32, without dimension.
     """
     exponent = torch.arange(0, head_width // 2, 2, dtype=torch.float32) / (head_width // 2)
     frequency = ROPE_BASE**-exponent

@@ -112,6 +112,11 @@ def branch_gates(
         What `Attention.to_strategy_combine_mlp` gives.
     without_selected : bool
         The third has none: an ablation.
+
+    Returns
+    -------
+    Tensor (member, pixel, head, 3)
+        float32, of sum 1.
     """
     by_branch = mixed.float().unflatten(-1, (-1, 3))
     if without_selected:

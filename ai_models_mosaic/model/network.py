@@ -132,8 +132,15 @@ class MosaicNetwork(nn.Module):
 
         Parameters
         ----------
-        state, progress
+        state : Tensor (member, history, lon, lat, channel)
+            As in `forward`; one member serves all that start from it.
+        progress : Tensor (2,) or (member, 2)
             As in `forward`.
+
+        Returns
+        -------
+        Tensor (member, pixel, width)
+            The stream of the finest stage, float32.
         """
         x = self.interp_to_hp(self.preprocess(self._features(state, progress)))
         return cast(BlockStack, self.encoder_stages[0]).attend(x)

@@ -140,6 +140,11 @@ def exportable(network: MosaicNetwork, dtype: torch.dtype = torch.float32) -> Mo
     dtype : torch.dtype
         Precision of the matrix products and their weights. Norms, softmax, residual sums and the
         choice of blocks stay in float32.
+
+    Returns
+    -------
+    MosaicNetwork
+        In evaluation mode, without gradients; its weights are copies.
     """
     with torch.device("meta"):
         made = MosaicNetwork(network.architecture)

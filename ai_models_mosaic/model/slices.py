@@ -30,6 +30,11 @@ def row_slices(batch: int, rows: int, widest: int, device: torch.device) -> Iter
         Elements per row of the widest tensor that is made of a slice.
     device : torch.device
         Where it is made.
+
+    Yields
+    ------
+    (slice, slice)
+        Of members and of rows, each pair of both once.
     """
     on_cpu = device.type == "cpu"
     at_once = max(1, (CACHED_AT_ONCE if on_cpu else HELD_AT_ONCE) // widest)
@@ -60,7 +65,9 @@ def add_product(
     to, out : Tensor (member, row, width)
         In float32.
     rows : Tensor (member, row, inputs)
+        Rounded to the precision of `weight`.
     weight : Tensor (width, inputs)
+        As `torch.nn.Linear` holds it.
     """
     out = to if out is None else out
     if weight.dtype == to.dtype:
@@ -74,6 +81,11 @@ def in_one_go() -> bool:
 
     That is so for gradients, for graphs, which slices would swell, and under autocast, which does not
     choose the precision of products into given memory.
+
+    Returns
+    -------
+    bool
+        Asked anew in every call: it depends on the modes of PyTorch that are on.
     """
     autocast = any(torch.is_autocast_enabled(device) for device in ("cpu", "cuda"))
     return torch.is_grad_enabled() or torch.compiler.is_compiling() or autocast
