@@ -3,7 +3,6 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from unittest.mock import patch
 
 import jaxtyping
 import pytest
@@ -63,6 +62,9 @@ def network_module(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """`model.network` without what checks shapes, into which no compiler can look."""
     monkeypatch.setattr(sys, "meta_path", [finder for finder in sys.meta_path if finder is not HOOK])
     monkeypatch.setattr(ai_models_mosaic, "model", ai_models_mosaic.model)
-    kept = {name: module for name, module in sys.modules.items() if not name.startswith("ai_models_mosaic.model")}
-    with patch.dict(sys.modules, kept, clear=True):
-        yield import_module("ai_models_mosaic.model.network")
+    checked = {name: sys.modules.pop(name) for name in list(sys.modules) if name.startswith(CHECKED[0])}
+    yield import_module("ai_models_mosaic.model.network")
+    # Of the rest, which compilers import meanwhile, nothing may be imported twice.
+    for name in [name for name in sys.modules if name.startswith(CHECKED[0])]:
+        del sys.modules[name]
+    sys.modules.update(checked)
