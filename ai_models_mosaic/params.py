@@ -145,6 +145,11 @@ def named(name: str, option: str, fields: Iterable[Field] = FIELDS) -> tuple[Fie
     fields : iterable of Field
         Those to choose from.
 
+    Returns
+    -------
+    tuple of Field
+        In the order of `fields`; one, or one per level.
+
     Raises
     ------
     OptionError

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from .arrays import Float32Array, FloatArray
+from .arrays import Float32, Float32Array, Float64, FloatArray
 from .errors import OptionError
 from .grid import LatLonGrid
 from .params import named
@@ -38,7 +38,7 @@ class InitialState:
 
     grid: LatLonGrid
     times: tuple[datetime, ...]
-    values: Float32Array
+    values: Float32[Float32Array, "history lon lat channel"]
     digest: str = ""
     number: int = 0
 
@@ -82,7 +82,7 @@ class ForecastStep:
     step: int
     lead_time_hours: int
     members: tuple[int, ...]
-    values: Float32Array
+    values: Float32[Float32Array, "member lon lat channel"]
     grid: LatLonGrid
     initial_time: datetime
 
@@ -95,7 +95,7 @@ class ForecastStep:
         """When it is valid, UTC without zone."""
         return self.initial_time + timedelta(hours=self.lead_time_hours)
 
-    def field(self, name: str) -> FloatArray:
+    def field(self, name: str) -> Float64[FloatArray, "member lat lon"]:
         """One field of all members, as GRIB has it: from north to south, from Greenwich to the east.
 
         Parameters

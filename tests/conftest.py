@@ -1,10 +1,22 @@
+import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
+import jaxtyping
 import pytest
-from fetching import FILES, Machine
-from hub_standin import Hub, hub_with
-from running import Runner
+
+# The shapes that signatures name are checked in every call, of these modules and those in them; before any of them,
+# and `arrays`, is imported.
+CHECKED = ("ai_models_mosaic.model", "ai_models_mosaic.state", "ai_models_mosaic.engines.states")
+HOOK = jaxtyping.install_import_hook(CHECKED, "beartype.beartype").hook
+
+from fetching import FILES, Machine  # noqa: E402
+from hub_standin import Hub, hub_with  # noqa: E402
+from running import Runner  # noqa: E402
+
+import ai_models_mosaic.model  # noqa: E402
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -37,3 +49,22 @@ def hub() -> Iterator[Hub]:
 def machine(tmp_path: Path, hub: Hub) -> Machine:
     """A machine that reaches the stand-in and nothing else."""
     return Machine(tmp_path, hub)
+
+
+@pytest.fixture
+def unchecked_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shapes are not checked, as outside of the tests: for the checks that the package makes itself."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+@pytest.fixture
+def network_module(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """`model.network` without what checks shapes, into which no compiler can look."""
+    monkeypatch.setattr(sys, "meta_path", [finder for finder in sys.meta_path if finder is not HOOK])
+    monkeypatch.setattr(ai_models_mosaic, "model", ai_models_mosaic.model)
+    checked = {name: sys.modules.pop(name) for name in list(sys.modules) if name.startswith(CHECKED[0])}
+    yield import_module("ai_models_mosaic.model.network")
+    # Of the rest, which compilers import meanwhile, nothing may be imported twice.
+    for name in [name for name in sys.modules if name.startswith(CHECKED[0])]:
+        del sys.modules[name]
+    sys.modules.update(checked)

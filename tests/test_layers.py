@@ -3,7 +3,7 @@ import torch
 from recorder import Recorder
 
 from ai_models_mosaic.model import interpolation as interpolations
-from ai_models_mosaic.model import layers
+from ai_models_mosaic.model import layers, slices
 from ai_models_mosaic.model.attention import block_sparse_attention
 from ai_models_mosaic.model.buffers import rotary_table
 from ai_models_mosaic.model.interpolation import CrossGridAttention
@@ -16,8 +16,8 @@ from ai_models_mosaic.model.layers import (
     RMSNorm,
     RotaryTable,
     Upsample,
-    row_slices,
 )
+from ai_models_mosaic.model.slices import row_slices
 from ai_models_mosaic.variants import Stage
 
 STAGE = Stage(2, 32, 4, 12, 8, 3, encoder_depth=1, mlp_ratio=1.5, gqa_ratio=2)
@@ -210,7 +210,7 @@ def test_a_block_adds_attention_and_feed_forward_of_the_normed_stream():
 @pytest.fixture
 def in_small_slices(monkeypatch):
     """Slices of 7 rows of the feed-forward, of 10 of the heads, of 20 of the residual sum."""
-    monkeypatch.setattr(layers, "CACHED_AT_ONCE", 7 * 2 * STAGE.hidden_width)
+    monkeypatch.setattr(slices, "CACHED_AT_ONCE", 7 * 2 * STAGE.hidden_width)
 
 
 def without_gradients(function, *arguments):
@@ -230,8 +230,8 @@ def without_gradients(function, *arguments):
     ],
 )
 def test_slices_lie_in_one_piece_and_cover_everything_once(monkeypatch, device, batch, rows, at_once, count):
-    monkeypatch.setattr(layers, "CACHED_AT_ONCE", at_once * 16)
-    monkeypatch.setattr(layers, "HELD_AT_ONCE", at_once * 16)
+    monkeypatch.setattr(slices, "CACHED_AT_ONCE", at_once * 16)
+    monkeypatch.setattr(slices, "HELD_AT_ONCE", at_once * 16)
     seen = torch.zeros(batch, rows, 2)
     parts = list(row_slices(batch, rows, 16, torch.device(device)))
     for part in parts:

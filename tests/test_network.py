@@ -357,7 +357,7 @@ def without_gradients(network, *arguments):
         return network(*arguments)
 
 
-def test_a_prepared_network_has_the_same_weights_under_the_same_names_and_gives_the_same_numbers(network):
+def test_a_prepared_network_gives_the_same_numbers_under_the_same_names(network):
     inputs = tiny.inputs(members=2)
     before, expected = network.state_dict(), without_gradients(network, *inputs)
     network.prepare()
@@ -408,8 +408,11 @@ def test_what_comes_before_the_noise_knows_none(network):
     assert seen == ["noise"]
 
 
-def test_compiled_blocks_give_the_same_numbers_in_one_graph_each(network):
+def test_compiled_blocks_give_the_same_numbers_in_one_graph_each(network, network_module):
     inputs = tiny.inputs(members=2)
+    weights = network.state_dict()
+    network = network_module.MosaicNetwork(network.architecture)
+    network.load_state_dict(weights)
     network.prepare()
     expected = without_gradients(network, *inputs)
     torch.compiler.reset()

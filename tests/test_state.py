@@ -26,6 +26,7 @@ def test_the_initial_time_is_that_of_the_newest_state():
     assert state.digest == ""
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize(
     "shape",
     [(2, 7, 12, 82), (1, 12, 7, 82), (3, 12, 7, 82), (12, 7, 82), (2, 12, 7), (2, 12, 6, 82), (2, 1, 12, 7, 82)],

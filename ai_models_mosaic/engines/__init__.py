@@ -34,6 +34,11 @@ class EnsembleStates(Protocol):
     def newest(self, members: Sequence[int]) -> Float32Array:
         """The newest state of some members, in host memory, read-only.
 
+        Parameters
+        ----------
+        members : sequence of int
+            All of them at the same step.
+
         Returns
         -------
         float32 array (member, lon, lat, channel)
@@ -62,6 +67,11 @@ class Engine(Protocol):
         ----------
         histories : mapping of int to float32 array (history, lon, lat, channel)
             By member number; physical units, oldest state first. Members may share an array.
+
+        Returns
+        -------
+        EnsembleStates
+            Of these members; other states of the engine stay as they are.
         """
 
     def memory_bytes(self, members: int) -> int:
@@ -102,4 +112,9 @@ class LoadedEngine(Engine, Protocol):
         ----------
         members : int
             There are no more to put into a batch.
+
+        Returns
+        -------
+        int
+            From 1 to `members`.
         """

@@ -77,6 +77,11 @@ class HalvingStep:
     ) -> Float32Array:
         """Make a step; arguments as of `StepsOnHost.step`, and the members at once unless they proved too many.
 
+        Returns
+        -------
+        float32 array (member, lon, lat, channel)
+            Physical units, all members, as one part after the other gave them.
+
         Raises
         ------
         ForecastError

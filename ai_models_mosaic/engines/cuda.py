@@ -146,6 +146,11 @@ def capture_graph(advance: Advance, inputs: tuple[Tensor, ...]) -> Advance:
     inputs : tuple of Tensor
         On a GPU; only their shapes count.
 
+    Returns
+    -------
+    callable
+        Replays the step for inputs of these shapes; the result is a copy.
+
     Raises
     ------
     RuntimeError

@@ -101,6 +101,11 @@ def load_engine(
     precision : str
         ``auto``, or what the file must be in.
 
+    Returns
+    -------
+    OnnxEngine
+        With an open session.
+
     Raises
     ------
     OptionError
@@ -304,6 +309,11 @@ def choose_provider(asked: Provider, *, only_gpu: bool) -> str:
         What the user wants.
     only_gpu : bool
         Refuse the CPU.
+
+    Returns
+    -------
+    str
+        A name that ONNX Runtime knows.
 
     Raises
     ------

@@ -89,6 +89,11 @@ class Card:
         metadata : mapping of str to str
             As ONNX Runtime gives them.
 
+        Returns
+        -------
+        Card
+            What the graph says, unchecked but for its format; see `check`.
+
         Raises
         ------
         CheckpointError

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from ..arrays import BoolArray, Float32Array
+from ..arrays import Bool, BoolArray, Float32, Float32Array
 
+Histories = Float32[Float32Array, "member history lon lat channel"]
+Noise = Float32[Float32Array, "member noise"]
+States = Float32[Float32Array, "member lon lat channel"]
+"""All in physical units but for the noise."""
 
-class Step(Protocol):
-    """One step of a batch of members, from arrays to arrays."""
-
-    def __call__(self, history: Float32Array, progress: tuple[float, float], noise: Float32Array) -> Float32Array:
-        """Give the next states ``(member, lon, lat, channel)``."""
+Step = Callable[[Histories, tuple[float, float], Noise], States]
+"""One step of a batch of members; see `StepsOnHost.step`."""
 
 
 class HostStates:
@@ -31,13 +31,15 @@ class HostStates:
         Where every member starts, oldest state first.
     """
 
-    def __init__(self, step: Step, histories: Mapping[int, Float32Array]) -> None:
+    def __init__(self, step: Step, histories: Mapping[int, Float32[Float32Array, "history lon lat channel"]]) -> None:
         self._step = step
         self._states = {member: deque(history, maxlen=len(history)) for member, history in histories.items()}
         # What was made last is asked for next, and is one array already.
         self._last: tuple[tuple[int, ...], Float32Array] = (), np.empty(0, dtype=np.float32)
 
-    def advance(self, members: Sequence[int], progress: tuple[float, float], noise: Float32Array) -> BoolArray:
+    def advance(
+        self, members: Sequence[int], progress: tuple[float, float], noise: Noise
+    ) -> Bool[BoolArray, "member channel"]:
         """See `EnsembleStates.advance`."""
         histories = np.stack([np.stack(self._states[member]) for member in members])
         values = self._step(histories, progress, noise)
@@ -46,12 +48,12 @@ class HostStates:
         self.restore(members, values)
         return np.isfinite(values).all(axis=(1, 2))
 
-    def newest(self, members: Sequence[int]) -> Float32Array:
+    def newest(self, members: Sequence[int]) -> States:
         """See `EnsembleStates.newest`."""
         last, values = self._last
         return values if last == tuple(members) else np.stack([self._states[member][-1] for member in members])
 
-    def restore(self, members: Sequence[int], values: Float32Array) -> None:
+    def restore(self, members: Sequence[int], values: States) -> None:
         """See `EnsembleStates.restore`."""
         for member, state in zip(members, values, strict=True):
             self._states[member].append(state)
@@ -61,7 +63,7 @@ class HostStates:
 class StepsOnHost:
     """An engine whose members' states are in host memory: it brings `step`, and gets `begin`."""
 
-    def step(self, history: Float32Array, progress: tuple[float, float], noise: Float32Array) -> Float32Array:
+    def step(self, history: Histories, progress: tuple[float, float], noise: Noise) -> States:
         """Advance a batch of members by one step.
 
         Parameters
@@ -80,6 +82,6 @@ class StepsOnHost:
         """
         raise NotImplementedError
 
-    def begin(self, histories: Mapping[int, Float32Array]) -> HostStates:
+    def begin(self, histories: Mapping[int, Float32[Float32Array, "history lon lat channel"]]) -> HostStates:
         """See `engines.Engine.begin`."""
         return HostStates(self.step, histories)

@@ -51,6 +51,11 @@ def choose_device(*, only_gpu: bool, local_rank: int = 0, name: str | None = Non
     name : str or None
         ``cpu``, ``cuda`` or ``cuda:1``.
 
+    Returns
+    -------
+    torch.device
+        With an index where the machine has several GPUs.
+
     Raises
     ------
     OptionError
@@ -108,6 +113,11 @@ def load_engine(
         Record the step as CUDA graphs, on a GPU.
     compiled : bool
         Compile the blocks at the first step.
+
+    Returns
+    -------
+    TorchEngine
+        With its weights on the device, in `precision`.
 
     Raises
     ------
@@ -266,6 +276,11 @@ class TorchEngine(StepsOnHost):
     def step(self, history: Float32Array, progress: tuple[float, float], noise: Float32Array) -> Float32Array:
         """Advance a batch of members by one step; see `StepsOnHost.step`.
 
+        Returns
+        -------
+        float32 array (member, lon, lat, channel)
+            Physical units.
+
         Raises
         ------
         ForecastError
@@ -290,6 +305,11 @@ class TorchEngine(StepsOnHost):
         """The start of members that all have one history, computed for one of them; None where they have not.
 
         It is kept for the next call as long as that may have the same: until two calls of one time differ.
+
+        Returns
+        -------
+        Tensor (member, pixel, width) or None
+            A copy, which the network may use up.
         """
         first_of_time, self._clock = progress != self._clock, progress
         if not all(same(history[0], other) for other in history[1:]):

@@ -15,8 +15,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..arrays import Float32, Int64
 from .attention_flex import flex_attention
-from .attention_problem import Backend, DenseAttention, Problem, gated_sum, grouped, runs, ungrouped
+from .attention_problem import (
+    Backend,
+    DenseAttention,
+    Gates,
+    Keys,
+    MeanKeys,
+    MeanQueries,
+    Problem,
+    Queries,
+    RunKeys,
+    RunQueries,
+    gated_sum,
+    grouped,
+    runs,
+    ungrouped,
+)
 from .attention_problem import BlockLayout as BlockLayout
 from .attention_tiles import tiled_selected
 from .attention_triton import triton_attention
@@ -28,13 +44,15 @@ GATHERED_AT_ONCE = 2**23
 """Elements of selected keys that are copied at a time (32 MiB in float32)."""
 
 
-def plain_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def plain_attention(query: RunQueries, key: RunKeys, value: RunKeys) -> RunQueries:
     """Softmax attention written out, the softmax in float32, in slices of bounded memory.
 
     Parameters
     ----------
     query : Tensor (n, query, d)
+        n runs, each attending to its own keys alone.
     key, value : Tensor (n, key, d)
+        One value per key; of any number of keys.
 
     Returns
     -------
@@ -46,14 +64,14 @@ def plain_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return torch.cat([attention_of_slice(q, k, v) for q, k, v in slices])
 
 
-def attention_of_slice(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def attention_of_slice(query: RunQueries, key: RunKeys, value: RunKeys) -> RunQueries:
     """`plain_attention` with all scores at once."""
     # Scaled before the product, which half precision could not hold otherwise.
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(1, 2)
     return torch.softmax(scores.float(), dim=-1).to(value.dtype) @ value
 
 
-def sdpa_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def sdpa_attention(query: RunQueries, key: RunKeys, value: RunKeys) -> RunQueries:
     """Softmax attention by PyTorch's fused kernels, which never hold all scores; shapes as `plain_attention`."""
     # The heads' dimension is what every fused kernel expects, on the CPU as on the GPU.
     fused = functional.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None])
@@ -65,8 +83,13 @@ def gathering(attend: DenseAttention) -> Backend:
     return lambda problem: gated_sum(problem, attend, lambda: _selected(problem, attend))
 
 
-def tiled_attention(problem: Problem) -> Tensor:
+def tiled_attention(problem: Problem) -> Queries:
     """`sdpa`, but for the selected branch in float32 on a CPU, which `attention_tiles` computes.
+
+    Returns
+    -------
+    Tensor (member, query head, pixel, d)
+        In the dtype of the gates: float32.
 
     Raises
     ------
@@ -102,17 +125,17 @@ DEFAULT_BACKEND = "sdpa"
 
 
 def block_sparse_attention(
-    query: Tensor, key: Tensor, value: Tensor, gates: Tensor, layout: BlockLayout, backend: str = DEFAULT_BACKEND
-) -> Tensor:
+    query: Queries, key: Keys, value: Keys, gates: Gates, layout: BlockLayout, backend: str = DEFAULT_BACKEND
+) -> Queries:
     """Gated sum of the local, compressed and selected branches.
 
     Parameters
     ----------
-    query : Tensor (batch, query head, pixel, d)
+    query : Tensor (member, query head, pixel, d)
         After RoPE.
-    key, value : Tensor (batch, key/value head, pixel, d)
+    key, value : Tensor (member, key/value head, pixel, d)
         The keys after RoPE. Query head h is served by key/value head h // G.
-    gates : Tensor (batch, query head, pixel, 3)
+    gates : Tensor (member, query head, pixel, 3)
         Weights of the branches in the order local, compressed, selected.
     layout : BlockLayout
         Blocks; both sizes divide the pixels.
@@ -121,7 +144,7 @@ def block_sparse_attention(
 
     Returns
     -------
-    Tensor (batch, query head, pixel, d)
+    Tensor (member, query head, pixel, d)
         In the dtype of `gates`.
     """
     means = (block_means(query, layout.sparse), block_means(key, layout.sparse), block_means(value, layout.sparse))
@@ -129,8 +152,10 @@ def block_sparse_attention(
     return BACKENDS[backend](Problem(query, key, value, gates, means, lists, layout))
 
 
-def select_blocks(mean_query: Tensor, mean_key: Tensor, count: int) -> Tensor:
-    """Key blocks that every query block attends to, ``(batch, key/value head, block, count)``.
+def select_blocks(
+    mean_query: MeanQueries, mean_key: MeanKeys, count: int
+) -> Int64[Tensor, "member head block {count}"]:
+    """Key blocks that every query block attends to, ``(member, key/value head, block, count)``.
 
     Scores are unscaled dot products of block means, head h against the keys of head h // G; the
     score for key/value head j is then the mean over query heads j, j + Hk, j + 2·Hk, … and not over
@@ -138,10 +163,17 @@ def select_blocks(mean_query: Tensor, mean_key: Tensor, count: int) -> Tensor:
 
     Parameters
     ----------
-    mean_query : Tensor (batch, query head, block, d)
-    mean_key : Tensor (batch, key/value head, block, d)
+    mean_query : Tensor (member, query head, block, d)
+        Queries after RoPE, averaged over every block.
+    mean_key : Tensor (member, key/value head, block, d)
+        Keys likewise.
     count : int
-        Blocks to select.
+        Blocks to select, at most as many as there are.
+
+    Returns
+    -------
+    Tensor (member, key/value head, block, count) of int64
+        Key blocks by number, those of one query block in any order, none twice.
     """
     heads = mean_key.shape[1]
     ratio = mean_query.shape[1] // heads
@@ -159,12 +191,12 @@ def select_blocks(mean_query: Tensor, mean_key: Tensor, count: int) -> Tensor:
     return torch.cat(by_slice, dim=2)
 
 
-def block_means(tensor: Tensor, size: int) -> Tensor:
-    """Means over runs of `size` pixels in float32, ``(batch, head, block, d)``."""
+def block_means(tensor: Keys, size: int) -> Float32[Tensor, "member head pixel//{size} head_width"]:
+    """Means over runs of `size` pixels in float32, ``(member, head, block, d)``."""
     return tensor.unflatten(2, (-1, size)).float().mean(dim=3)
 
 
-def _selected(problem: Problem, attend: DenseAttention) -> Tensor:
+def _selected(problem: Problem, attend: DenseAttention) -> Queries:
     """Attention of every query block to the pixels of its selected key blocks."""
     lists, size = problem.lists, problem.layout.sparse
     queries = grouped(problem.query, problem.ratio, size)

@@ -57,6 +57,11 @@ def shapes(architecture: Architecture) -> tuple[Shape, ...]:
     ----------
     architecture : Architecture
         What is to run.
+
+    Returns
+    -------
+    tuple of Shape
+        From the finest stage to the bottleneck.
     """
     found = [
         Shape(
@@ -80,6 +85,11 @@ def candidates(architecture: Architecture, device: torch.device, dtype: torch.dt
         Where to run.
     dtype : torch.dtype
         Of the matrix products.
+
+    Returns
+    -------
+    tuple of str
+        Names in `BACKENDS`; the last is ``reference``.
     """
     # The kernel is made for tensor cores, of which float32 makes no use. FlexAttention takes tens of
     # seconds to compile, and whoever has its compiler has the kernel's.
@@ -110,6 +120,11 @@ def choose_backend(wanted: str, architecture: Architecture, device: torch.device
     dtype : torch.dtype
         Of the matrix products.
 
+    Returns
+    -------
+    str
+        A name in `BACKENDS`: `wanted`, or the first of `candidates` that is fit.
+
     Raises
     ------
     UnfitBackendError
@@ -131,7 +146,7 @@ def choose_backend(wanted: str, architecture: Architecture, device: torch.device
 
 
 def try_backend(name: str, architecture: Architecture, device: torch.device, dtype: torch.dtype) -> float:
-    """Compare a backend with the reference on small random problems; gives the largest difference.
+    """Compare a backend with the reference on small random problems.
 
     Parameters
     ----------
@@ -143,6 +158,11 @@ def try_backend(name: str, architecture: Architecture, device: torch.device, dty
         Where to run.
     dtype : torch.dtype
         Of the matrix products.
+
+    Returns
+    -------
+    float
+        The largest difference, of outputs of unit variance; at most `AGREEMENT`.
 
     Raises
     ------
@@ -189,6 +209,11 @@ def difference(name: str, shape: Shape, device: torch.device, dtype: torch.dtype
         Where to run.
     dtype : torch.dtype
         Of query, key and value; the reference takes the same numbers in float32.
+
+    Returns
+    -------
+    float
+        Of absolute values; NaN where the backend gives one.
     """
     layout, generator = shape.layout, torch.Generator().manual_seed(0)
     # The fewest whole local runs with more blocks than are selected.

@@ -6,12 +6,11 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from .attention_problem import DenseAttention, Problem, gated_sum
+from .attention_problem import DenseAttention, Problem, Queries, gated_sum
 
 
-def flex_attention(problem: Problem, attend: DenseAttention) -> Tensor:
+def flex_attention(problem: Problem, attend: DenseAttention) -> Queries:
     """Gated sum of the branches, the selected one by FlexAttention; shapes as `Problem`.
 
     Parameters
@@ -20,6 +19,11 @@ def flex_attention(problem: Problem, attend: DenseAttention) -> Tensor:
         What to attend.
     attend : DenseAttention
         Attention inside runs and among block means.
+
+    Returns
+    -------
+    Tensor (member, query head, pixel, d)
+        In the dtype of the gates.
 
     Raises
     ------
@@ -41,7 +45,12 @@ def block_mask(problem: Problem) -> Any:
     Parameters
     ----------
     problem : Problem
-        What to attend.
+        Gives lists and block size, and whether a backward pass needs the lists by key block too.
+
+    Returns
+    -------
+    BlockMask
+        Of PyTorch, for batch and query heads of the problem.
     """
     from torch.nn.attention.flex_attention import BlockMask
 
@@ -65,7 +74,7 @@ def block_mask(problem: Problem) -> Any:
     )
 
 
-def _selected(problem: Problem) -> Tensor:
+def _selected(problem: Problem) -> Queries:
     """Attention of every query block to the pixels of its selected key blocks."""
     query, key, value = problem.query, problem.key, problem.value
     # Autocast reaches into a compiled kernel on some devices only.

@@ -5,11 +5,15 @@ Needs Triton, and a GPU or ``TRITON_INTERPRET=1``, which counts when this module
 
 from __future__ import annotations
 
+from typing import no_type_check
+
 import triton
 import triton.language as tl
 
 
+# What checks shapes in the tests must not wrap what Triton compiles.
 @triton.jit
+@no_type_check
 def attend_to_lists(
     query,
     key,
@@ -51,7 +55,7 @@ def attend_to_lists(
 
     The rows of a program run over the pixels of the block, head by head of the group, whose heads
     share keys and values: one load of these serves them all. With `LISTED`, keys come from ``lists``
-    (batch, key/value head, block, count) and the result is added to ``out``, together with the
+    (member, key/value head, block, count) and the result is added to ``out``, together with the
     compressed branch; without, a block attends to itself and the result replaces ``out``. With
     `UPCAST`, products are of float32, rounded as without: the interpreter has none of bfloat16.
     """

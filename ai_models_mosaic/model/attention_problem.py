@@ -8,6 +8,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..arrays import Float, Float32, Int64
+
+Queries = Float[Tensor, "member query_head pixel head_width"]
+Keys = Float[Tensor, "member head pixel head_width"]
+"""Keys and values: query head h is served by head h // G."""
+
+Gates = Float[Tensor, "member query_head pixel 3"]
+MeanQueries = Float32[Tensor, "member query_head block head_width"]
+MeanKeys = Float32[Tensor, "member head block head_width"]
+Lists = Int64[Tensor, "member head block selected"]
+RunQueries = Float[Tensor, "run query head_width"]
+RunKeys = Float[Tensor, "run key head_width"]
+
 
 @dataclass(frozen=True)
 class BlockLayout:
@@ -34,26 +47,26 @@ class Problem:
 
     Parameters
     ----------
-    query : Tensor (batch, query head, pixel, d)
+    query : Tensor (member, query head, pixel, d)
         After RoPE.
-    key, value : Tensor (batch, key/value head, pixel, d)
+    key, value : Tensor (member, key/value head, pixel, d)
         The keys after RoPE. Query head h is served by key/value head h // G.
-    gates : Tensor (batch, query head, pixel, 3)
+    gates : Tensor (member, query head, pixel, 3)
         Weights of the branches in the order local, compressed, selected.
-    means : tuple of Tensor (batch, head, block, d)
+    means : tuple of Tensor (member, head, block, d)
         Query, key and value averaged over the sparse blocks, in float32.
-    lists : Tensor (batch, key/value head, block, selected) of int64
+    lists : Tensor (member, key/value head, block, selected) of int64
         Key blocks of every query block, each once, in any order.
     layout : BlockLayout
         Blocks; both sizes divide the pixels.
     """
 
-    query: Tensor
-    key: Tensor
-    value: Tensor
-    gates: Tensor
-    means: tuple[Tensor, Tensor, Tensor]
-    lists: Tensor
+    query: Queries
+    key: Keys
+    value: Keys
+    gates: Gates
+    means: tuple[MeanQueries, MeanKeys, MeanKeys]
+    lists: Lists
     layout: BlockLayout
 
     @property
@@ -80,56 +93,64 @@ class Problem:
         )
 
 
-Backend = Callable[[Problem], Tensor]
-"""The gated sum of the three branches, ``(batch, query head, pixel, d)`` in the dtype of the gates."""
+Backend = Callable[[Problem], Queries]
+"""The gated sum of the three branches, ``(member, query head, pixel, d)`` in the dtype of the gates."""
 
-DenseAttention = Callable[[Tensor, Tensor, Tensor], Tensor]
+DenseAttention = Callable[[RunQueries, RunKeys, RunKeys], RunQueries]
 """Softmax attention ``(n, query, d), (n, key, d), (n, key, d) -> (n, query, d)``, scale 1/√d."""
 
 
-def grouped(query: Tensor, ratio: int, size: int) -> Tensor:
-    """The queries that share keys under one another: ``(batch · key/value head · run, ratio · size, d)``.
+def grouped(query: Queries, ratio: int, size: int) -> Float[Tensor, "run {ratio*size} head_width"]:
+    """The queries that share keys under one another: ``(member · key/value head · run, ratio · size, d)``.
 
     Parameters
     ----------
-    query : Tensor (batch, query head, pixel, d)
+    query : Tensor (member, query head, pixel, d)
+        A multiple of `ratio` heads, a multiple of `size` pixels.
     ratio : int
-        Query heads per group.
+        Query heads per key/value head.
     size : int
         Pixels per run.
+
+    Returns
+    -------
+    Tensor (member · key/value head · run, ratio · size, d)
+        In the dtype of `query`.
     """
     by_run = query.unflatten(1, (-1, ratio)).unflatten(3, (-1, size)).transpose(2, 3)
     return by_run.flatten(3, 4).flatten(0, 2)
 
 
-def ungrouped(out: Tensor, query: Tensor, ratio: int) -> Tensor:
+def ungrouped(out: Float[Tensor, "run rows head_width"], query: Queries, ratio: int) -> Queries:
     """`grouped` undone, to the shape of `query`."""
     batch, heads, _, width = query.shape
     by_head = out.view(batch, heads // ratio, -1, ratio, out.shape[1] // ratio, width).transpose(2, 3)
     return by_head.reshape(query.shape)
 
 
-def runs(tensor: Tensor, size: int) -> Tensor:
-    """Keys or values by run, ``(batch · key/value head · run, size, d)``."""
+def runs(tensor: Keys, size: int) -> Float[Tensor, "run {size} head_width"]:
+    """Keys or values by run, ``(member · key/value head · run, size, d)``."""
     return tensor.unflatten(2, (-1, size)).flatten(0, 2)
 
 
-def accumulated(total: Tensor, gate: Tensor, branch: Tensor) -> Tensor:
+def accumulated(
+    total: Float[Tensor, "*rows head_width"], gate: Float[Tensor, "*rows 1"], branch: Float[Tensor, "*#rows head_width"]
+) -> Float[Tensor, "*rows head_width"]:
     """``total + gate · branch`` in one pass, in the place of `total` where no gradient needs it."""
     if torch.is_grad_enabled():
         return torch.addcmul(total, gate, branch.to(total.dtype))
     return total.addcmul_(gate, branch.to(total.dtype))
 
 
-def compressed_branch(problem: Problem, attend: DenseAttention) -> Tensor:
-    """Attention among block means, ``(batch, query head, block, d)``."""
+def compressed_branch(problem: Problem, attend: DenseAttention) -> Float[Tensor, "member query_head block head_width"]:
+    """Attention among block means, ``(member, query head, block, d)``."""
     query, key, value = problem.means
     heads = query.unflatten(1, (-1, problem.ratio)).flatten(2, 3).flatten(0, 1)
     out = attend(heads, key.flatten(0, 1), value.flatten(0, 1))
     return out.unflatten(1, (problem.ratio, -1)).reshape(query.shape)
 
 
-def local_branch(problem: Problem, attend: DenseAttention) -> Tensor:
+def local_branch(problem: Problem, attend: DenseAttention) -> Queries:
     """Attention inside every run of `layout.local` pixels, in the shape of the queries."""
     size = problem.layout.local
     heads = grouped(problem.query, problem.ratio, size)
@@ -137,7 +158,7 @@ def local_branch(problem: Problem, attend: DenseAttention) -> Tensor:
     return ungrouped(out, problem.query, problem.ratio)
 
 
-def gated_sum(problem: Problem, attend: DenseAttention, selected: Callable[[], Tensor]) -> Tensor:
+def gated_sum(problem: Problem, attend: DenseAttention, selected: Callable[[], Queries]) -> Queries:
     """The three branches, local and compressed by `attend`.
 
     Parameters
@@ -148,6 +169,11 @@ def gated_sum(problem: Problem, attend: DenseAttention, selected: Callable[[], T
         Attention inside runs and among block means.
     selected : callable
         Makes the selected branch, when the others have given back what they needed.
+
+    Returns
+    -------
+    Tensor (member, query head, pixel, d)
+        In the dtype of the gates.
     """
     gates, blocks = problem.gates, (-1, problem.layout.sparse)
     total = gates[..., 0:1] * local_branch(problem, attend)

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
-from .attention_problem import Problem, runs
+from .attention_problem import Problem, Queries, runs
 
 SCORES_AT_ONCE = 2**19
 """Scores of a tile that one thread works on (2 MiB in float32)."""
@@ -21,10 +20,10 @@ LARGEST_SCORE = 60.0
 """Scores up to which exponentials need no maximum taken off: e⁶⁰ and its inverse are far inside float32, also
 times any value and summed over all keys."""
 
-Selected = Callable[[Problem], Tensor]
+Selected = Callable[[Problem], Queries]
 
 
-def tiled_selected(problem: Problem, otherwise: Selected) -> Tensor:
+def tiled_selected(problem: Problem, otherwise: Selected) -> Queries:
     """Attention of every query block to the pixels of its selected key blocks, in the shape of the queries.
 
     Member by member and head by head, so that what a member is given does not hang on its neighbours in the batch.
@@ -36,6 +35,11 @@ def tiled_selected(problem: Problem, otherwise: Selected) -> Tensor:
     otherwise : callable
         The selected branch of one member and key/value head whose scores may be large, or whose blocks cannot be
         dealt out to the threads evenly: a product that threads share rounds differently for each number of them.
+
+    Returns
+    -------
+    Tensor (member, query head, pixel, d)
+        In float32, before the gate.
     """
     lanes = even_lanes(problem)
     out = torch.empty(problem.query.shape)
@@ -65,7 +69,7 @@ def largest_score(problem: Problem) -> float:
     return query * key * problem.query.shape[-1] ** -0.5
 
 
-def _in_tiles(problem: Problem, lanes: int, out: Tensor) -> None:
+def _in_tiles(problem: Problem, lanes: int, out: Queries) -> None:
     """The branch of one member and one key/value head, into `out`, which has the shape of the queries."""
     lists, size, width = problem.lists[0, 0], problem.layout.sparse, problem.query.shape[-1]
     queries, made = (tensor[0].unflatten(1, (-1, size)) for tensor in (problem.query, out))

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .attention_problem import DenseAttention, Problem, compressed_branch
+from ..arrays import Float
+from .attention_problem import DenseAttention, Keys, Problem, Queries, compressed_branch
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ def tiling(size: int, ratio: int, width: int, element_bytes: int) -> Tiling:
         Channels per head, d.
     element_bytes : int
         Bytes of an element of the keys.
+
+    Returns
+    -------
+    Tiling
+        One that fits a chip's registers and shared memory.
     """
     padded = max(16, power_of_two(width))
     # The sums of a program, rows × width in float32, fill a quarter of a chip's registers.
@@ -58,7 +64,7 @@ def power_of_two(number: int) -> int:
     return 1 << (number - 1).bit_length()
 
 
-def triton_attention(problem: Problem, attend: DenseAttention) -> Tensor:
+def triton_attention(problem: Problem, attend: DenseAttention) -> Queries:
     """Gated sum of the branches; shapes as `Problem`.
 
     Parameters
@@ -67,6 +73,11 @@ def triton_attention(problem: Problem, attend: DenseAttention) -> Tensor:
         What to attend; all on one device.
     attend : DenseAttention
         Attention among block means.
+
+    Returns
+    -------
+    Tensor (member, query head, pixel, d)
+        In the dtype of the gates.
 
     Raises
     ------
@@ -94,6 +105,11 @@ def constants(size: int, ratio: int, width: int, element_bytes: int, *, listed: 
         The problem.
     listed : bool
         The selected branch, or else the local one.
+
+    Returns
+    -------
+    dict
+        Keywords of the launch: constants of `attend_to_lists` in capitals, and Triton's own.
     """
     tiles = tiling(size, ratio, width, element_bytes)
     return {
@@ -109,7 +125,9 @@ def constants(size: int, ratio: int, width: int, element_bytes: int, *, listed: 
     }
 
 
-def _launch(problem: Problem, out: Tensor, compressed: Tensor, *, listed: bool) -> None:
+def _launch(
+    problem: Problem, out: Queries, compressed: Float[Tensor, "member query_head block head_width"], *, listed: bool
+) -> None:
     """Let the kernel add one branch to `out`, or begin it."""
     from triton import JITFunction
 
@@ -144,6 +162,6 @@ def _launch(problem: Problem, out: Tensor, compressed: Tensor, *, listed: bool) 
     )
 
 
-def _rows(tensor: Tensor) -> Tensor:
+def _rows(tensor: Keys) -> Keys:
     """As the kernel reads it: the channels of a pixel next to one another."""
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()

@@ -9,20 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..arrays import FloatArray
+from ..arrays import Float, Float32, FloatArray, Int64
 from ..geometry_cache import kept_neighbours
 from ..grid import LatLonGrid, healpix_centres, unit_vectors
 from ..variants import Architecture, Stage
 
-if TYPE_CHECKING:
-    Points = tuple[FloatArray, FloatArray]
+Points = tuple[Float[FloatArray, " _"], Float[FloatArray, " _"]]
+"""Longitudes and latitudes, degrees."""
+
 CARRIED_BUFFERS = ("static_vars", "interp_to_hp.neighbors", "interp_to_ll.neighbors")
 """Buffers that are written too: the rest follows from them and the architecture alone."""
 
@@ -35,7 +35,7 @@ def make_buffers(
     architecture: Architecture,
     keys: Iterable[str],
     known: Mapping[str, Tensor],
-    static_fields: FloatArray | None = None,
+    static_fields: Float[FloatArray, "lon lat 3"] | None = None,
 ) -> dict[str, Tensor]:
     """Compute derived buffers by key, such as ``encoder_stages.0.blocks.1.attention.q_rope.cos_freqs``.
 
@@ -49,6 +49,11 @@ def make_buffers(
         Those that a checkpoint carries: directions follow from its neighbours.
     static_fields : array (lon, lat, 3) or None
         Raw static fields; needed only for ``static_vars``.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Those of `keys`, float32, neighbours int64; the rotary tables of one stage share their memory.
 
     Raises
     ------
@@ -92,7 +97,9 @@ def _stage(architecture: Architecture, key: str) -> Stage:
     return stages[group][int(index)]
 
 
-def _static_variables(grid: LatLonGrid, static_fields: FloatArray | None) -> Tensor:
+def _static_variables(
+    grid: LatLonGrid, static_fields: Float[FloatArray, "lon lat 3"] | None
+) -> Float32[Tensor, "point 1 6"]:
     """Standardised static fields and point vectors, ``(point, 1, 6)`` (section 4)."""
     if static_fields is None:
         raise LookupError("the static fields are needed, and were not given")
@@ -107,20 +114,22 @@ def _sides(architecture: Architecture, group: str) -> tuple[Points, Points]:
     return (mesh, points) if group == "interp_to_hp" else (points, mesh)
 
 
-def _directions(target: Points, source: Points, neighbours: Tensor) -> Tensor:
+def _directions(
+    target: Points, source: Points, neighbours: Int64[Tensor, "target neighbour"]
+) -> Float[Tensor, "target neighbour 3"]:
     """Unit vectors from neighbours to targets, ``(target, neighbour, 3)``; zero where they coincide (section 5)."""
     to, origin = (torch.from_numpy(unit_vectors(*side)) for side in (target, source))
     return functional.normalize(to[:, None] - origin[neighbours], dim=-1)
 
 
-def _children(nside: int) -> Tensor:
+def _children(nside: int) -> Float32[Tensor, "{12*nside**2} 12"]:
     """Standardised offsets of the four children of every pixel, ``(pixel, 12)`` (section 6)."""
     parent = unit_vectors(*healpix_centres(nside))
     children = unit_vectors(*healpix_centres(2 * nside)).reshape(-1, 4, 3)
     return standardise((children - parent[:, None]).reshape(-1, 12))
 
 
-def rotary_table(nside: int, head_width: int, *, cosine: bool) -> Tensor:
+def rotary_table(nside: int, head_width: int, *, cosine: bool) -> Float32[Tensor, "{12*nside**2} {head_width//2}"]:
     """Cosines or sines of the rotary angles, ``(pixel, head_width / 2)`` (section 8).
 
     Parameters
@@ -131,6 +140,11 @@ def rotary_table(nside: int, head_width: int, *, cosine: bool) -> Tensor:
         d; the first d/4 angles turn with longitude, the rest with latitude.
     cosine : bool
         Cosines, or sines.
+
+    Returns
+    -------
+    Tensor (pixel, head_width / 2)
+        float32, without dimension.
     """
     exponent = torch.arange(0, head_width // 2, 2, dtype=torch.float32) / (head_width // 2)
     frequency = ROPE_BASE**-exponent
@@ -139,7 +153,7 @@ def rotary_table(nside: int, head_width: int, *, cosine: bool) -> Tensor:
     return angle.cos() if cosine else angle.sin()
 
 
-def standardise(columns: FloatArray) -> Tensor:
+def standardise(columns: Float[FloatArray, "row column"]) -> Float32[Tensor, "row column"]:
     """(v − mean) / (std + 1e-6) of every column of ``(row, column)``, unweighted, std unbiased, float32."""
     values = torch.from_numpy(np.ascontiguousarray(columns)).float()
     return (values - values.mean(dim=0)) / (values.std(dim=0) + STANDARDISE_EPS)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..arrays import Float, Float32, Int64
 from ..variants import Stage
 from .layers import Linear, RMSNorm, empty_buffer
 
@@ -35,8 +36,8 @@ class CrossGridAttention(nn.Module):
         Source points per target point.
     """
 
-    neighbors: Tensor
-    rel_pos: Tensor
+    neighbors: Int64[Tensor, "target neighbour"]
+    rel_pos: Float[Tensor, "target neighbour 3"]
 
     def __init__(self, stage: Stage, sources: int, targets: int, neighbours: int) -> None:
         super().__init__()
@@ -54,8 +55,8 @@ class CrossGridAttention(nn.Module):
         """Hold the folded weights, in the precision of scores: those they are made of may be rounded afterwards."""
         self.folded = self._folded(self.to_kv.weight.detach().chunk(2)[0])
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(batch, source, width)`` to ``(batch, target, width)``."""
+    def forward(self, x: Float[Tensor, "member source width"]) -> Float32[Tensor, "member target width"]:
+        """``(member, source, width)`` to ``(member, target, width)``."""
         x = self.norm(x)
         key_weight, value_weight = self.to_kv.weight.chunk(2)
         values = functional.linear(x.to(value_weight.dtype), value_weight).float()
@@ -65,13 +66,15 @@ class CrossGridAttention(nn.Module):
             gathered = [self._gather(*of_member) for of_member in zip(directions, values, strict=True)]
         return self.to_o(torch.stack(gathered)).float()
 
-    def _folded(self, key_weight: Tensor) -> Tensor:
+    def _folded(self, key_weight: Float[Tensor, "width inputs"]) -> Float[Tensor, "{3*self.heads} inputs"]:
         """Weights of queries and keys in one, ``(head · 3, width)``, with the scale of the scores."""
         query_by_head, key_by_head = (w.unflatten(0, (self.heads, -1)) for w in (self.to_q.weight, key_weight))
         scale = key_by_head.shape[1] ** -0.5
         return torch.einsum("hdc,hdi->hci", query_by_head * scale, key_by_head).flatten(0, 1)
 
-    def _gather(self, directions: Tensor, values: Tensor) -> Tensor:
+    def _gather(
+        self, directions: Float[Tensor, "source head 3"], values: Float[Tensor, "source width"]
+    ) -> Float[Tensor, "target width"]:
         """One member's ``(source, head, 3)`` and ``(source, width)`` to ``(target, width)``."""
         # A head's slice of a source point is one row of the table, so that one call serves all heads.
         table = values.reshape(self.sources * self.heads, -1)
@@ -86,6 +89,6 @@ class CrossGridAttention(nn.Module):
             parts.append(summed.view(neighbours.shape[0], -1))
         return torch.cat(parts)
 
-    def _slices(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def _slices(self) -> Iterator[tuple[Int64[Tensor, "target neighbour"], Float[Tensor, "target neighbour 3"]]]:
         at_once = max(1, GATHERED_AT_ONCE // (self.neighbors.shape[1] * self.heads))
         return zip(self.neighbors.split(at_once), self.rel_pos.split(at_once), strict=True)

@@ -7,15 +7,23 @@ Source: specification of the network, sections 5 – 8.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..arrays import Float, Float32
 from ..variants import Stage
 from .attention import DEFAULT_BACKEND, BlockLayout, block_sparse_attention
+from .attention_problem import Gates, Keys, Queries
+from .slices import add_product, by_row, in_one_go, row_slices
+
+Stream = Float[Tensor, "member pixel width"]
+"""The residual stream of one stage."""
+
+Noise = Float[Tensor, "member noise"]
+"""ε or z."""
 
 RMS_NORM_EPS = torch.finfo(torch.float32).eps
 """torch's default for float32 inputs, also where the products run in half precision."""
@@ -23,19 +31,11 @@ RMS_NORM_EPS = torch.finfo(torch.float32).eps
 TOKENS_AT_ONCE = 8192
 """Tokens per slice of a feed-forward without gradients: the hidden layer is eight times the width."""
 
-CACHED_AT_ONCE = 3 * 2**22
-"""Elements of the widest tensor of a slice on a CPU (48 MiB in float32, 2048 rows at full size): what a product
-has made is read again while it is still in the cache, and the memory allocator hands the same pages to the next
-slice."""
-
-HELD_AT_ONCE = 2**26
-"""The same on a GPU, which is not busy with fewer rows."""
-
 
 class RMSNorm(nn.Module):
     """x / rms(x) over the last dimension, in and out in float32, without learned scale."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*rows width"]) -> Float32[Tensor, "*rows width"]:
         """Normalise ``(…, width)``."""
         return functional.rms_norm(x.float(), x.shape[-1:], eps=RMS_NORM_EPS)
 
@@ -46,7 +46,7 @@ class Linear(nn.Linear):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*rows inputs"]) -> Float[Tensor, "*rows outputs"]:
         """Map ``(…, input)`` to ``(…, output)``."""
         # Autocast, in training, rounds both, and what it gave is rounded already.
         if torch.is_autocast_enabled(x.device.type):
@@ -61,62 +61,9 @@ class MemberLinear(Linear):
     told members in a batch from members alone.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``(batch, inputs)`` to ``(batch, outputs)``, in float32."""
+    def forward(self, x: Float[Tensor, "member inputs"]) -> Float32[Tensor, "member outputs"]:
+        """Map ``(member, inputs)`` to ``(member, outputs)``, in float32."""
         return (x.float()[:, None, :] * self.weight).sum(dim=-1)
-
-
-def row_slices(batch: int, rows: int, widest: int, device: torch.device) -> Iterator[tuple[slice, slice]]:
-    """Slices of ``(batch, row, …)`` that lie in one piece: of rows of one member, on a GPU also of whole members.
-
-    Parameters
-    ----------
-    batch, rows : int
-        Shape of what is sliced.
-    widest : int
-        Elements per row of the widest tensor that is made of a slice.
-    device : torch.device
-        Where it is made.
-    """
-    on_cpu = device.type == "cpu"
-    at_once = max(1, (CACHED_AT_ONCE if on_cpu else HELD_AT_ONCE) // widest)
-    # On a CPU, a product has as many rows in a batch as alone, and so rounds in the same way.
-    members = 1 if on_cpu else max(1, at_once // rows)
-    for member in range(0, batch, members):
-        for row in range(0, rows, at_once):
-            yield slice(member, member + members), slice(row, row + at_once)
-
-
-def by_row(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """A function of rows over ``(batch, row, width)``: a product with two dimensions is one call of the library."""
-    return function(x.flatten(0, 1)).unflatten(0, (x.shape[0], -1))
-
-
-def add_product(to: Tensor, rows: Tensor, weight: Tensor, out: Tensor | None = None) -> None:
-    """``to + rows · weightᵀ`` in the place of `to`, or into `out`: where precisions allow, within the product.
-
-    Parameters
-    ----------
-    to, out : Tensor (batch, row, width)
-        In float32.
-    rows : Tensor (batch, row, inputs)
-    weight : Tensor (width, inputs)
-    """
-    out = to if out is None else out
-    if weight.dtype == to.dtype:
-        torch.addmm(to.flatten(0, 1), rows.flatten(0, 1), weight.t(), out=out.flatten(0, 1))
-    else:
-        torch.add(to, by_row(lambda each: functional.linear(each.to(weight.dtype), weight), rows), out=out)
-
-
-def in_one_go() -> bool:
-    """Whether whole tensors are to be computed.
-
-    That is so for gradients, for graphs, which slices would swell, and under autocast, which does not
-    choose the precision of products into given memory.
-    """
-    autocast = any(torch.is_autocast_enabled(device) for device in ("cpu", "cuda"))
-    return torch.is_grad_enabled() or torch.compiler.is_compiling() or autocast
 
 
 def empty_buffer(module: nn.Module, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> None:
@@ -133,36 +80,43 @@ class RotaryTable(nn.Module):
         Gives pixels and head width d; the tables are ``(pixel, d/2)``.
     """
 
-    cos_freqs: Tensor
-    sin_freqs: Tensor
+    cos_freqs: Float32[Tensor, "pixel half_width"]
+    sin_freqs: Float32[Tensor, "pixel half_width"]
 
     def __init__(self, stage: Stage) -> None:
         super().__init__()
         for name in ("cos_freqs", "sin_freqs"):
             empty_buffer(self, name, stage.pixels, stage.head_width // 2)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Rotate adjacent pairs of ``(batch, head, pixel, d)`` in float32; the dtype stays."""
+    def forward(self, x: Keys) -> Keys:
+        """Rotate adjacent pairs of ``(member, head, pixel, d)`` in float32; the dtype stays."""
         even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
         rotated = (even * self.cos_freqs - odd * self.sin_freqs, odd * self.cos_freqs + even * self.sin_freqs)
         return torch.stack(rotated, dim=-1).flatten(-2).to(x.dtype)
 
-    def of_rows(self, x: Tensor, pixels: slice) -> Tensor:
-        """The same of some pixels ``(batch, pixel, head · d)``, in one pass."""
+    def of_rows(self, x: Stream, pixels: slice) -> Stream:
+        """The same of some pixels ``(member, pixel, head · d)``, in one pass."""
         turn = torch.complex(self.cos_freqs[pixels], self.sin_freqs[pixels])[:, None]
         pairs = x.float().unflatten(-1, (-1, turn.shape[-1], 2)).contiguous()
         return torch.view_as_real(torch.view_as_complex(pairs) * turn).flatten(-3).to(x.dtype)
 
 
-def branch_gates(mixed: Tensor, *, without_selected: bool) -> Tensor:
-    """Weights of the branches local, compressed, selected ``(batch, pixel, head, 3)`` (section 8).
+def branch_gates(
+    mixed: Float[Tensor, "member pixel mixed"], *, without_selected: bool
+) -> Float32[Tensor, "member pixel mixed//3 3"]:
+    """Weights of the branches local, compressed, selected ``(member, pixel, head, 3)`` (section 8).
 
     Parameters
     ----------
-    mixed : Tensor (batch, pixel, head · 3)
+    mixed : Tensor (member, pixel, head · 3)
         What `Attention.to_strategy_combine_mlp` gives.
     without_selected : bool
         The third has none: an ablation.
+
+    Returns
+    -------
+    Tensor (member, pixel, head, 3)
+        float32, of sum 1.
     """
     by_branch = mixed.float().unflatten(-1, (-1, 3))
     if without_selected:
@@ -202,15 +156,15 @@ class Attention(nn.Module):
         for each, part in zip(self._maps(), parts, strict=True):
             each.weight = nn.Parameter(part, requires_grad=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Attend within ``(batch, pixel, width)``, already normed."""
+    def forward(self, x: Stream) -> Stream:
+        """Attend within ``(member, pixel, width)``, already normed."""
         query, key, value = (self._heads(project(x)) for project in (self.to_q, self.to_k, self.to_v))
         gates = branch_gates(self.to_strategy_combine_mlp(x), without_selected=self.without_selected).transpose(1, 2)
         out = block_sparse_attention(self.q_rope(query), self.k_rope(key), value, gates, self.layout, self.backend)
         return self.to_o(out.transpose(1, 2).flatten(2))
 
-    def added_to(self, x: Tensor, norm: RMSNorm) -> Tensor:
-        """The stream ``(batch, pixel, width)`` plus the attention of the normed stream."""
+    def added_to(self, x: Stream, norm: RMSNorm) -> Stream:
+        """The stream ``(member, pixel, width)`` plus the attention of the normed stream."""
         query, key, value, gates = self._projected(x, norm)
         out = block_sparse_attention(query, key, value, gates, self.layout, self.backend).transpose(1, 2)
         made = torch.empty_like(x)
@@ -218,8 +172,8 @@ class Attention(nn.Module):
             add_product(x[part], out[part].flatten(2), self.to_o.weight, made[part])
         return made
 
-    def _projected(self, x: Tensor, norm: RMSNorm) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Rotated queries and keys, values ``(batch, head, pixel, d)``, and gates, of the normed x."""
+    def _projected(self, x: Stream, norm: RMSNorm) -> tuple[Queries, Keys, Keys, Gates]:
+        """Rotated queries and keys, values ``(member, head, pixel, d)``, and gates, of the normed x."""
         joined = torch.cat([each.weight for each in self._maps()]) if self.joined is None else self.joined
         widths = [each.out_features for each in self._maps()]
         heads = x.new_empty(*x.shape[:2], sum(widths[:3]), dtype=joined.dtype)
@@ -236,7 +190,7 @@ class Attention(nn.Module):
     def _maps(self) -> tuple[nn.Linear, nn.Linear, nn.Linear, nn.Linear]:
         return self.to_q, self.to_k, self.to_v, self.to_strategy_combine_mlp
 
-    def _heads(self, x: Tensor) -> Tensor:
+    def _heads(self, x: Stream) -> Float[Tensor, "member head pixel {self.head_width}"]:
         return x.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
 
 
@@ -257,19 +211,21 @@ class FeedForward(nn.Module):
         self.w2 = Linear(stage.hidden_width, stage.width)
         self.noise_bias = MemberLinear(noise_width, stage.hidden_width)
 
-    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
-        """Map ``(batch, pixel, width)`` with z ``(batch, noise)``, the same at every pixel (section 7)."""
+    def forward(self, x: Stream, noise: Noise) -> Stream:
+        """Map ``(member, pixel, width)`` with z ``(member, noise)``, the same at every pixel (section 7)."""
         shift = self.noise_bias(noise)[:, None]
         if torch.is_grad_enabled():
             return self._part(x, shift)
         return torch.cat([self._part(tokens, shift) for tokens in x.split(TOKENS_AT_ONCE, dim=1)], dim=1)
 
-    def _part(self, x: Tensor, shift: Tensor) -> Tensor:
+    def _part(self, x: Stream, shift: Float[Tensor, "member 1 hidden"]) -> Stream:
         gate, value = self.w13(x).chunk(2, dim=-1)
         return self.w2(functional.silu(gate + shift) * value)
 
-    def add_to(self, x: Tensor, noise: Tensor, norm: RMSNorm) -> Tensor:
-        """Add the map of the normed x to x itself, ``(batch, pixel, width)`` in float32."""
+    def add_to(
+        self, x: Float32[Tensor, "member pixel width"], noise: Noise, norm: RMSNorm
+    ) -> Float32[Tensor, "member pixel width"]:
+        """Add the map of the normed x to x itself, ``(member, pixel, width)`` in float32."""
         shift = self.noise_bias(noise)[:, None]
         weight = self.w13.weight
         parts = list(row_slices(x.shape[0], x.shape[1], weight.shape[0], x.device))
@@ -293,15 +249,15 @@ class Block(nn.Module):
         self.ffn = FeedForward(stage, noise_width)
         self.in_slices = True
 
-    def forward(self, x: Tensor, noise: Tensor, *, attended: bool = False) -> Tensor:
-        """Map ``(batch, pixel, width)`` with z ``(batch, noise)``; `attended` says that `attend` made x of it."""
+    def forward(self, x: Stream, noise: Noise, *, attended: bool = False) -> Stream:
+        """Map ``(member, pixel, width)`` with z ``(member, noise)``; `attended` says that `attend` made x of it."""
         x = x if attended else self.attend(x)
         if in_one_go() or not self.in_slices:
             return x + self.ffn(self.norm(x), noise)
         return self.ffn.add_to(x, noise, self.norm)
 
-    def attend(self, x: Tensor) -> Tensor:
-        """The part that knows no noise, ``(batch, pixel, width)``."""
+    def attend(self, x: Stream) -> Stream:
+        """The part that knows no noise, ``(member, pixel, width)``."""
         if in_one_go() or not self.in_slices:
             return x + self.attention(self.norm(x))
         return self.attention.added_to(x, self.norm)
@@ -314,13 +270,13 @@ class BlockStack(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(Block(stage, noise_width) for _ in range(depth))
 
-    def forward(self, x: Tensor, noise: Tensor, *, attended: bool = False) -> Tensor:
-        """Map ``(batch, pixel, width)`` with z ``(batch, noise)``; `attended` says that `attend` made x of it."""
+    def forward(self, x: Stream, noise: Noise, *, attended: bool = False) -> Stream:
+        """Map ``(member, pixel, width)`` with z ``(member, noise)``; `attended` says that `attend` made x of it."""
         for index, block in enumerate(self.blocks):
             x = block(x, noise, attended=attended and index == 0)
         return x
 
-    def attend(self, x: Tensor) -> Tensor:
+    def attend(self, x: Stream) -> Stream:
         """What the first block does before any noise comes in."""
         return cast(Block, self.blocks[0]).attend(x)
 
@@ -328,7 +284,7 @@ class BlockStack(nn.Module):
 class Downsample(nn.Module):
     """From a stage to the next coarser one: the four children of a nested pixel become it (section 6)."""
 
-    rel_pos: Tensor
+    rel_pos: Float32[Tensor, "pixel 12"]
 
     def __init__(self, fine: Stage, coarse: Stage) -> None:
         super().__init__()
@@ -337,8 +293,8 @@ class Downsample(nn.Module):
         self.proj_pos = Linear(12, coarse.width)
         self.norm = RMSNorm()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(batch, 4·pixel, fine width)`` to ``(batch, pixel, coarse width)``."""
+    def forward(self, x: Float[Tensor, "member children fine_width"]) -> Float[Tensor, "member children//4 width"]:
+        """``(member, 4·pixel, fine width)`` to ``(member, pixel, coarse width)``."""
         children = x.unflatten(1, (-1, 4)).flatten(2)
         if in_one_go():
             return self._joined(children, self.rel_pos)
@@ -347,14 +303,14 @@ class Downsample(nn.Module):
             made[part] = self._joined(children[part], self.rel_pos[part[1]])
         return made
 
-    def _joined(self, children: Tensor, rel_pos: Tensor) -> Tensor:
+    def _joined(self, children: Float[Tensor, "member pixel fine_width"], rel_pos: Float[Tensor, "pixel 12"]) -> Stream:
         return self.norm(by_row(self.proj_x, children) + self.proj_pos(rel_pos))
 
 
 class Upsample(nn.Module):
     """From a stage to the next finer one, with the skip of the encoder (section 6)."""
 
-    rel_pos: Tensor
+    rel_pos: Float32[Tensor, "pixel 12"]
 
     def __init__(self, coarse: Stage, fine: Stage) -> None:
         super().__init__()
@@ -363,8 +319,10 @@ class Upsample(nn.Module):
         self.proj_pos = Linear(12, 4 * fine.width)
         self.norm = RMSNorm()
 
-    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """``(batch, pixel, coarse width)`` and ``(batch, 4·pixel, fine width)`` to the latter's shape."""
+    def forward(
+        self, x: Stream, skip: Float[Tensor, "member 4*pixel fine_width"]
+    ) -> Float[Tensor, "member 4*pixel fine_width"]:
+        """``(member, pixel, coarse width)`` and ``(member, 4·pixel, fine width)`` to the latter's shape."""
         skip = skip.unflatten(1, (-1, 4))
         if in_one_go():
             return self._dealt_out(x, skip, self.rel_pos).flatten(1, 2)
@@ -373,7 +331,9 @@ class Upsample(nn.Module):
             made[part] = self._dealt_out(x[part], skip[part], self.rel_pos[part[1]])
         return made.flatten(1, 2)
 
-    def _dealt_out(self, x: Tensor, skip: Tensor, rel_pos: Tensor) -> Tensor:
-        """``(batch, pixel, 4, fine width)`` of as many pixels as there are of everything."""
+    def _dealt_out(
+        self, x: Stream, skip: Float[Tensor, "member pixel 4 fine_width"], rel_pos: Float[Tensor, "pixel 12"]
+    ) -> Float[Tensor, "member pixel 4 fine_width"]:
+        """``(member, pixel, 4, fine width)`` of as many pixels as there are of everything."""
         children = by_row(self.proj_x, x) + self.proj_pos(rel_pos)
         return self.norm(children.unflatten(-1, (4, -1)) + skip)

@@ -11,6 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from ..arrays import Float, Float32
 from ..variants import STATIC_FEATURES, Architecture
 from .attention import BACKENDS, DEFAULT_BACKEND
 from .interpolation import CrossGridAttention
@@ -21,7 +22,9 @@ from .layers import (
     Downsample,
     Linear,
     MemberLinear,
+    Noise,
     RMSNorm,
+    Stream,
     Upsample,
     empty_buffer,
 )
@@ -40,8 +43,8 @@ class NoiseGenerator(nn.Module):
         super().__init__()
         self.to_noise = MemberLinear(width, width)
 
-    def forward(self, noise: Tensor) -> Tensor:
-        """ε ``(batch, noise)`` to z ``(batch, noise)``."""
+    def forward(self, noise: Noise) -> Noise:
+        """ε ``(member, noise)`` to z ``(member, noise)``."""
         return self.to_noise(noise)
 
 
@@ -55,7 +58,7 @@ class MosaicNetwork(nn.Module):
         ``assign=True`` to hold the weights once, without making random ones first.
     """
 
-    static_vars: Tensor
+    static_vars: Float32[Tensor, "point 1 feature"]
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -84,23 +87,29 @@ class MosaicNetwork(nn.Module):
             RMSNorm(), Linear(width, width), nn.SiLU(), Linear(width, architecture.channels)
         )
 
-    def forward(self, state: Tensor, progress: Tensor, noise: Tensor, started: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        state: Float[Tensor, "member history lon lat channel"],
+        progress: Float[Tensor, "*member 2"],
+        noise: Noise,
+        started: Stream | None = None,
+    ) -> Float32[Tensor, "member lon lat channel"]:
         """Predict the normalised next state.
 
         Parameters
         ----------
-        state : Tensor (batch, history, lon, lat, channel)
+        state : Tensor (member, history, lon, lat, channel)
             Normalised, oldest state first.
-        progress : Tensor (2,) or (batch, 2)
+        progress : Tensor (2,) or (member, 2)
             Day and year progress of the newest state, in days and years.
-        noise : Tensor (batch, noise)
+        noise : Tensor (member, noise)
             ε ~ N(0, I), one per member and step.
-        started : Tensor (batch, pixel, width) or None
+        started : Tensor (member, pixel, width) or None
             What `start` makes of state and progress; without gradients, it is used up.
 
         Returns
         -------
-        Tensor (batch, lon, lat, channel)
+        Tensor (member, lon, lat, channel)
             Normalised, float32.
         """
         perturbation = self.noise_generator(noise)
@@ -116,13 +125,22 @@ class MosaicNetwork(nn.Module):
         x = self.postprocess(self.interp_to_ll(self.norm(x))).float().unflatten(1, self.architecture.grid.shape)
         return state[:, -1] + x if self.architecture.increment else x
 
-    def start(self, state: Tensor, progress: Tensor) -> Tensor:
-        """All that comes before the first noise, ``(batch, pixel, width)``: the same for members of one history.
+    def start(
+        self, state: Float[Tensor, "member history lon lat channel"], progress: Float[Tensor, "*member 2"]
+    ) -> Stream:
+        """All that comes before the first noise, ``(member, pixel, width)``: the same for members of one history.
 
         Parameters
         ----------
-        state, progress
+        state : Tensor (member, history, lon, lat, channel)
+            As in `forward`; one member serves all that start from it.
+        progress : Tensor (2,) or (member, 2)
             As in `forward`.
+
+        Returns
+        -------
+        Tensor (member, pixel, width)
+            The stream of the finest stage, float32.
         """
         x = self.interp_to_hp(self.preprocess(self._features(state, progress)))
         return cast(BlockStack, self.encoder_stages[0]).attend(x)
@@ -184,8 +202,10 @@ class MosaicNetwork(nn.Module):
             if isinstance(module, Attention):
                 module.backend = name
 
-    def _features(self, state: Tensor, progress: Tensor) -> Tensor:
-        """Input features of every grid point, ``(batch, point, feature)`` (section 4)."""
+    def _features(
+        self, state: Float[Tensor, "member history lon lat channel"], progress: Float[Tensor, "*member 2"]
+    ) -> Float[Tensor, "member lon*lat feature"]:
+        """Input features of every grid point, ``(member, point, feature)`` (section 4)."""
         batch, points = state.shape[0], self.architecture.grid.size
         history = state.permute(0, 2, 3, 1, 4).reshape(batch, points, -1)
         angle = 2 * math.pi * progress

@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from ..arrays import Float, Float32, Int64, Shaped
 from . import attention
 from .attention import attention_of_slice, select_blocks
+from .attention_problem import Gates, Keys, Lists, MeanKeys, MeanQueries, Queries, RunQueries
 from .interpolation import CrossGridAttention
-from .layers import Attention, Block, RMSNorm, branch_gates
+from .layers import Attention, Block, RMSNorm, Stream, branch_gates
 from .network import IN_FLOAT32, MosaicNetwork
 
 GATHERED_AT_ONCE = 2**23
@@ -34,14 +36,14 @@ class Product(nn.Module):
         Precision of the product; inputs are rounded to it.
     """
 
-    weight: Tensor
+    weight: Float[Tensor, "inputs outputs"]
 
-    def __init__(self, weight: Tensor, dtype: torch.dtype) -> None:
+    def __init__(self, weight: Float[Tensor, "outputs inputs"], dtype: torch.dtype) -> None:
         super().__init__()
         self.out_features = weight.shape[0]
         self.register_buffer("weight", weight.detach().to(dtype).t().contiguous())
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*rows inputs"]) -> Float[Tensor, "*rows outputs"]:
         """Map ``(…, input)`` to ``(…, output)``, in the precision of the weights."""
         return x.to(self.weight.dtype) @ self.weight
 
@@ -63,18 +65,18 @@ class ScannedAttention(nn.Module):
         self.layout = source.layout
         self.without_selected = source.without_selected
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Attend within ``(batch, pixel, width)``, already normed."""
+    def forward(self, x: Stream) -> Stream:
+        """Attend within ``(member, pixel, width)``, already normed."""
         to_q, to_k, to_v, to_gates, to_o = self.maps
         query, key, value = (self._heads(project(x)) for project in (to_q, to_k, to_v))
         gates = branch_gates(to_gates(x), without_selected=self.without_selected).transpose(1, 2)
         out = self._branches(self.q_rope(query), self.k_rope(key), value, gates)
         return to_o(out.transpose(1, 2).flatten(2))
 
-    def _heads(self, x: Tensor) -> Tensor:
+    def _heads(self, x: Stream) -> Float[Tensor, "member head pixel {self.head_width}"]:
         return x.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
 
-    def _branches(self, query: Tensor, key: Tensor, value: Tensor, gates: Tensor) -> Tensor:
+    def _branches(self, query: Queries, key: Keys, value: Keys, gates: Gates) -> Queries:
         """The gated sum; arguments as `attention.block_sparse_attention`."""
         size = self.layout.sparse
         means = [tensor.unflatten(2, (-1, size)).float().mean(dim=3) for tensor in (query, key, value)]
@@ -97,8 +99,8 @@ class ScannedInterpolation(nn.Module):
         Precision of the products with the values.
     """
 
-    neighbors: Tensor
-    rel_pos: Tensor
+    neighbors: Int64[Tensor, "item target neighbour"]
+    rel_pos: Float[Tensor, "item target neighbour 3"]
 
     def __init__(self, source: CrossGridAttention, dtype: torch.dtype) -> None:
         super().__init__()
@@ -114,8 +116,8 @@ class ScannedInterpolation(nn.Module):
         self.register_buffer("neighbors", source.neighbors.unflatten(0, (-1, at_once)))
         self.register_buffer("rel_pos", source.rel_pos.unflatten(0, (-1, at_once)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(batch, source, width)`` to ``(batch, target, width)``."""
+    def forward(self, x: Float[Tensor, "member source width"]) -> Float32[Tensor, "member target width"]:
+        """``(member, source, width)`` to ``(member, target, width)``."""
         batch, x = x.shape[0], self.norm(x)
         directions = self.to_directions(x).flatten(0, 1)
         # A head's slice of a source point is one row, so that rows need not be turned after gathering.
@@ -138,6 +140,11 @@ def exportable(network: MosaicNetwork, dtype: torch.dtype = torch.float32) -> Mo
     dtype : torch.dtype
         Precision of the matrix products and their weights. Norms, softmax, residual sums and the
         choice of blocks stay in float32.
+
+    Returns
+    -------
+    MosaicNetwork
+        In evaluation mode, without gradients; its weights are copies.
     """
     with torch.device("meta"):
         made = MosaicNetwork(network.architecture)
@@ -158,7 +165,7 @@ def exportable(network: MosaicNetwork, dtype: torch.dtype = torch.float32) -> Mo
     return made
 
 
-def local_branch(query: Tensor, key: Tensor, value: Tensor, size: int) -> Tensor:
+def local_branch(query: Queries, key: Keys, value: Keys, size: int) -> Queries:
     """Attention inside every run of `size` pixels, shapes as `attention.block_sparse_attention`."""
     queries = _grouped(query, key.shape[1], size)
     keys, values = (tensor.unflatten(2, (-1, size)).flatten(1, 2) for tensor in (key, value))
@@ -167,7 +174,7 @@ def local_branch(query: Tensor, key: Tensor, value: Tensor, size: int) -> Tensor
     return _ungrouped(out, query, key.shape[1], size)
 
 
-def selected_branch(query: Tensor, key: Tensor, value: Tensor, lists: Tensor, size: int) -> Tensor:
+def selected_branch(query: Queries, key: Keys, value: Keys, lists: Lists, size: int) -> Queries:
     """Attention of every query block to the pixels of its selected key blocks, `lists` as `select_blocks` has it."""
     batch, heads, blocks, count = lists.shape
     queries = _grouped(query, heads, size)
@@ -181,14 +188,25 @@ def selected_branch(query: Tensor, key: Tensor, value: Tensor, lists: Tensor, si
     return _ungrouped(out, query, heads, size)
 
 
-def _attend_to_rows(query: Tensor, rows: Tensor, key_blocks: Tensor, value_blocks: Tensor) -> Tensor:
+def _attend_to_rows(
+    query: RunQueries,
+    rows: Int64[Tensor, "run selected"],
+    key_blocks: Float[Tensor, "block elements"],
+    value_blocks: Float[Tensor, "block elements"],
+) -> RunQueries:
     """Attention of ``(n, query, d)`` to the blocks ``(block, pixel · d)`` that the rows ``(n, count)`` name."""
     shape = (*rows.shape[:1], -1, query.shape[-1])
     key, value = (table.index_select(0, rows.flatten()).view(shape) for table in (key_blocks, value_blocks))
     return attention_of_slice(query, key, value)
 
 
-def _interpolate(points: Tensor, toward: Tensor, directions: Tensor, values: Tensor, head: Tensor) -> Tensor:
+def _interpolate(
+    points: Int64[Tensor, "target neighbour"],
+    toward: Float[Tensor, "target neighbour 3"],
+    directions: Float[Tensor, "source directions"],
+    values: Float[Tensor, "row head_width"],
+    head: Int64[Tensor, "head 1"],
+) -> Float[Tensor, "target head*head_width"]:
     """Targets ``(target, width)`` from their ``(target, neighbour)`` source points and the directions to them."""
     count, heads = points.shape[1], head.shape[0]
     around = directions.index_select(0, points.flatten()).view(-1, count, heads, 3)
@@ -198,26 +216,26 @@ def _interpolate(points: Tensor, toward: Tensor, directions: Tensor, values: Ten
     return (probability[:, :, None] @ gathered).flatten(1)
 
 
-def _compressed(mean_query: Tensor, mean_key: Tensor, mean_value: Tensor) -> Tensor:
-    """Attention among block means, ``(batch, query head, block, d)``."""
+def _compressed(mean_query: MeanQueries, mean_key: MeanKeys, mean_value: MeanKeys) -> MeanQueries:
+    """Attention among block means, ``(member, query head, block, d)``."""
     batch, heads, blocks, width = mean_key.shape
     grouped = mean_query.reshape(batch, heads, -1, width)
     scores = (grouped * width**-0.5) @ mean_key.transpose(2, 3)
     return (scores.softmax(dim=-1) @ mean_value).reshape(batch, -1, blocks, width)
 
 
-def _grouped(query: Tensor, heads: int, size: int) -> Tensor:
-    """Queries by what shares keys, ``(batch, key/value head · block, ratio · size, d)``."""
+def _grouped(query: Queries, heads: int, size: int) -> Float[Tensor, "member run rows head_width"]:
+    """Queries by what shares keys, ``(member, key/value head · block, ratio · size, d)``."""
     by_group = query.unflatten(1, (heads, -1)).unflatten(3, (-1, size)).transpose(2, 3)
     return by_group.flatten(3, 4).flatten(1, 2)
 
 
-def _items(tensor: Tensor, at_once: int) -> Tensor:
-    """``(batch, n, …)`` as items of a scan, ``(batch · n / at_once, at_once, …)``; none has two members."""
+def _items(tensor: Shaped[Tensor, "member run *rest"], at_once: int) -> Shaped[Tensor, "item {at_once} *rest"]:
+    """``(member, n, …)`` as items of a scan, ``(member · n / at_once, at_once, …)``; none has two members."""
     return tensor.unflatten(1, (-1, at_once)).flatten(0, 1)
 
 
-def _ungrouped(out: Tensor, query: Tensor, heads: int, size: int) -> Tensor:
+def _ungrouped(out: Float[Tensor, "item run rows head_width"], query: Queries, heads: int, size: int) -> Queries:
     """Items of a scan, each ``(at_once, ratio · size, d)``, back to the layout of `query`."""
     by_block = out.view(query.shape[0], heads, -1, query.shape[1] // heads, size, query.shape[-1])
     return by_block.transpose(2, 3).reshape(query.shape)
