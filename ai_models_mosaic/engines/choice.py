@@ -82,6 +82,11 @@ def prepare_engine(variant: Variant, choice: EngineChoice) -> Callable[[], Loade
     choice : EngineChoice
         What runs it.
 
+    Returns
+    -------
+    callable
+        Loads the weights, and gives the engine.
+
     Raises
     ------
     CheckpointError

@@ -101,6 +101,11 @@ def external_files(path: Path) -> tuple[Path, ...]:
     path : Path
         The graph.
 
+    Returns
+    -------
+    tuple of Path
+        Each once.
+
     Raises
     ------
     CheckpointError
@@ -122,6 +127,11 @@ def read_external_data(path: Path, graph: bytes) -> ExternalData:
         The graph.
     graph : bytes
         Its content.
+
+    Returns
+    -------
+    ExternalData
+        With the digest of every file.
 
     Raises
     ------
@@ -156,6 +166,11 @@ def external_tensors(path: Path, graph: bytes) -> tuple[ExternalTensor, ...]:
         The graph, for messages.
     graph : bytes
         Its content.
+
+    Returns
+    -------
+    tuple of ExternalTensor
+        In the order of the graph.
 
     Raises
     ------

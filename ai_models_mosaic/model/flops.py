@@ -57,6 +57,11 @@ def step_flops(architecture: Architecture, *, folded: bool = True) -> StepFlops:
     folded : bool
         The queries of the interpolations are folded into the keys, as this package has it; False
         counts the released form.
+
+    Returns
+    -------
+    StepFlops
+        Operations by part.
     """
     blocks = [(stage, stage.encoder_depth + stage.decoder_depth) for stage in architecture.stages]
     blocks.append((architecture.bottleneck, architecture.bottleneck.encoder_depth))
@@ -138,6 +143,11 @@ def bytes_moved(architecture: Architecture, element_bytes: int, members: int = 1
         Of what the products take and give.
     members : int
         That share one reading of the weights.
+
+    Returns
+    -------
+    int
+        Bytes of a step of all of them.
     """
     stages = (*architecture.stages, architecture.bottleneck)
     per_member = 0.0
