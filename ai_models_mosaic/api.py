@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .declarations import errors_in_python, from_keywords
-from .destination import Destination
 from .engines.choice import prepare_engine
 from .errors import OptionError
-from .holdings import Wanted
-from .input_opening import OpenInput, open_for
-from .options import Options
+from .forecast.destination import Destination
+from .forecast.options import Options
+from .forecast.progress import Watch
+from .forecast.ranks import Alone
+from .forecast.rollout import rollout
+from .forecast.runner_options import steps_of
+from .forecast.series import Session
+from .inputs.fields import Wanted
+from .inputs.open import OpenInput, open_for
+from .options.declarations import errors_in_python, from_keywords
 from .outputs.dataset import dataset_of
-from .progress import Watch
-from .ranks import Alone
-from .rollout import rollout
-from .runner_options import steps_of
-from .session import Session
 from .state import ForecastStep, InitialState
 from .variants import VARIANTS, Variant
 

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from . import __version__
-from .assets import LICENCE
-from .console import counted, report, say, show_all_characters
+from .checkpoints.files import LICENCE
+from .commands.surroundings import check_surroundings
 from .errors import MosaicError, OptionError, ReplayError
-from .redaction import redact_process
-from .surroundings import check_surroundings
+from .forecast.console import counted, report, say, show_all_characters
 from .training import command as training_command
 from .variants import VARIANTS
 from .verification.options import add_options as _add_verify_options
+from .wording.redaction import redact_process
 from .world import command as world_command
 
 Command = Callable[[argparse.Namespace], None]
@@ -156,26 +156,26 @@ def _add_replay(commands: Commands) -> None:
 
 
 def _forecast(known: argparse.Namespace) -> None:
-    from .forecast_command import run
+    from .commands.forecast import run
 
     say(run(known.words), end="")
 
 
 def _options(known: argparse.Namespace) -> None:
-    from .options import option_table, parser
+    from .forecast.options import option_table, parser
 
     say(option_table() if known.markdown else parser().format_help(), end="")
 
 
 def _inspect(known: argparse.Namespace) -> None:
     check_surroundings()
-    from .inspection import inspect_ensemble
+    from .commands.inspect import inspect_ensemble
 
     say(inspect_ensemble(known.files))
 
 
 def _doctor(known: argparse.Namespace) -> None:
-    from .doctor import FAILURE, Plan, examine
+    from .commands.doctor import FAILURE, Plan, examine
 
     variant = VARIANTS[known.variant]
     plan = Plan(variant, known.assets, known.members, known.lead_time // variant.step_hours, known.output)
@@ -188,13 +188,13 @@ def _doctor(known: argparse.Namespace) -> None:
 
 
 def _download(known: argparse.Namespace) -> None:
-    from .hub import REVISION, fetch
+    from .checkpoints.hub import REVISION, fetch
 
     fetch(VARIANTS[known.variant], known.assets, revision=known.revision or REVISION)
 
 
 def _convert_checkpoint(known: argparse.Namespace) -> None:
-    from .convert import convert_checkpoint
+    from .checkpoints.convert import convert_checkpoint
 
     convert_checkpoint(VARIANTS[known.variant], known.source, known.target, known.licence)
 
@@ -210,8 +210,8 @@ def _verify(known: argparse.Namespace) -> None:
 
 
 def _export_onnx(known: argparse.Namespace) -> None:
-    from .assets import locate
-    from .onnx_export import Form, export_onnx
+    from .checkpoints.files import locate
+    from .engines.onnx_export import Form, export_onnx
 
     variant = VARIANTS[known.variant]
     assets = locate(variant, known.assets, known.checkpoint)
@@ -223,8 +223,8 @@ def _export_onnx(known: argparse.Namespace) -> None:
 
 def _replay(known: argparse.Namespace) -> None:
     check_surroundings()
-    from .card import read_card
-    from .replay import choose_channels, choose_hours, replay
+    from .forecast.recorded import read_card
+    from .forecast.replay import choose_channels, choose_hours, replay
 
     card = read_card(known.card)
     hours, channels = choose_hours(known.steps, card), choose_channels(known.params)
@@ -236,10 +236,10 @@ def _replay(known: argparse.Namespace) -> None:
 
 def _random_checkpoint(known: argparse.Namespace) -> None:
     check_surroundings()
-    from .grib_messages import find_messages
-    from .inputs import read_initial_state
-    from .random_checkpoint import make_random_checkpoint
-    from .sources import check_file
+    from .checkpoints.random_weights import make_random_checkpoint
+    from .inputs.grib_messages import find_messages
+    from .inputs.requests import check_file
+    from .inputs.states import read_initial_state
 
     variant = VARIANTS[known.variant]
     if known.output.suffix != ".safetensors" or not known.output.parent.is_dir():

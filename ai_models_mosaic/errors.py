@@ -3,7 +3,7 @@
 Each kind has an exit status of its own, for scripts; ``docs/operations.md`` lists them.
 """
 
-from .redaction import redacted
+from .wording.redaction import redacted
 
 
 class MosaicError(Exception):

@@ -16,15 +16,15 @@ from typing import Any
 from ai_models.model import Model
 
 from .channels import LEVELS_HPA, PRESSURE_LEVEL_PARAMS, SINGLE_LEVEL_PARAMS
-from .console import hush, plain_errors, printing
+from .commands.surroundings import check_surroundings
 from .errors import OptionError
-from .forecast_setup import ForecastSetup
-from .initial_times import DEFAULT_DATE, DEFAULT_TIME, AskedTimes
-from .options import parse_options
-from .outputs.templates import EXPVER
-from .redaction import redact_process
-from .services import SOURCES
-from .surroundings import check_surroundings
+from .forecast.console import hush, plain_errors, printing
+from .forecast.options import parse_options
+from .forecast.setup import ForecastSetup
+from .inputs.initial_times import DEFAULT_DATE, DEFAULT_TIME, AskedTimes
+from .inputs.services import SOURCES
+from .outputs.grib.templates import EXPVER
+from .wording.redaction import redact_process
 
 RUNNER_DEFAULTS = {"--date": DEFAULT_DATE, "--time": DEFAULT_TIME, "--num-threads": 1}
 """What the runner hands on where nothing was typed."""

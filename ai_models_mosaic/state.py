@@ -9,7 +9,7 @@ import numpy as np
 
 from .arrays import Float32, Float32Array, Float64, FloatArray
 from .errors import OptionError
-from .grid import LatLonGrid
+from .geometry.grid import LatLonGrid
 from .params import named
 
 

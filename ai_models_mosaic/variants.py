@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from .channels import CHANNELS, STATIC_FIELDS
-from .grid import LatLonGrid
+from .geometry.grid import LatLonGrid
 
 TIME_FEATURES = 4
 """Sine and cosine of the day and of the year."""

@@ -25,10 +25,10 @@ PARTS = (
     ("ai_models_mosaic.engines.torch", "load_engine", "load the weights"),
     ("ai_models_mosaic.engines.torch", "TorchEngine.step", "network"),
     ("ai_models_mosaic.engines.states", "HostStates.advance", "histories, check of the states"),
-    ("ai_models_mosaic.outputs.sink", "Outputs.write", "hand fields to the output, or wait for it"),
-    ("ai_models_mosaic.outputs.sink", "Outputs.flush", "wait for the output"),
-    ("ai_models_mosaic.outputs.sink", "Outputs.close", "complete the output"),
-    ("ai_models_mosaic.journal", "Journal.save", "keep the state for --resume"),
+    ("ai_models_mosaic.outputs.writer", "Outputs.write", "hand fields to the output, or wait for it"),
+    ("ai_models_mosaic.outputs.writer", "Outputs.flush", "wait for the output"),
+    ("ai_models_mosaic.outputs.writer", "Outputs.close", "complete the output"),
+    ("ai_models_mosaic.forecast.resume", "Journal.save", "keep the state for --resume"),
 )
 
 

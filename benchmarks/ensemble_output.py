@@ -18,16 +18,16 @@ from pathlib import Path
 import earthkit.data
 import torch
 
-from ai_models_mosaic.assets import locate
+from ai_models_mosaic.checkpoints.files import locate
 from ai_models_mosaic.engines.torch import load_engine
-from ai_models_mosaic.inputs import read_initial_state
+from ai_models_mosaic.forecast.rollout import Ensemble, rollout
+from ai_models_mosaic.inputs.states import read_initial_state
+from ai_models_mosaic.outputs.grib.packing import Packing
+from ai_models_mosaic.outputs.grib.templates import Labels
 from ai_models_mosaic.outputs.options import OutputOptions
-from ai_models_mosaic.outputs.packing import Packing
 from ai_models_mosaic.outputs.plan import OutputPlan
 from ai_models_mosaic.outputs.products import parse_products
-from ai_models_mosaic.outputs.sink import Outputs
-from ai_models_mosaic.outputs.templates import Labels
-from ai_models_mosaic.rollout import Ensemble, rollout
+from ai_models_mosaic.outputs.writer import Outputs
 from ai_models_mosaic.state import ForecastStep
 from ai_models_mosaic.variants import VARIANTS
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ai_models_mosaic.checkpoint import Checkpoint, Statistics, build_network, read_checkpoint
+from ai_models_mosaic.checkpoints.format import Checkpoint, Statistics, build_network, read_checkpoint
 from ai_models_mosaic.engines.torch import TorchEngine
 from ai_models_mosaic.model import flops
 from ai_models_mosaic.model.attention import BACKENDS

@@ -16,7 +16,7 @@ import numpy as np
 from pairs import compare
 
 from ai_models_mosaic.channels import CHANNELS
-from ai_models_mosaic.outputs.grib import EXPVER, GribEncoder, GribOutput, Labels
+from ai_models_mosaic.outputs.grib.output import EXPVER, GribEncoder, GribOutput, Labels
 from ai_models_mosaic.state import ForecastStep
 from ai_models_mosaic.variants import VARIANTS
 

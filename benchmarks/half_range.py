@@ -23,12 +23,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from ai_models_mosaic.arrays import Float32Array
-from ai_models_mosaic.assets import Assets, locate, read_static_fields, read_statistics
-from ai_models_mosaic.checkpoint import build_network, read_checkpoint
+from ai_models_mosaic.checkpoints.files import Assets, locate, read_static_fields, read_statistics
+from ai_models_mosaic.checkpoints.format import build_network, read_checkpoint
+from ai_models_mosaic.engines.onnx_export import Step
 from ai_models_mosaic.engines.torch import load_engine
-from ai_models_mosaic.inputs import read_initial_state
+from ai_models_mosaic.inputs.states import read_initial_state
 from ai_models_mosaic.model.scanned import exportable
-from ai_models_mosaic.onnx_export import Step
 from ai_models_mosaic.variants import VARIANTS, Variant
 
 LARGEST = torch.finfo(torch.float16).max

@@ -11,7 +11,7 @@ import torch
 from pairs import compare
 from torch import Tensor
 
-from ai_models_mosaic.grid import LatLonGrid
+from ai_models_mosaic.geometry.grid import LatLonGrid
 from ai_models_mosaic.model.buffers import make_buffers
 from ai_models_mosaic.model.interpolation import CrossGridAttention
 from ai_models_mosaic.variants import ERA5, Architecture, Stage

@@ -19,8 +19,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from ai_models_mosaic.model.attention_kernel import attend_to_lists
-from ai_models_mosaic.model.attention_triton import constants
+from ai_models_mosaic.model.attention.kernel import attend_to_lists
+from ai_models_mosaic.model.attention.triton import constants
 from ai_models_mosaic.variants import VARIANTS, Stage, Variant
 
 ARCHITECTURES = {80: 163 * 1024, 90: 227 * 1024}

@@ -137,7 +137,7 @@ def variant_of(options: argparse.Namespace) -> Variant:
 
 def random_checkpoint(variant: Variant, folder: Path) -> Path:
     """Weights to measure with: times do not depend on what they are."""
-    from ai_models_mosaic.random_checkpoint import make_random_checkpoint
+    from ai_models_mosaic.checkpoints.random_weights import make_random_checkpoint
     from ai_models_mosaic.state import InitialState
 
     shape = (variant.architecture.history, *variant.architecture.grid.shape, variant.architecture.channels)
@@ -165,8 +165,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     import ai_models_mosaic.engines.torch as engines
-    from ai_models_mosaic.assets import locate
-    from ai_models_mosaic.checkpoint import read_checkpoint
+    from ai_models_mosaic.checkpoints.files import locate
+    from ai_models_mosaic.checkpoints.format import read_checkpoint
 
     variant, backend, precision, members = (
         variant_of(options),
@@ -263,7 +263,8 @@ def watch_parts(parts: Parts, samples: Samples) -> None:
     """Count what runs by part, and sample the rate of products after every block."""
     import torch
 
-    from ai_models_mosaic.model import attention, attention_problem, interpolation, layers, network
+    from ai_models_mosaic.model import attention, interpolation, layers, network
+    from ai_models_mosaic.model.attention import problem as attention_problem
 
     for owner, name in ((layers.Linear, "forward"), (torch, "mm"), (layers, "add_product")):
         parts.watch(owner, name, "linear maps")

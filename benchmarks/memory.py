@@ -19,12 +19,12 @@ import numpy as np
 from ai_models_mosaic.arrays import Float32Array
 from ai_models_mosaic.engines import Engine
 from ai_models_mosaic.engines.states import StepsOnHost
-from ai_models_mosaic.journal import Record, open_journal, state_folder
-from ai_models_mosaic.outputs.grib import GribEncoder, GribOutput, Labels
-from ai_models_mosaic.progress import Watch
-from ai_models_mosaic.ranks import Alone
-from ai_models_mosaic.rollout import Ensemble
-from ai_models_mosaic.run import Job, Run
+from ai_models_mosaic.forecast.progress import Watch
+from ai_models_mosaic.forecast.ranks import Alone
+from ai_models_mosaic.forecast.resume import Record, open_journal, state_folder
+from ai_models_mosaic.forecast.rollout import Ensemble
+from ai_models_mosaic.forecast.run import Job, Run
+from ai_models_mosaic.outputs.grib.output import GribEncoder, GribOutput, Labels
 from ai_models_mosaic.state import InitialState
 from ai_models_mosaic.variants import MINI
 
@@ -51,9 +51,9 @@ def sample() -> tuple[InitialState, Engine]:
     import earthkit.data
     import torch
 
-    from ai_models_mosaic.assets import locate
+    from ai_models_mosaic.checkpoints.files import locate
     from ai_models_mosaic.engines.torch import load_engine
-    from ai_models_mosaic.inputs import read_initial_state
+    from ai_models_mosaic.inputs.states import read_initial_state
 
     file = Path(__file__).parent.parent / "examples" / "mini-input.grib"
     initial = read_initial_state(earthkit.data.from_source("file", str(file)), MINI.architecture.grid, MINI.lags_hours)

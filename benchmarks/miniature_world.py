@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ai_models_mosaic.assets import Assets
+from ai_models_mosaic.checkpoints.files import Assets
+from ai_models_mosaic.checkpoints.tensor_files import read_metadata
 from ai_models_mosaic.engines.torch import load_engine
-from ai_models_mosaic.rollout import Ensemble, rollout
+from ai_models_mosaic.forecast.rollout import Ensemble, rollout
 from ai_models_mosaic.state import InitialState
-from ai_models_mosaic.tensor_files import read_metadata
 from ai_models_mosaic.training.archive import Archive
 from ai_models_mosaic.variants import MINI
 from ai_models_mosaic.verification.accumulate import verify

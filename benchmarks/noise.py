@@ -15,12 +15,12 @@ import numpy as np
 import torch
 
 from ai_models_mosaic.arrays import FloatArray
-from ai_models_mosaic.assets import locate
+from ai_models_mosaic.checkpoints.files import locate
+from ai_models_mosaic.checkpoints.integrity import digest_of
 from ai_models_mosaic.engines import Engine
 from ai_models_mosaic.engines.torch import load_engine
-from ai_models_mosaic.inputs import read_initial_state
-from ai_models_mosaic.integrity import digest_of
-from ai_models_mosaic.rollout import Ensemble, rollout
+from ai_models_mosaic.forecast.rollout import Ensemble, rollout
+from ai_models_mosaic.inputs.states import read_initial_state
 from ai_models_mosaic.state import InitialState
 from ai_models_mosaic.variants import VARIANTS
 

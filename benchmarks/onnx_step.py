@@ -24,7 +24,7 @@ import numpy as np
 from ai_models_mosaic.arrays import FloatArray
 from ai_models_mosaic.channels import CHANNELS
 from ai_models_mosaic.engines import Engine
-from ai_models_mosaic.inputs import read_initial_state
+from ai_models_mosaic.inputs.states import read_initial_state
 from ai_models_mosaic.variants import VARIANTS, Variant
 
 SAMPLE = Path(__file__).parent.parent / "examples" / "mini-input.grib"
@@ -111,7 +111,7 @@ def compare(what: str, ours: FloatArray, theirs: FloatArray, *, every: bool) -> 
 def _torch(variant: Variant, options: argparse.Namespace) -> Engine:
     import torch
 
-    from ai_models_mosaic.assets import locate
+    from ai_models_mosaic.checkpoints.files import locate
     from ai_models_mosaic.engines.torch import load_engine
 
     return load_engine(variant, locate(variant, options.assets, options.checkpoint), torch.device("cpu"), "float32")

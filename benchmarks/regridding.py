@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ai_models_mosaic.grid import LatLonGrid, ReducedGrid
-from ai_models_mosaic.regrid import ConservativeRegridder
+from ai_models_mosaic.geometry.grid import LatLonGrid, ReducedGrid
+from ai_models_mosaic.geometry.regrid import ConservativeRegridder
 
 TARGET = LatLonGrid.regular(1.5)
 

@@ -24,13 +24,13 @@ SAMPLE = Path(__file__).parent.parent / "examples" / "mini-input.grib"
 
 PARTS = (
     ("ai_models_mosaic.plugin", "MosaicModel._read_input", "read and regrid the input"),
-    ("ai_models_mosaic.inputs", "ConservativeRegridder.__init__", "regridding weights"),
+    ("ai_models_mosaic.inputs.states", "ConservativeRegridder.__init__", "regridding weights"),
     ("ai_models_mosaic.plugin", "check_assets", "check the files"),
     ("ai_models_mosaic.engines.torch", "read_checkpoint", "map the weights"),
     ("ai_models_mosaic.engines.torch", "build_network", "make the network"),
     ("ai_models_mosaic.model.buffers", "kept_neighbours", "neighbours"),
-    ("ai_models_mosaic.checkpoint", "make_buffers", "other buffers"),
-    ("ai_models_mosaic.session", "gather", "provenance, with the digest of the weights"),
+    ("ai_models_mosaic.checkpoints.format", "make_buffers", "other buffers"),
+    ("ai_models_mosaic.forecast.series", "gather", "provenance, with the digest of the weights"),
     ("ai_models_mosaic.plugin", "Outputs.__init__", "begin the output"),
 )
 """Functions whose time is told, less that of those within; where they are looked up when called."""
@@ -88,7 +88,7 @@ def child(options: argparse.Namespace) -> None:
     for name, modules in (
         ("import the runner and the plugin", ("ai_models.__main__", "ai_models_mosaic.plugin")),
         ("import torch", ("torch",)),
-        ("import the engine", ("ai_models_mosaic.engines.torch", "ai_models_mosaic.session")),
+        ("import the engine", ("ai_models_mosaic.engines.torch", "ai_models_mosaic.forecast.series")),
     ):
         start = clock.now()
         for module in modules:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from toy_run import FIELDS, GRID, START, Fault, fork, job, several, toy_run
 
-from ai_models_mosaic.outputs.grib import GribEncoder, Labels
+from ai_models_mosaic.outputs.grib.output import GribEncoder, Labels
 
 PATHS = ("all.grib", "{number}-{step}.grib")
 

@@ -34,7 +34,7 @@ from toy_command import RUN
 from toy_variant import VARIANT
 
 from ai_models_mosaic.channels import CHANNELS, LEVELS_HPA
-from ai_models_mosaic.checkpoint import METADATA_KEY, save_checkpoint
+from ai_models_mosaic.checkpoints.format import METADATA_KEY, save_checkpoint
 
 WHEN = ("--date", "20200102", "--time", "12")
 SHORT = ("--lead-time", 24, "--bits-per-value", 24, "--path", "out.grib")

@@ -15,7 +15,7 @@ from pathlib import Path
 import eccodes
 import numpy as np
 
-from ai_models_mosaic.grib_messages import Damage, FileMessage, find_messages
+from ai_models_mosaic.inputs.grib_messages import Damage, FileMessage, find_messages
 
 NOW = datetime(2020, 1, 2, 12)
 YESTERDAY = NOW - timedelta(hours=24)

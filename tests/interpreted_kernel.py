@@ -16,9 +16,9 @@ os.environ["TRITON_INTERPRET"] = "1"
 import parity
 import torch
 
-from ai_models_mosaic.model import attention_triton
 from ai_models_mosaic.model.attention import BlockLayout, block_sparse_attention
-from ai_models_mosaic.model.attention_triton import Tiling, tiling
+from ai_models_mosaic.model.attention import triton as attention_triton
+from ai_models_mosaic.model.attention.triton import Tiling, tiling
 from ai_models_mosaic.variants import ERA5, Stage
 
 F16, BF16, F32 = torch.float16, torch.bfloat16, torch.float32

@@ -11,7 +11,7 @@ import numpy as np
 import xarray
 
 from ai_models_mosaic.channels import CHANNELS, Channel
-from ai_models_mosaic.grid import LatLonGrid
+from ai_models_mosaic.geometry.grid import LatLonGrid
 from ai_models_mosaic.verification.cases import Case
 from ai_models_mosaic.verification.plan import find_channels
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ai_models_mosaic.checkpoint import Checkpoint, build_network
-from ai_models_mosaic.grid import LatLonGrid
+from ai_models_mosaic.checkpoints.format import Checkpoint, build_network
+from ai_models_mosaic.geometry.grid import LatLonGrid
 from ai_models_mosaic.model.attention import DEFAULT_BACKEND
 from ai_models_mosaic.model.network import MosaicNetwork
 from ai_models_mosaic.variants import Architecture, Stage

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import numpy as np
 
-from ai_models_mosaic.grid import LatLonGrid
+from ai_models_mosaic.geometry.grid import LatLonGrid
 from ai_models_mosaic.state import ForecastStep
 
 

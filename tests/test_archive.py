@@ -8,8 +8,8 @@ from worlds import GRID, START, fields, state, statics, write_store
 
 from ai_models_mosaic.channels import CHANNELS
 from ai_models_mosaic.errors import InputError
-from ai_models_mosaic.grid import LatLonGrid
-from ai_models_mosaic.harmonics import degrees, synthesis
+from ai_models_mosaic.geometry.grid import LatLonGrid
+from ai_models_mosaic.geometry.harmonics import degrees, synthesis
 from ai_models_mosaic.training.archive import Archive
 from ai_models_mosaic.training.statistics import load, measure, save
 

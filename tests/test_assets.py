@@ -11,8 +11,15 @@ import pytest
 import tiny
 import torch
 
-from ai_models_mosaic.assets import Assets, bundled_folder, locate, read_companions, read_static_fields, read_statistics
-from ai_models_mosaic.checkpoint import Checkpoint, Statistics
+from ai_models_mosaic.checkpoints.files import (
+    Assets,
+    bundled_folder,
+    locate,
+    read_companions,
+    read_static_fields,
+    read_statistics,
+)
+from ai_models_mosaic.checkpoints.format import Checkpoint, Statistics
 from ai_models_mosaic.errors import CheckpointError
 from ai_models_mosaic.variants import ERA5, MINI
 

@@ -11,9 +11,9 @@ import torch
 from running import ROOT
 
 from ai_models_mosaic.model.attention import BlockLayout, block_means, block_sparse_attention, select_blocks
-from ai_models_mosaic.model.attention_flex import block_mask
-from ai_models_mosaic.model.attention_problem import Problem
-from ai_models_mosaic.model.attention_triton import constants, power_of_two, tiling
+from ai_models_mosaic.model.attention.flex import block_mask
+from ai_models_mosaic.model.attention.problem import Problem
+from ai_models_mosaic.model.attention.triton import constants, power_of_two, tiling
 from ai_models_mosaic.variants import ERA5, VARIANTS
 
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")

@@ -7,9 +7,11 @@ import pytest
 import tiny
 import torch
 
-from ai_models_mosaic.model import attention, attention_choice
+from ai_models_mosaic.forecast.options import parser
+from ai_models_mosaic.model import attention
 from ai_models_mosaic.model.attention import BACKENDS
-from ai_models_mosaic.model.attention_choice import (
+from ai_models_mosaic.model.attention import choice as attention_choice
+from ai_models_mosaic.model.attention.choice import (
     AGREEMENT,
     NAMES,
     Shape,
@@ -20,8 +22,7 @@ from ai_models_mosaic.model.attention_choice import (
     shapes,
     try_backend,
 )
-from ai_models_mosaic.model.attention_problem import BlockLayout, Problem
-from ai_models_mosaic.options import parser
+from ai_models_mosaic.model.attention.problem import BlockLayout, Problem
 from ai_models_mosaic.variants import ERA5, MINI
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

@@ -4,9 +4,9 @@ import pytest
 import torch
 from test_attention_backends import outputs, problem
 
-from ai_models_mosaic.model import attention_tiles
 from ai_models_mosaic.model.attention import BlockLayout, block_sparse_attention
-from ai_models_mosaic.model.attention_tiles import LARGEST_SCORE, even_lanes, largest_score, tiled_selected
+from ai_models_mosaic.model.attention import tiles as attention_tiles
+from ai_models_mosaic.model.attention.tiles import LARGEST_SCORE, even_lanes, largest_score, tiled_selected
 
 
 @pytest.fixture

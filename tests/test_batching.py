@@ -10,15 +10,15 @@ import torch
 from test_torch_engine import PROGRESS, STATISTICS, STD, physical_inputs
 from toy_run import ToyEngine, initial_state
 
-from ai_models_mosaic.checkpoint import build_network
+from ai_models_mosaic.checkpoints.format import build_network
 from ai_models_mosaic.engines.batching import HalvingStep, compare_memory, in_parts, members_that_fit
 from ai_models_mosaic.engines.torch import TorchEngine
 from ai_models_mosaic.errors import ForecastError
-from ai_models_mosaic.options import parse_options
-from ai_models_mosaic.progress import Watch
-from ai_models_mosaic.ranks import Alone
-from ai_models_mosaic.session import Session, Settings
-from ai_models_mosaic.sources import wanted_time
+from ai_models_mosaic.forecast.options import parse_options
+from ai_models_mosaic.forecast.progress import Watch
+from ai_models_mosaic.forecast.ranks import Alone
+from ai_models_mosaic.forecast.series import Session, Settings
+from ai_models_mosaic.inputs.requests import wanted_time
 from ai_models_mosaic.variants import MINI
 
 GB = 10**9

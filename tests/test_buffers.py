@@ -7,7 +7,7 @@ import pytest
 import tiny
 import torch
 
-from ai_models_mosaic.grid import LatLonGrid
+from ai_models_mosaic.geometry.grid import LatLonGrid
 from ai_models_mosaic.model.buffers import make_buffers, rotary_table, standardise
 from ai_models_mosaic.variants import ERA5, Architecture
 

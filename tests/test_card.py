@@ -8,11 +8,11 @@ import re
 import pytest
 from running import MINI, Runner
 
-from ai_models_mosaic import replay as replaying
-from ai_models_mosaic.card import read_card
-from ai_models_mosaic.card_form import FORM
 from ai_models_mosaic.cli import main
 from ai_models_mosaic.errors import InputError
+from ai_models_mosaic.forecast import replay as replaying
+from ai_models_mosaic.forecast.recorded import read_card
+from ai_models_mosaic.forecast.recorded_form import FORM
 
 
 @pytest.fixture

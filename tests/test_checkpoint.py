@@ -13,15 +13,15 @@ import torch
 from recorder import Recorder
 from safetensors.torch import save_file
 
-from ai_models_mosaic.checkpoint import (
+from ai_models_mosaic.checkpoints.format import (
     Statistics,
     build_network,
     read_checkpoint,
     save_checkpoint,
 )
+from ai_models_mosaic.checkpoints.integrity import sha256
+from ai_models_mosaic.checkpoints.npz_file import npz_arrays
 from ai_models_mosaic.errors import CheckpointError
-from ai_models_mosaic.integrity import sha256
-from ai_models_mosaic.npz_file import npz_arrays
 from ai_models_mosaic.variants import ERA5, MINI
 
 STATISTICS = Statistics(np.arange(5.0), np.array([0.1, 1.0, 1e5, 1 / 3, 2.0]))

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from ai_models_mosaic import __version__
-from ai_models_mosaic.assets import Assets
-from ai_models_mosaic.checkpoint import read_checkpoint
+from ai_models_mosaic.checkpoints.files import Assets
+from ai_models_mosaic.checkpoints.format import read_checkpoint
 from ai_models_mosaic.cli import main
 from ai_models_mosaic.engines.torch import load_engine
 from ai_models_mosaic.variants import MINI

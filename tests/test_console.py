@@ -13,7 +13,7 @@ from ai_models.model import Timer
 from running import BIN, MINI, SAMPLE, elsewhere
 
 from ai_models_mosaic import __version__
-from ai_models_mosaic.console import counted, hush
+from ai_models_mosaic.forecast.console import counted, hush
 
 LONG = (
     *(*MINI, "--lead-time", 120, "--num-ensemble-members", 4, "--output-params", "2t", "--path", "m.grib"),

@@ -9,13 +9,13 @@ import pytest
 import torch
 from tiny import ARCHITECTURE, STATICS, VARIANT, inputs, parameters
 
-from ai_models_mosaic.checkpoint import build_network, read_checkpoint
+from ai_models_mosaic.checkpoints.convert import convert_checkpoint
+from ai_models_mosaic.checkpoints.format import build_network, read_checkpoint
+from ai_models_mosaic.checkpoints.integrity import check, read_record, sha256, write_record
+from ai_models_mosaic.checkpoints.tensor_files import read_metadata
 from ai_models_mosaic.cli import main
-from ai_models_mosaic.convert import convert_checkpoint
 from ai_models_mosaic.errors import CheckpointError
-from ai_models_mosaic.integrity import check, read_record, sha256, write_record
 from ai_models_mosaic.model.buffers import make_buffers
-from ai_models_mosaic.tensor_files import read_metadata
 
 
 @pytest.fixture

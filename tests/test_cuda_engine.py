@@ -6,7 +6,7 @@ import tiny
 import torch
 from test_torch_engine import PROGRESS, STATISTICS, physical_inputs
 
-from ai_models_mosaic.checkpoint import build_network
+from ai_models_mosaic.checkpoints.format import build_network
 from ai_models_mosaic.engines.cuda import GraphedStep, StreamedStep, capture_graph
 from ai_models_mosaic.engines.torch import TorchEngine
 

@@ -3,9 +3,9 @@ from datetime import date, datetime
 
 import pytest
 
-from ai_models_mosaic.dates import parse_dates, read_dates
 from ai_models_mosaic.errors import InputError, OptionError
-from ai_models_mosaic.holdings import Wanted
+from ai_models_mosaic.inputs.fields import Wanted
+from ai_models_mosaic.inputs.times import parse_dates, read_dates
 
 
 def at(day, hour, month=1):

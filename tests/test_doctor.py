@@ -11,9 +11,9 @@ import torch
 from hub_standin import Hub
 from running import BIN, ROOT
 
-from ai_models_mosaic.assets import Assets
+from ai_models_mosaic.checkpoints.files import Assets
 from ai_models_mosaic.cli import main
-from ai_models_mosaic.doctor import FAILURE, IDENTITY_MODEL, OK, WARNING, Plan, examine
+from ai_models_mosaic.commands.doctor import FAILURE, IDENTITY_MODEL, OK, WARNING, Plan, examine
 from ai_models_mosaic.engines.torch import load_engine
 from ai_models_mosaic.variants import ERA5, MINI
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import eccodes
 import pytest
 
-from ai_models_mosaic.field_kinds import FieldKind, kind_of
+from ai_models_mosaic.inputs.field_kinds import FieldKind, kind_of
 
 SAMPLE = Path(__file__).parent.parent / "examples" / "mini-input.grib"
 LABELLED = {"setLocalDefinition": 1, "localDefinitionNumber": 1}

@@ -9,10 +9,10 @@ from running import MINI, SAMPLE, Runner
 from test_sink import PRODUCTS, labels, plan, steps_of, write
 
 from ai_models_mosaic.errors import OutputError
+from ai_models_mosaic.forecast.provenance import complete_files, write_beside
 from ai_models_mosaic.outputs.contents import count_messages, describe
-from ai_models_mosaic.outputs.files import MessageFiles
-from ai_models_mosaic.outputs.sink import Outputs
-from ai_models_mosaic.provenance import complete_files, write_beside
+from ai_models_mosaic.outputs.grib.files import MessageFiles
+from ai_models_mosaic.outputs.writer import Outputs
 
 DAY = (*MINI, "--output-params", "2t,z500", "--num-threads", 1, "--lead-time", 24)
 

@@ -13,11 +13,11 @@ import pytest
 from running import SAMPLE, Refused, Runner, elsewhere, keys, messages
 from standins import KEY, serving
 
-from ai_models_mosaic.archive_requests import ArchiveRequests
 from ai_models_mosaic.cli import main
+from ai_models_mosaic.commands.archive_requests import ArchiveRequests
+from ai_models_mosaic.commands.config import read_config, write_config
+from ai_models_mosaic.commands.forecast import parser
 from ai_models_mosaic.errors import OptionError, OutputError
-from ai_models_mosaic.forecast_command import parser
-from ai_models_mosaic.run_config import read_config, write_config
 
 MINI = ("--variant", "mini", "--file", str(SAMPLE), "--lead-time", "24")
 WITHOUT_THE_RUNNER = """

@@ -9,10 +9,10 @@ import pytest
 import tiny
 import torch
 
-from ai_models_mosaic import geometry_cache
-from ai_models_mosaic.disk_cache import cached_arrays, digest_of_arrays
-from ai_models_mosaic.geometry_cache import kept_neighbours
-from ai_models_mosaic.grid import LatLonGrid, healpix_centres, nearest_neighbours
+from ai_models_mosaic.geometry import cache as geometry_cache
+from ai_models_mosaic.geometry.cache import kept_neighbours
+from ai_models_mosaic.geometry.disk_cache import cached_arrays, digest_of_arrays
+from ai_models_mosaic.geometry.grid import LatLonGrid, healpix_centres, nearest_neighbours
 from ai_models_mosaic.model.buffers import make_buffers
 
 GRID = LatLonGrid.regular(15.0)

@@ -9,8 +9,8 @@ from steps import forecast_step
 
 from ai_models_mosaic.channels import CHANNELS
 from ai_models_mosaic.errors import OutputError
-from ai_models_mosaic.grid import LatLonGrid, to_grib_order
-from ai_models_mosaic.outputs.grib import UNTRAINED_EXPVER, GribEncoder, GribOutput, Labels, check_output
+from ai_models_mosaic.geometry.grid import LatLonGrid, to_grib_order
+from ai_models_mosaic.outputs.grib.output import UNTRAINED_EXPVER, GribEncoder, GribOutput, Labels, check_output
 
 COARSE, RELEASED = LatLonGrid.regular(6.0), LatLonGrid.regular(1.5)
 START = datetime(2020, 2, 29, 18)
@@ -391,7 +391,7 @@ def test_a_step_is_written_member_by_member_in_their_order_with_channels_in_thei
 
 
 def test_every_file_that_a_path_names_holds_its_own_messages(encoder, tmp_path, caplog):
-    caplog.set_level(logging.INFO, logger="ai_models_mosaic.outputs.files")
+    caplog.set_level(logging.INFO, logger="ai_models_mosaic.outputs.grib.files")
     with GribOutput(f"{tmp_path}/{{number:03d}}-{{step}}.grib", encoder) as output:
         for step in (1, 2):
             output.write(forecast_step(step, 24 * step, (3, 1, 2), state(step, members=3)))

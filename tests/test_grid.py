@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from grib_files import COARSE, Layout, plausible
 
-from ai_models_mosaic.grid import (
+from ai_models_mosaic.geometry.grid import (
     SAME_POINT_DEG,
     LatLonGrid,
     grid_of_points,

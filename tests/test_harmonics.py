@@ -5,8 +5,8 @@ import pytest
 from scipy.special import sph_harm_y
 
 from ai_models_mosaic.errors import OptionError
-from ai_models_mosaic.grid import LatLonGrid
-from ai_models_mosaic.harmonics import analysis, clenshaw_curtis, degrees, synthesis
+from ai_models_mosaic.geometry.grid import LatLonGrid
+from ai_models_mosaic.geometry.harmonics import analysis, clenshaw_curtis, degrees, synthesis
 
 GRID = LatLonGrid.regular(15.0)
 

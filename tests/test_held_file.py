@@ -6,10 +6,10 @@ import threading
 
 import pytest
 
-from ai_models_mosaic import held_file
+from ai_models_mosaic.checkpoints import held_file
+from ai_models_mosaic.checkpoints.held_file import held, held_bytes
+from ai_models_mosaic.checkpoints.integrity import sha256
 from ai_models_mosaic.errors import CheckpointError
-from ai_models_mosaic.held_file import held, held_bytes
-from ai_models_mosaic.integrity import sha256
 
 
 @pytest.fixture(params=["a sealed descriptor", "a temporary file"])

@@ -17,9 +17,9 @@ from grib_files import (
 
 from ai_models_mosaic.channels import CHANNELS
 from ai_models_mosaic.errors import InputError
-from ai_models_mosaic.histories import choose_history
-from ai_models_mosaic.holdings import Wanted, take_stock
-from ai_models_mosaic.shortcomings import missing_fields
+from ai_models_mosaic.inputs.fields import Wanted, take_stock
+from ai_models_mosaic.inputs.histories import choose_history
+from ai_models_mosaic.inputs.shortcomings import missing_fields
 
 ALL_LEVELS = "50/100/150/200/250/300/400/500/600/700/850/925/1000 hPa"
 EVERYTHING = f"2t, 10u, 10v, msl; z, q, t, u, v, w at {ALL_LEVELS}"

@@ -183,7 +183,7 @@ def test_a_rest_that_is_too_long_is_thrown_away(machine: Machine):
 def test_progress_is_logged_where_there_is_no_terminal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    from ai_models_mosaic import hub
+    from ai_models_mosaic.checkpoints import hub
 
     caplog.set_level("INFO")
     monkeypatch.setattr(hub, "REPORT_SECONDS", -1)

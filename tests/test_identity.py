@@ -10,10 +10,10 @@ from test_options import EXAMPLES
 from toy_run import START
 from toy_session import LoadedToy, Toy, files
 
-from ai_models_mosaic.assets import DataFile
-from ai_models_mosaic.declarations import declared
+from ai_models_mosaic.checkpoints.files import DataFile
 from ai_models_mosaic.errors import ResumeError, TerminatedError
-from ai_models_mosaic.options import Options, parse_options
+from ai_models_mosaic.forecast.options import Options, parse_options
+from ai_models_mosaic.options.declarations import declared
 from ai_models_mosaic.variants import MINI
 
 

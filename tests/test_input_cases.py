@@ -14,10 +14,10 @@ from running import SAMPLE, Runner, keys, messages, values
 
 from ai_models_mosaic.channels import CHANNELS
 from ai_models_mosaic.errors import InputError
-from ai_models_mosaic.grib_messages import find_messages
-from ai_models_mosaic.grid import LatLonGrid
-from ai_models_mosaic.holdings import Wanted, take_stock
-from ai_models_mosaic.inputs import initial_states_of
+from ai_models_mosaic.geometry.grid import LatLonGrid
+from ai_models_mosaic.inputs.fields import Wanted, take_stock
+from ai_models_mosaic.inputs.grib_messages import find_messages
+from ai_models_mosaic.inputs.states import initial_states_of
 from ai_models_mosaic.state import InitialState
 
 GRID = LatLonGrid.regular(6)

@@ -24,9 +24,9 @@ from grib_files import (
 
 from ai_models_mosaic.channels import CHANNELS
 from ai_models_mosaic.errors import InputError
-from ai_models_mosaic.grid import LatLonGrid
-from ai_models_mosaic.holdings import Wanted, take_stock
-from ai_models_mosaic.inputs import initial_states_of, input_digest, read_initial_state
+from ai_models_mosaic.geometry.grid import LatLonGrid
+from ai_models_mosaic.inputs.fields import Wanted, take_stock
+from ai_models_mosaic.inputs.states import initial_states_of, input_digest, read_initial_state
 
 GRID = LatLonGrid.regular(30)
 SAMPLE = Path(__file__).parent.parent / "examples" / "mini-input.grib"

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from ai_models_mosaic.channels import CHANNELS
+from ai_models_mosaic.commands.inspect import inspect_ensemble
 from ai_models_mosaic.errors import InputError
-from ai_models_mosaic.grid import LatLonGrid
-from ai_models_mosaic.inspection import inspect_ensemble
-from ai_models_mosaic.outputs.grib import GribEncoder, Labels
+from ai_models_mosaic.geometry.grid import LatLonGrid
+from ai_models_mosaic.outputs.grib.output import GribEncoder, Labels
 
 GRID = LatLonGrid.regular(6.0)
 ALL = range(len(CHANNELS))

@@ -104,7 +104,7 @@ def test_a_wheel_carries_the_weights_and_runs_without_the_checkout(tmp_path: Pat
 
 
 def test_the_digests_of_the_bundled_weights_are_those_of_the_files():
-    from ai_models_mosaic.integrity import sha256
+    from ai_models_mosaic.checkpoints.integrity import sha256
 
     for line in (ROOT / "weights" / "SHA256SUMS").read_text().splitlines():
         digest, name = line.split()

@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 from running import MINI, ROOT, Runner
 
-from ai_models_mosaic.assets import check_assets, locate, origin
-from ai_models_mosaic.errors import CheckpointError
-from ai_models_mosaic.integrity import (
+from ai_models_mosaic.checkpoints.files import check_assets, locate, origin
+from ai_models_mosaic.checkpoints.integrity import (
     check,
     digest_of,
     read_record,
@@ -23,6 +22,7 @@ from ai_models_mosaic.integrity import (
     sha256,
     write_record,
 )
+from ai_models_mosaic.errors import CheckpointError
 from ai_models_mosaic.variants import ERA5
 
 NAME = "checkpoints/era5_best.pt"

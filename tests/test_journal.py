@@ -8,7 +8,7 @@ import pytest
 from steps import forecast_step
 
 from ai_models_mosaic.errors import OutputError, ResumeError
-from ai_models_mosaic.journal import Journal, Record, differences, open_journal, read_record, state_folder
+from ai_models_mosaic.forecast.resume import Journal, Record, differences, open_journal, read_record, state_folder
 
 START = datetime(2020, 2, 29, 18)
 FRESH = Record({"seed": 1}, {"torch": "2"})

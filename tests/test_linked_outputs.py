@@ -7,10 +7,10 @@ from running import MINI, Runner
 from test_sink import GRID, PRODUCTS, START, labels, plan, steps_of, write
 
 from ai_models_mosaic.errors import OutputError
-from ai_models_mosaic.outputs.files import MessageFiles, check_writable
+from ai_models_mosaic.outputs.grib.files import MessageFiles, check_writable
 from ai_models_mosaic.outputs.options import OutputOptions
 from ai_models_mosaic.outputs.plan import OutputPlan
-from ai_models_mosaic.outputs.sink import Outputs
+from ai_models_mosaic.outputs.writer import Outputs
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import torch
 from worlds import GRID
 
 from ai_models_mosaic.channels import CHANNELS
-from ai_models_mosaic.harmonics import synthesis
+from ai_models_mosaic.geometry.harmonics import synthesis
 from ai_models_mosaic.training.losses import GridLoss, SpectralLoss, channel_weights, ensemble_crps, squared_error
 
 ONES = np.ones(len(CHANNELS))

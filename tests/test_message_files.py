@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ai_models_mosaic.errors import OutputError
-from ai_models_mosaic.outputs.files import OPEN_AT_ONCE, MessageFiles, check_writable
+from ai_models_mosaic.outputs.grib.files import OPEN_AT_ONCE, MessageFiles, check_writable
 
 FULL = Path("/dev/full")
 

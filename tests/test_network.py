@@ -9,7 +9,7 @@ import tiny
 import torch
 from torch._dynamo.utils import counters
 
-from ai_models_mosaic.checkpoint import build_network
+from ai_models_mosaic.checkpoints.format import build_network
 from ai_models_mosaic.model.attention import PORTABLE
 from ai_models_mosaic.model.layers import Attention, Block
 from ai_models_mosaic.model.network import MosaicNetwork, initialise

@@ -11,8 +11,8 @@ from exporting import exported
 
 from ai_models_mosaic.engines.onnx import load_engine
 from ai_models_mosaic.engines.onnx_card import FORM, METADATA_KEY
+from ai_models_mosaic.engines.onnx_export import Form, make_card
 from ai_models_mosaic.errors import CheckpointError
-from ai_models_mosaic.onnx_export import Form, make_card
 
 
 @pytest.fixture(scope="module")

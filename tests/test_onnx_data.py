@@ -11,10 +11,10 @@ from exporting import exported
 from onnx.external_data_helper import convert_model_to_external_data
 from test_onnx_engine import PROGRESS, physical_inputs
 
+from ai_models_mosaic.checkpoints.integrity import sha256
 from ai_models_mosaic.engines.onnx import OnnxEngine, external_files, load_engine
 from ai_models_mosaic.engines.onnx_data import CHILDREN, TYPES
 from ai_models_mosaic.errors import CheckpointError
-from ai_models_mosaic.integrity import sha256
 
 DATA = "tiny.onnx.data"
 

@@ -12,13 +12,13 @@ import torch
 from exporting import DATA, MEAN, STATISTICS, STD, exported, tiny_network
 
 from ai_models_mosaic.channels import CHANNELS
-from ai_models_mosaic.doctor import IDENTITY_MODEL
+from ai_models_mosaic.commands.doctor import IDENTITY_MODEL
 from ai_models_mosaic.engines import onnx as engines
 from ai_models_mosaic.engines.onnx import CPU, OnnxEngine, Provider, choose_provider, load_engine
 from ai_models_mosaic.engines.onnx_card import METADATA_KEY, Card
+from ai_models_mosaic.engines.onnx_export import Form, make_card
 from ai_models_mosaic.engines.torch import TorchEngine
 from ai_models_mosaic.errors import CheckpointError, OptionError
-from ai_models_mosaic.onnx_export import Form, make_card
 from ai_models_mosaic.variants import MINI
 
 PROGRESS = (0.25, 0.7)

@@ -10,14 +10,14 @@ import tiny
 import torch
 from exporting import MEAN, STATISTICS, STD, exported, tiny_network
 
-from ai_models_mosaic import onnx_export
-from ai_models_mosaic.assets import locate
+from ai_models_mosaic.checkpoints.files import locate
+from ai_models_mosaic.checkpoints.integrity import sha256
+from ai_models_mosaic.engines import onnx_export
 from ai_models_mosaic.engines.onnx import OnnxEngine
 from ai_models_mosaic.engines.onnx_card import METADATA_KEY
+from ai_models_mosaic.engines.onnx_export import Form, Step, export_onnx, write_model
 from ai_models_mosaic.errors import OptionError, OutputError
-from ai_models_mosaic.integrity import sha256
 from ai_models_mosaic.model.scanned import exportable
-from ai_models_mosaic.onnx_export import Form, Step, export_onnx, write_model
 from ai_models_mosaic.variants import MINI
 
 

@@ -11,11 +11,11 @@ import torch
 from exporting import exported
 from running import ROOT, SAMPLE
 
-from ai_models_mosaic.assets import locate
 from ai_models_mosaic.channels import CHANNELS
+from ai_models_mosaic.checkpoints.files import locate
 from ai_models_mosaic.engines.onnx import OnnxEngine
 from ai_models_mosaic.engines.torch import load_engine
-from ai_models_mosaic.inputs import read_initial_state
+from ai_models_mosaic.inputs.states import read_initial_state
 from ai_models_mosaic.variants import MINI
 
 sys.path.append(str(ROOT / "benchmarks"))

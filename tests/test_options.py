@@ -2,13 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from ai_models_mosaic.declarations import declared
 from ai_models_mosaic.engines.onnx import Provider
 from ai_models_mosaic.errors import OptionError
-from ai_models_mosaic.number_lists import FORMS
-from ai_models_mosaic.options import Options, parse_members, parse_options, parse_provider, parser
+from ai_models_mosaic.forecast.options import Options, parse_members, parse_options, parse_provider, parser
+from ai_models_mosaic.options.declarations import declared
+from ai_models_mosaic.options.number_lists import FORMS
+from ai_models_mosaic.outputs.grib.packing import Bits, Packing
 from ai_models_mosaic.outputs.options import OutputOptions
-from ai_models_mosaic.outputs.packing import Bits, Packing
 from ai_models_mosaic.outputs.products import Product
 from ai_models_mosaic.outputs.selection import Selection
 

@@ -14,17 +14,17 @@ import xarray
 from toy_run import GRID, START, DyingEngine, ToyEngine, fork, job
 
 from ai_models_mosaic.errors import ForecastError, OutputError
-from ai_models_mosaic.journal import Record, open_journal, state_folder
+from ai_models_mosaic.forecast.progress import Watch
+from ai_models_mosaic.forecast.ranks import Alone, connected, find_launch
+from ai_models_mosaic.forecast.resume import Record, open_journal, state_folder
+from ai_models_mosaic.forecast.run import Nowhere, Run
+from ai_models_mosaic.outputs.grib.packing import Bits, Packing
+from ai_models_mosaic.outputs.grib.templates import Labels
 from ai_models_mosaic.outputs.options import OutputOptions
-from ai_models_mosaic.outputs.packing import Bits, Packing
 from ai_models_mosaic.outputs.plan import OutputPlan
 from ai_models_mosaic.outputs.products import parse_products
 from ai_models_mosaic.outputs.selection import Selection
-from ai_models_mosaic.outputs.sink import Outputs
-from ai_models_mosaic.outputs.templates import Labels
-from ai_models_mosaic.progress import Watch
-from ai_models_mosaic.ranks import Alone, connected, find_launch
-from ai_models_mosaic.run import Nowhere, Run
+from ai_models_mosaic.outputs.writer import Outputs
 
 PACKING = Packing("ccsds", Bits(12, (("msl", 20),)))
 SELECTION = Selection(params=("2t", "10u", "10v", "msl"), area=(60, -60, -60, 90))
@@ -95,9 +95,9 @@ def test_what_was_made_within_a_step_is_not_made_again(tmp_path, whole):
 def test_a_death_while_files_are_given_their_names_leaves_all_that_is_needed(tmp_path, whole, done, monkeypatch):
     more = {"zarr": f"{tmp_path}/out.zarr", "workers": 0}
     owner, name = {
-        "nothing": ("ai_models_mosaic.outputs.files", "MessageFiles.finish"),
-        "members": ("ai_models_mosaic.outputs.zarr", "ZarrOutput.finish"),
-        "store": ("ai_models_mosaic.outputs.sink", "Outputs.__exit__"),
+        "nothing": ("ai_models_mosaic.outputs.grib.files", "MessageFiles.finish"),
+        "members": ("ai_models_mosaic.outputs.store.zarr", "ZarrOutput.finish"),
+        "store": ("ai_models_mosaic.outputs.writer", "Outputs.__exit__"),
     }[done]
 
     def dies():
@@ -119,7 +119,7 @@ def test_netcdf_of_a_run_that_was_killed_holds_the_same(tmp_path, when, monkeypa
         if when != "within":
             name = "convert" if when == "converting" else "Outputs.__exit__"
             monkeypatch.setattr(
-                f"ai_models_mosaic.outputs.sink.{name}", lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+                f"ai_models_mosaic.outputs.writer.{name}", lambda *_: os.kill(os.getpid(), signal.SIGKILL)
             )
         engine = DyingEngine(5, "die") if when == "within" else None
         run(tmp_path / "b", engine=engine, netcdf=f"{tmp_path}/b/out.nc")

@@ -12,9 +12,9 @@ from test_sink import INDEX, PRODUCTS, labels, plan, state, steps_of, write
 from toy_run import fork
 
 from ai_models_mosaic.errors import OutputError
-from ai_models_mosaic.outputs.sink import Outputs
-from ai_models_mosaic.outputs.store_folder import StoreFolder
-from ai_models_mosaic.outputs.zarr import RUN
+from ai_models_mosaic.outputs.store.folder import StoreFolder
+from ai_models_mosaic.outputs.store.zarr import RUN
+from ai_models_mosaic.outputs.writer import Outputs
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -9,9 +9,9 @@ from test_sink import plan, write
 
 from ai_models_mosaic.errors import OutputError
 from ai_models_mosaic.files import claim, claim_lock, claim_new, create, place_of, read_own, write_whole
-from ai_models_mosaic.journal import Record, open_journal
-from ai_models_mosaic.outputs.files import MessageFiles, check_writable
-from ai_models_mosaic.provenance import write_beside
+from ai_models_mosaic.forecast.provenance import write_beside
+from ai_models_mosaic.forecast.resume import Record, open_journal
+from ai_models_mosaic.outputs.grib.files import MessageFiles, check_writable
 from ai_models_mosaic.state import ForecastStep
 
 FRESH = Record({"seed": 1}, {"torch": "2"})

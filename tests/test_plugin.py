@@ -224,7 +224,7 @@ def test_nan_from_the_network_stops_the_run_and_names_channel_member_and_step(ru
     import torch
     from safetensors.torch import load_file
 
-    from ai_models_mosaic.checkpoint import read_checkpoint, save_checkpoint
+    from ai_models_mosaic.checkpoints.format import read_checkpoint, save_checkpoint
 
     bundled = ROOT / "weights" / "mini.safetensors"
     tensors = {

@@ -9,10 +9,10 @@ import pytest
 from test_grib_output import Decoded
 
 from ai_models_mosaic.errors import OptionError
-from ai_models_mosaic.grid import LatLonGrid
-from ai_models_mosaic.outputs.grib import GribEncoder, Labels
-from ai_models_mosaic.outputs.packing import Bits, Packing
-from ai_models_mosaic.outputs.product_keys import product_keys
+from ai_models_mosaic.geometry.grid import LatLonGrid
+from ai_models_mosaic.outputs.grib.output import GribEncoder, Labels
+from ai_models_mosaic.outputs.grib.packing import Bits, Packing
+from ai_models_mosaic.outputs.grib.product_keys import product_keys
 from ai_models_mosaic.outputs.products import Product, compute, parse_products
 from ai_models_mosaic.outputs.selection import Selection
 from ai_models_mosaic.params import named
@@ -260,7 +260,7 @@ def test_the_limit_that_is_not_used_is_missing():
 def test_a_product_has_no_member_and_all_keys_of_mars(text):
     import eccodes
 
-    from ai_models_mosaic.outputs.templates import Message
+    from ai_models_mosaic.outputs.grib.templates import Message
 
     found = message(text)
     assert Message(found._handle).get("step") == 24

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from steps import forecast_step
 
-from ai_models_mosaic.progress import QUIET_SECONDS, Progress, Watch, duration
+from ai_models_mosaic.forecast.progress import QUIET_SECONDS, Progress, Watch, duration
 
 
 class Clock:
@@ -21,7 +21,7 @@ class Clock:
 @pytest.fixture
 def run(caplog):
     """Runs members one batch after the other, each taking some seconds; returns the lines logged."""
-    caplog.set_level(logging.INFO, logger="ai_models_mosaic.progress")
+    caplog.set_level(logging.INFO, logger="ai_models_mosaic.forecast.progress")
 
     def play(members, steps, seconds, per_batch=1, step_hours=24):
         caplog.clear()
@@ -80,7 +80,7 @@ def test_silence_inside_a_step_is_never_longer_than_promised_and_one_member(run,
 
 
 def test_the_estimate_follows_the_mean_pace_so_far(caplog):
-    caplog.set_level(logging.INFO, logger="ai_models_mosaic.progress")
+    caplog.set_level(logging.INFO, logger="ai_models_mosaic.forecast.progress")
     clock = Clock()
     progress = Progress(1, 4, clock)
     for step, seconds in enumerate([30, 10, 20], start=1):  # 30, 20 and 20 s on average
@@ -109,7 +109,7 @@ def test_a_duration_reads_as_people_say_it(seconds, words):
 
 
 def test_what_was_done_before_is_neither_counted_for_the_pace_nor_for_the_rest(caplog):
-    caplog.set_level(logging.INFO, logger="ai_models_mosaic.progress")
+    caplog.set_level(logging.INFO, logger="ai_models_mosaic.forecast.progress")
     clock = Clock()
     # Of 2 members × 4 steps, 3 are done: it goes on with the second member of step 2.
     progress = Progress(2, 4, clock, done=3)

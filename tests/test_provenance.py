@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import save_file
 
 from ai_models_mosaic import __version__
-from ai_models_mosaic.grid import LatLonGrid
-from ai_models_mosaic.integrity import digest_of
-from ai_models_mosaic.options import parse_options
-from ai_models_mosaic.provenance import PACKAGES, complete_files, gather, write_beside
+from ai_models_mosaic.checkpoints.integrity import digest_of
+from ai_models_mosaic.forecast.options import parse_options
+from ai_models_mosaic.forecast.provenance import PACKAGES, complete_files, gather, write_beside
+from ai_models_mosaic.geometry.grid import LatLonGrid
 from ai_models_mosaic.state import InitialState
 
 GRID = LatLonGrid.regular(60.0)

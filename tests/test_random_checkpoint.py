@@ -5,9 +5,9 @@ import pytest
 import tiny
 import torch
 
-from ai_models_mosaic.checkpoint import build_network, read_checkpoint
+from ai_models_mosaic.checkpoints.format import build_network, read_checkpoint
+from ai_models_mosaic.checkpoints.random_weights import make_random_checkpoint, sample_statistics
 from ai_models_mosaic.model.network import MosaicNetwork, initialise
-from ai_models_mosaic.random_checkpoint import make_random_checkpoint, sample_statistics
 from ai_models_mosaic.state import InitialState
 
 GRID = tiny.ARCHITECTURE.grid

@@ -14,7 +14,7 @@ from running import ROOT
 from toy_run import DyingEngine, job, toy_run
 
 from ai_models_mosaic.errors import ForecastError, OptionError
-from ai_models_mosaic.ranks import PORTS, Alone, Launch, find_launch
+from ai_models_mosaic.forecast.ranks import PORTS, Alone, Launch, find_launch
 
 TOY = ROOT / "tests" / "toy_run.py"
 TORCHRUN = {"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "node7", "MASTER_PORT": "29500"}

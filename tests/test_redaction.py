@@ -13,7 +13,7 @@ from test_zarr_input import sample as sample
 
 from ai_models_mosaic.cli import main
 from ai_models_mosaic.errors import InputError
-from ai_models_mosaic.redaction import is_redacted, redact_process, redacted
+from ai_models_mosaic.wording.redaction import is_redacted, redact_process, redacted
 
 SECRET = "PW-7f3a"  # noqa: S105
 
@@ -73,7 +73,7 @@ def test_log_records_of_any_library_hide_them(caplog):
 
 def test_tracebacks_hide_them():
     program = (
-        "from ai_models_mosaic.redaction import redact_process\nredact_process()\n"
+        "from ai_models_mosaic.wording.redaction import redact_process\nredact_process()\n"
         "url = 'http://u:' + 'PW-' + '7f3a@h/a'\nraise FileNotFoundError(url)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

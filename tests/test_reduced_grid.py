@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.special import roots_legendre
 
-from ai_models_mosaic.grid import LatLonGrid, ReducedGrid, grid_of_points, latitude_bounds
-from ai_models_mosaic.regrid import ConservativeRegridder
+from ai_models_mosaic.geometry.grid import LatLonGrid, ReducedGrid, grid_of_points, latitude_bounds
+from ai_models_mosaic.geometry.regrid import ConservativeRegridder
 
 TARGET = LatLonGrid.regular(6.0)
 CLASSIC_N32 = (20, 27, 36, 40, 45, 50, 60, 64, 72, 75, 80, 90, 90, 96, 100, 108, 108, 120, 120, 120, 128, *[128] * 11)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from grib_files import Layout
 
-from ai_models_mosaic.grid import LatLonGrid, grid_of_points
-from ai_models_mosaic.regrid import ConservativeRegridder
+from ai_models_mosaic.geometry.grid import LatLonGrid, grid_of_points
+from ai_models_mosaic.geometry.regrid import ConservativeRegridder
 
 
 def grid(longitudes, latitudes):

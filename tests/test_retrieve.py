@@ -23,10 +23,10 @@ from standins import KEY, MARS_KEY, OPEN_DATA_LAYOUT, StandIn, serving
 
 from ai_models_mosaic.channels import LEVELS_HPA, PRESSURE_LEVEL_PARAMS, SINGLE_LEVEL_PARAMS
 from ai_models_mosaic.errors import InputError
-from ai_models_mosaic.open_data import turn_to_greenwich
-from ai_models_mosaic.retrieve import SOURCE_OF_INPUT, FileSource, scratch, with_cache
-from ai_models_mosaic.services import find_account
-from ai_models_mosaic.sources import mars_keys
+from ai_models_mosaic.inputs.open_data import turn_to_greenwich
+from ai_models_mosaic.inputs.requests import mars_keys
+from ai_models_mosaic.inputs.retrieve import SOURCE_OF_INPUT, FileSource, scratch, with_cache
+from ai_models_mosaic.inputs.services import find_account
 from ai_models_mosaic.variants import MINI
 
 START = datetime(2026, 5, 11, 12)
@@ -147,7 +147,7 @@ def test_the_newest_answers_are_kept_and_what_dead_runs_left_is_removed(
     folder = tmp_path / "cache" / "retrieved"
     (folder / "run-dead").mkdir(parents=True)
     os.utime(folder / "run-dead", (0, 0))
-    monkeypatch.setattr("ai_models_mosaic.retrieve.KEPT_BYTES", 200_000)
+    monkeypatch.setattr("ai_models_mosaic.inputs.retrieve.KEPT_BYTES", 200_000)
     for number in range(3):
         with scratch() as here:
             with_cache(number, 0, here / "answer", lambda to=here: (to / "answer").write_bytes(bytes(90_000)))

@@ -9,8 +9,8 @@ import pytest
 
 from ai_models_mosaic.engines.states import StepsOnHost
 from ai_models_mosaic.errors import ForecastError, OptionError
-from ai_models_mosaic.grid import LatLonGrid
-from ai_models_mosaic.rollout import Ensemble, member_noise, progress_features, rollout
+from ai_models_mosaic.forecast.rollout import Ensemble, member_noise, progress_features, rollout
+from ai_models_mosaic.geometry.grid import LatLonGrid
 from ai_models_mosaic.state import InitialState
 
 GRID = LatLonGrid((0.0, 90.0, 180.0, 270.0), (-90.0, 0.0, 90.0))
@@ -310,7 +310,7 @@ def test_the_largest_seed_and_times_before_1970_have_noise_of_their_own():
 
 def test_the_noise_is_the_same_in_another_process():
     program = (
-        "from datetime import datetime; from ai_models_mosaic.rollout import member_noise\n"
+        "from datetime import datetime; from ai_models_mosaic.forecast.rollout import member_noise\n"
         "print(member_noise(11, datetime(2026, 5, 12, 6), member=40, step=60, width=32).tobytes().hex())"
     )
     printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout

@@ -12,12 +12,12 @@ from running import ROOT, keys, messages
 from toy_run import FIELDS, GRID, START, DyingEngine, ToyEngine, initial_state, job, toy_run
 
 from ai_models_mosaic.errors import ForecastError, OutputError, ResumeError, TerminatedError
-from ai_models_mosaic.journal import FORMAT, state_folder
-from ai_models_mosaic.progress import Watch
-from ai_models_mosaic.ranks import Alone
-from ai_models_mosaic.record_file import seal, unseal
-from ai_models_mosaic.rollout import Ensemble, rollout
-from ai_models_mosaic.run import Job, Run
+from ai_models_mosaic.forecast.progress import Watch
+from ai_models_mosaic.forecast.ranks import Alone
+from ai_models_mosaic.forecast.record_file import seal, unseal
+from ai_models_mosaic.forecast.resume import FORMAT, state_folder
+from ai_models_mosaic.forecast.rollout import Ensemble, rollout
+from ai_models_mosaic.forecast.run import Job, Run
 
 
 class Kept:

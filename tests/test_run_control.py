@@ -13,9 +13,9 @@ import pytest
 from running import BIN, MINI, ROOT, SAMPLE, Runner, changed, keys, messages, of_member, values
 
 from ai_models_mosaic import errors
-from ai_models_mosaic.card import Card, read_card
 from ai_models_mosaic.cli import main
-from ai_models_mosaic.replay import choose_channels, choose_hours
+from ai_models_mosaic.forecast.recorded import Card, read_card
+from ai_models_mosaic.forecast.replay import choose_channels, choose_hours
 
 ENSEMBLE = (*MINI, "--lead-time", 72, "--num-ensemble-members", 2, "--num-threads", 1, "--path", "out.grib")
 

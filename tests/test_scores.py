@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scoringrules
 
-from ai_models_mosaic.grid import LatLonGrid
+from ai_models_mosaic.geometry.grid import LatLonGrid
 from ai_models_mosaic.verification.scores import (
     anomaly_terms,
     area_weights,

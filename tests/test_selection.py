@@ -5,9 +5,9 @@ import pytest
 
 from ai_models_mosaic.channels import CHANNELS
 from ai_models_mosaic.errors import OptionError
-from ai_models_mosaic.grid import LatLonGrid, Region
-from ai_models_mosaic.number_lists import parse_numbers
-from ai_models_mosaic.outputs.packing import Packing, parse_bits
+from ai_models_mosaic.geometry.grid import LatLonGrid, Region
+from ai_models_mosaic.options.number_lists import parse_numbers
+from ai_models_mosaic.outputs.grib.packing import Packing, parse_bits
 from ai_models_mosaic.outputs.selection import Selection, parse_area, parse_names
 from ai_models_mosaic.params import CHANNEL_FIELDS, FIELDS, named
 

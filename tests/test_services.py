@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from standins import KEY, MARS_KEY, serving
 
-from ai_models_mosaic.clients import explain, talking_to
 from ai_models_mosaic.errors import InputError, OptionError
-from ai_models_mosaic.options import parse_options
-from ai_models_mosaic.services import (
+from ai_models_mosaic.forecast.options import parse_options
+from ai_models_mosaic.inputs.clients import explain, talking_to
+from ai_models_mosaic.inputs.services import (
     Service,
     check_grid,
     check_reachable,
@@ -184,7 +184,7 @@ def test_open_data_need_no_account_and_keep_four_days_only_at_ecmwf():
 
 def test_unreadable_addresses_of_open_data_are_refused(tmp_path: Path):
     # They are read when the client is imported: by another process.
-    program = "from ai_models_mosaic.services import find_account; find_account('opendata')"
+    program = "from ai_models_mosaic.inputs.services import find_account; find_account('opendata')"
     environment = {**os.environ, "ECMWF_OPENDATA_URLS": "https://mirror.example.org"}
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False, timeout=60

@@ -17,7 +17,7 @@ from grib_files import STANDARD_HEIGHT_M, centre, plausible
 from running import Refused, Runner, elsewhere, keys, messages, values
 from standins import KEY, MARS_KEY, StandIn, serving
 
-from ai_models_mosaic import clients
+from ai_models_mosaic.inputs import clients
 
 MINI = ("mosaic", "--variant", "mini", "--lead-time", 24, "--patience", 0)
 OLD = ("--date", "20080426", "--time", 6, "--input-grid", 6)

@@ -15,7 +15,7 @@ from jaxtyping import TypeCheckError
 
 import ai_models_mosaic.model
 from ai_models_mosaic.engines.states import HostStates
-from ai_models_mosaic.grid import LatLonGrid
+from ai_models_mosaic.geometry.grid import LatLonGrid
 from ai_models_mosaic.model.attention import BlockLayout, block_means, block_sparse_attention
 from ai_models_mosaic.model.buffers import standardise
 from ai_models_mosaic.model.layers import RMSNorm, by_row

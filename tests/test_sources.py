@@ -7,8 +7,8 @@ import eccodes
 import pytest
 
 from ai_models_mosaic.errors import InputError, OptionError
-from ai_models_mosaic.holdings import Wanted
-from ai_models_mosaic.sources import check_file, choose_variant, mars_keys, parse_date, parse_hour, wanted_time
+from ai_models_mosaic.inputs.fields import Wanted
+from ai_models_mosaic.inputs.requests import check_file, choose_variant, mars_keys, parse_date, parse_hour, wanted_time
 from ai_models_mosaic.variants import ERA5, HRES, MINI
 
 SAMPLE = Path(__file__).parent.parent / "examples" / "mini-input.grib"
@@ -46,7 +46,7 @@ def written(tmp_path):
     ("source", "name"), [("cds", "era5"), ("mars", "hres"), ("opendata", "hres")], ids=lambda value: value
 )
 def test_a_service_decides_the_variant(source, name, caplog):
-    caplog.set_level(logging.INFO, logger="ai_models_mosaic.sources")
+    caplog.set_level(logging.INFO, logger="ai_models_mosaic.inputs.requests")
     assert choose_variant("auto", source, None).name == name
     assert caplog.messages == [f"Variant {name}, because the input is {source} (--variant overrides)"]
 
@@ -54,7 +54,7 @@ def test_a_service_decides_the_variant(source, name, caplog):
 @pytest.mark.parametrize("source", ["cds", "mars", "opendata", "file", "anything"])
 @pytest.mark.parametrize("variant", [ERA5, HRES, MINI], ids=lambda variant: variant.name)
 def test_a_variant_that_was_asked_for_is_taken_without_a_look_at_the_input(source, variant, caplog):
-    caplog.set_level(logging.INFO, logger="ai_models_mosaic.sources")
+    caplog.set_level(logging.INFO, logger="ai_models_mosaic.inputs.requests")
     assert choose_variant(variant.name, source, "no such file") is variant
     assert caplog.messages == []
 
@@ -76,7 +76,7 @@ LABELLED = {"sample": "regular_ll_pl_grib2", "setLocalDefinition": 1}  # 16 × 3
     ],
 )
 def test_a_file_decides_the_variant_by_class_then_grid_then_steps(messages, variant, reason, written, caplog):
-    caplog.set_level(logging.INFO, logger="ai_models_mosaic.sources")
+    caplog.set_level(logging.INFO, logger="ai_models_mosaic.inputs.requests")
     path = written(*(grib_message(**keys) for keys in messages))
     assert choose_variant("auto", "file", str(path)) is variant
     assert caplog.messages == [f"Variant {variant.name}, because {path} {reason} (--variant overrides)"]

@@ -6,7 +6,7 @@ import pytest
 from scipy.special import roots_legendre, sph_harm_y
 
 from ai_models_mosaic.errors import InputError
-from ai_models_mosaic.grid import LatLonGrid
+from ai_models_mosaic.geometry.grid import LatLonGrid
 from ai_models_mosaic.verification.scores import area_weights
 from ai_models_mosaic.verification.spectra import PowerSpectrum
 

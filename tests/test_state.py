@@ -9,7 +9,7 @@ import pytest
 
 from ai_models_mosaic.channels import CHANNELS
 from ai_models_mosaic.errors import OptionError
-from ai_models_mosaic.grid import LatLonGrid
+from ai_models_mosaic.geometry.grid import LatLonGrid
 from ai_models_mosaic.state import ForecastStep, InitialState
 
 GRID = LatLonGrid.regular(30)

@@ -9,9 +9,9 @@ import pytest
 from test_sink import PRODUCTS, labels, plan, steps_of
 
 from ai_models_mosaic.errors import ResumeError
-from ai_models_mosaic.journal import FORMAT, Record, open_journal, read_record
-from ai_models_mosaic.outputs.sink import Outputs
-from ai_models_mosaic.record_file import DIGEST, seal, unseal
+from ai_models_mosaic.forecast.record_file import DIGEST, seal, unseal
+from ai_models_mosaic.forecast.resume import FORMAT, Record, open_journal, read_record
+from ai_models_mosaic.outputs.writer import Outputs
 from ai_models_mosaic.state import ForecastStep
 
 START = datetime(2020, 2, 29, 18)

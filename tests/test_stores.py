@@ -11,12 +11,12 @@ import xarray
 from test_sink import GRID, INDEX, MEMBERS, PRODUCTS, SMALL, START, labels, plan, state, steps_of, write
 
 from ai_models_mosaic.errors import OutputError
-from ai_models_mosaic.grid import Region
+from ai_models_mosaic.geometry.grid import Region
 from ai_models_mosaic.outputs.extras import require
-from ai_models_mosaic.outputs.layout import Layout, variables
-from ai_models_mosaic.outputs.netcdf import convert
 from ai_models_mosaic.outputs.selection import Selection
-from ai_models_mosaic.outputs.sink import Outputs
+from ai_models_mosaic.outputs.store.layout import Layout, variables
+from ai_models_mosaic.outputs.store.netcdf import convert
+from ai_models_mosaic.outputs.writer import Outputs
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ import tiny
 import torch
 from safetensors.torch import save_file
 
-from ai_models_mosaic.checkpoint import build_network, read_checkpoint
+from ai_models_mosaic.checkpoints.format import build_network, read_checkpoint
+from ai_models_mosaic.checkpoints.npz_file import npz_arrays
+from ai_models_mosaic.checkpoints.tensor_files import read_metadata
 from ai_models_mosaic.errors import CheckpointError
-from ai_models_mosaic.npz_file import npz_arrays
-from ai_models_mosaic.tensor_files import read_metadata
 
 KEY = "noise_generator.to_noise.weight"
 DEEP = "[" * 100_000

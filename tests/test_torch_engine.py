@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ai_models_mosaic.assets import Assets, DataFile, check_assets, locate
-from ai_models_mosaic.checkpoint import Statistics, build_network, read_checkpoint, save_checkpoint
+from ai_models_mosaic.checkpoints.files import Assets, DataFile, check_assets, locate
+from ai_models_mosaic.checkpoints.format import Statistics, build_network, read_checkpoint, save_checkpoint
+from ai_models_mosaic.checkpoints.integrity import sha256, write_record
 from ai_models_mosaic.engines.torch import CPU_FACTOR, TorchEngine, choose_device, load_engine
 from ai_models_mosaic.errors import CheckpointError, OptionError
-from ai_models_mosaic.integrity import sha256, write_record
-from ai_models_mosaic.model import attention_choice
+from ai_models_mosaic.model.attention import choice as attention_choice
 from ai_models_mosaic.variants import MINI
 
 CPU = torch.device("cpu")

@@ -16,11 +16,11 @@ import torch
 import worlds
 from worlds import GRID, START, TOY
 
-from ai_models_mosaic.checkpoint import Statistics, build_network, read_checkpoint
+from ai_models_mosaic.checkpoints.format import Statistics, build_network, read_checkpoint
 from ai_models_mosaic.engines.torch import TorchEngine
 from ai_models_mosaic.errors import OptionError
+from ai_models_mosaic.forecast.rollout import Ensemble, member_noise, rollout
 from ai_models_mosaic.model.layers import branch_gates
-from ai_models_mosaic.rollout import Ensemble, member_noise, rollout
 from ai_models_mosaic.state import InitialState
 from ai_models_mosaic.training import statistics as archive_statistics
 from ai_models_mosaic.training.archive import Archive, Sample
@@ -110,7 +110,7 @@ def test_the_loss_falls(data, kind, optimiser):
 
 
 def test_the_checkpoint_runs_as_it_is(finished, data):
-    from ai_models_mosaic.assets import Assets
+    from ai_models_mosaic.checkpoints.files import Assets
     from ai_models_mosaic.engines.torch import load_engine
 
     engine = load_engine(

@@ -12,7 +12,7 @@ from steps import forecast_step
 
 from ai_models_mosaic.channels import CHANNELS
 from ai_models_mosaic.errors import InputError, OptionError
-from ai_models_mosaic.grid import LatLonGrid
+from ai_models_mosaic.geometry.grid import LatLonGrid
 from ai_models_mosaic.verification.accumulate import Sums, Verifier, verify
 from ai_models_mosaic.verification.bootstrap import Bootstrap
 from ai_models_mosaic.verification.cases import Case, Regridded, case_of_rollout

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix, random
 
-from ai_models_mosaic.disk_cache import cache_folder, digest_of_arrays
-from ai_models_mosaic.grid import LatLonGrid, ReducedGrid
-from ai_models_mosaic.regrid import ConservativeRegridder
-from ai_models_mosaic.weights_cache import cached
+from ai_models_mosaic.geometry.disk_cache import cache_folder, digest_of_arrays
+from ai_models_mosaic.geometry.grid import LatLonGrid, ReducedGrid
+from ai_models_mosaic.geometry.regrid import ConservativeRegridder
+from ai_models_mosaic.geometry.weights_cache import cached
 
 MATRIX = csr_matrix(random(30, 40, density=0.2, random_state=0))
 REDUCED = ReducedGrid((-80.0, -30.0, 30.0, 80.0), (8, 16, 16, 8), (0.0, 0.0, 0.0, 0.0))
@@ -140,7 +140,7 @@ def test_it_is_in_the_users_cache_folder_unless_said_otherwise(monkeypatch: pyte
 def test_runs_at_the_same_time_do_not_hurt_each_other(folder: Path):
     program = (
         "import numpy as np; from scipy.sparse import random, csr_matrix\n"
-        "from ai_models_mosaic.weights_cache import cached\n"
+        "from ai_models_mosaic.geometry.weights_cache import cached\n"
         "m = csr_matrix(random(300, 400, density=0.5, random_state=0))\n"
         "for turn in range(20):\n"
         "    found = cached(('key', turn % 3), m.shape, lambda: m)\n"

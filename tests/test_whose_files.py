@@ -13,8 +13,8 @@ from running import MINI, ROOT, SAMPLE, Runner, keys, messages
 from ai_models_mosaic.cli import main
 from ai_models_mosaic.engines.torch import TorchEngine
 from ai_models_mosaic.errors import OutputError, ResumeError
-from ai_models_mosaic.journal import Record, open_journal
-from ai_models_mosaic.outputs.files import MessageFiles, check_writable, is_stream, tail_digest
+from ai_models_mosaic.forecast.resume import Record, open_journal
+from ai_models_mosaic.outputs.grib.files import MessageFiles, check_writable, is_stream, tail_digest
 
 SMALL = ("--output-params", "2t,z500", "--num-threads", 1)
 DAY = (*MINI, *SMALL, "--lead-time", 24)
@@ -222,7 +222,7 @@ def test_folders_are_looked_for_before_the_run_for_all_that_will_be_written(run:
 
 def test_devices_need_no_folder_that_can_be_written_to(monkeypatch: pytest.MonkeyPatch):
     folders = []
-    monkeypatch.setattr("ai_models_mosaic.outputs.files.check_folder", folders.append)
+    monkeypatch.setattr("ai_models_mosaic.outputs.grib.files.check_folder", folders.append)
     check_writable(Path("/dev/null"))
     assert folders == []
     monkeypatch.setattr(os, "access", lambda *_: False)

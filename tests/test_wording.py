@@ -1,6 +1,6 @@
 import pytest
 
-from ai_models_mosaic.wording import counted, size_of
+from ai_models_mosaic.wording.numbers import counted, size_of
 
 
 @pytest.mark.parametrize(("number", "words"), [(0, "0 members"), (1, "1 member"), (24, "24 members")])

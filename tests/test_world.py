@@ -20,8 +20,8 @@ from worlds import write_store
 from ai_models_mosaic.channels import CHANNELS, LEVELS_HPA, STANDARD_GRAVITY
 from ai_models_mosaic.cli import main
 from ai_models_mosaic.errors import InputError, OptionError
-from ai_models_mosaic.grid import LatLonGrid
-from ai_models_mosaic.regrid import ConservativeRegridder
+from ai_models_mosaic.geometry.grid import LatLonGrid
+from ai_models_mosaic.geometry.regrid import ConservativeRegridder
 from ai_models_mosaic.training.archive import Archive
 from ai_models_mosaic.variants import MINI
 from ai_models_mosaic.world import simulation

@@ -10,9 +10,9 @@ from zarr_cases import GRID, LAGS, sample_dataset, sample_state, stored
 
 from ai_models_mosaic.channels import LEVELS_HPA
 from ai_models_mosaic.errors import InputError
-from ai_models_mosaic.holdings import Wanted
+from ai_models_mosaic.inputs.fields import Wanted
+from ai_models_mosaic.inputs.zarr import is_zarr, read_zarr
 from ai_models_mosaic.state import InitialState
-from ai_models_mosaic.zarr_input import is_zarr, read_zarr
 
 
 @pytest.fixture(scope="module")

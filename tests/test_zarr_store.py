@@ -14,11 +14,11 @@ from zarr_cases import GRID, LAGS, ZARR_3, Server, sample_dataset, sample_state,
 
 from ai_models_mosaic.channels import CHANNELS
 from ai_models_mosaic.errors import InputError
-from ai_models_mosaic.holdings import Wanted
-from ai_models_mosaic.inputs import initial_states_of
+from ai_models_mosaic.inputs.fields import Wanted
+from ai_models_mosaic.inputs.states import initial_states_of
+from ai_models_mosaic.inputs.zarr import is_zarr, read_zarr, zarr_holdings
+from ai_models_mosaic.inputs.zarr_store import places
 from ai_models_mosaic.verification.zarr_stores import ZarrForecasts, ZarrTruth
-from ai_models_mosaic.zarr_input import is_zarr, read_zarr, zarr_holdings
-from ai_models_mosaic.zarr_store import places
 
 FORMATS = [2, 3] if ZARR_3 else [2]
 T500 = next(channel for channel in CHANNELS if channel.label == "t500")

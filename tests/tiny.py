@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ai_models_mosaic.checkpoint import Checkpoint
-from ai_models_mosaic.grid import LatLonGrid
+from ai_models_mosaic.checkpoints.format import Checkpoint
+from ai_models_mosaic.geometry.grid import LatLonGrid
 from ai_models_mosaic.model.network import MosaicNetwork, initialise
 from ai_models_mosaic.variants import Architecture, Stage, Variant
 

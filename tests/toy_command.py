@@ -28,7 +28,7 @@ from toy_variant import VARIANT
 
 import ai_models_mosaic.plugin  # noqa: F401 - once, and not in every child
 from ai_models_mosaic.channels import CHANNELS
-from ai_models_mosaic.checkpoint import Statistics, save_checkpoint
+from ai_models_mosaic.checkpoints.format import Statistics, save_checkpoint
 from ai_models_mosaic.cli import main
 from ai_models_mosaic.engines.torch import TorchEngine
 from ai_models_mosaic.model.buffers import make_buffers

@@ -23,13 +23,13 @@ import numpy as np
 from ai_models_mosaic import files
 from ai_models_mosaic.engines.states import StepsOnHost
 from ai_models_mosaic.errors import ForecastError, MosaicError
-from ai_models_mosaic.grid import LatLonGrid
-from ai_models_mosaic.journal import Record, open_journal, state_folder
-from ai_models_mosaic.outputs.grib import GribEncoder, GribOutput, Labels
-from ai_models_mosaic.progress import Watch
-from ai_models_mosaic.ranks import Alone, connected, find_launch
-from ai_models_mosaic.rollout import Ensemble
-from ai_models_mosaic.run import Job, Nowhere, Run
+from ai_models_mosaic.forecast.progress import Watch
+from ai_models_mosaic.forecast.ranks import Alone, connected, find_launch
+from ai_models_mosaic.forecast.resume import Record, open_journal, state_folder
+from ai_models_mosaic.forecast.rollout import Ensemble
+from ai_models_mosaic.forecast.run import Job, Nowhere, Run
+from ai_models_mosaic.geometry.grid import LatLonGrid
+from ai_models_mosaic.outputs.grib.output import GribEncoder, GribOutput, Labels
 from ai_models_mosaic.state import InitialState
 
 FIELDS = 6

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from toy_run import FIELDS, GRID, START, ToyEngine, initial_state
 
-from ai_models_mosaic.assets import DataFile
+from ai_models_mosaic.checkpoints.files import DataFile
 from ai_models_mosaic.errors import TerminatedError
-from ai_models_mosaic.holdings import Wanted
-from ai_models_mosaic.options import Options, parse_options
-from ai_models_mosaic.outputs.grib import GribEncoder, GribOutput, Labels, grib_template
-from ai_models_mosaic.progress import Watch
-from ai_models_mosaic.ranks import Alone
-from ai_models_mosaic.session import Session, Settings
+from ai_models_mosaic.forecast.options import Options, parse_options
+from ai_models_mosaic.forecast.progress import Watch
+from ai_models_mosaic.forecast.ranks import Alone
+from ai_models_mosaic.forecast.series import Session, Settings
+from ai_models_mosaic.inputs.fields import Wanted
+from ai_models_mosaic.outputs.grib.output import GribEncoder, GribOutput, Labels, grib_template
 from ai_models_mosaic.variants import MINI, Variant
 
 WORDS = ("--num-ensemble-members", "3", "--members-per-batch", "1")

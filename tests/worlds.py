@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ai_models_mosaic.channels import CHANNELS, LEVELS_HPA
-from ai_models_mosaic.grid import LatLonGrid
+from ai_models_mosaic.geometry.grid import LatLonGrid
 from ai_models_mosaic.variants import VARIANTS, Architecture, Stage, Variant
 from ai_models_mosaic.world.store import WorldStore, variables
 

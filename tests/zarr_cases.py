@@ -16,7 +16,7 @@ import xarray
 import zarr
 
 from ai_models_mosaic.channels import CHANNELS, LEVELS_HPA
-from ai_models_mosaic.inputs import read_initial_state
+from ai_models_mosaic.inputs.states import read_initial_state
 from ai_models_mosaic.state import InitialState
 from ai_models_mosaic.variants import MINI
 

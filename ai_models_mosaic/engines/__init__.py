@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..arrays import BoolArray, Float32Array
-from ..assets import DataFile
+from ..checkpoints.files import DataFile
 
 
 class EnsembleStates(Protocol):

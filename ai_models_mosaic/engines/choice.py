@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..assets import check_assets, locate
+from ..checkpoints.files import check_assets, locate
 from ..variants import Variant
 from .onnx import ANYWHERE, Provider
 

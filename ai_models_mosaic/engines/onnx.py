@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Float32Array
-from ..assets import DataFile
+from ..checkpoints.files import DataFile
+from ..checkpoints.held_file import held_bytes
+from ..checkpoints.integrity import digest_of_bytes
 from ..errors import CheckpointError, ForecastError, OptionError
-from ..held_file import held_bytes
-from ..integrity import digest_of_bytes
-from ..messages import first_line
 from ..variants import Variant
+from ..wording.excerpts import first_line
 from .onnx_card import INPUTS, OUTPUT, Card
 from .onnx_data import MOST_GRAPH_BYTES, ExternalData, read_external_data
 from .onnx_data import external_files as external_files

@@ -10,8 +10,8 @@ from typing import Any
 
 from ..channels import CHANNELS
 from ..errors import CheckpointError, OptionError
-from ..messages import first_line, shortened
 from ..variants import Variant
+from ..wording.excerpts import first_line, shortened
 
 METADATA_KEY = "mosaic"
 """Metadata go under one key, as JSON, as in checkpoints."""

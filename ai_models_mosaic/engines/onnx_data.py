@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from ..arrays import AnyArray
-from ..assets import DataFile
+from ..checkpoints.files import DataFile
+from ..checkpoints.held_file import held, held_bytes
 from ..errors import CheckpointError
-from ..held_file import held, held_bytes
 
 MOST_GRAPH_BYTES = 2**31
 """Where protobuf ends."""

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from ..arrays import Float32Array
-from ..assets import Assets, DataFile, expected_weights, read_companions
-from ..checkpoint import Checkpoint, Statistics, build_network, read_checkpoint
+from ..checkpoints.files import Assets, DataFile, expected_weights, read_companions
+from ..checkpoints.format import Checkpoint, Statistics, build_network, read_checkpoint
+from ..checkpoints.integrity import Expected, refuse_other
 from ..errors import OptionError
-from ..integrity import Expected, refuse_other
-from ..model.attention_choice import AUTO, UnfitBackendError, choose_backend
+from ..model.attention.choice import AUTO, UnfitBackendError, choose_backend
 from ..model.network import MosaicNetwork
 from ..variants import Variant
 from .batching import HalvingStep, compare_memory, in_parts, members_that_fit

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..arrays import Float, Float32, FloatArray, Int64
-from ..geometry_cache import kept_neighbours
-from ..grid import LatLonGrid, healpix_centres, unit_vectors
+from ..geometry.cache import kept_neighbours
+from ..geometry.grid import LatLonGrid, healpix_centres, unit_vectors
 from ..variants import Architecture, Stage
 
 Points = tuple[Float[FloatArray, " _"], Float[FloatArray, " _"]]

@@ -16,7 +16,7 @@ from torch.nn import functional
 from ..arrays import Float, Float32
 from ..variants import Stage
 from .attention import DEFAULT_BACKEND, BlockLayout, block_sparse_attention
-from .attention_problem import Gates, Keys, Queries
+from .attention.problem import Gates, Keys, Queries
 from .slices import add_product, by_row, in_one_go, row_slices
 
 Stream = Float[Tensor, "member pixel width"]

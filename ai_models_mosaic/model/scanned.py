@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..arrays import Float, Float32, Int64, Shaped
 from . import attention
 from .attention import attention_of_slice, select_blocks
-from .attention_problem import Gates, Keys, Lists, MeanKeys, MeanQueries, Queries, RunQueries
+from .attention.problem import Gates, Keys, Lists, MeanKeys, MeanQueries, Queries, RunQueries
 from .interpolation import CrossGridAttention
 from .layers import Attention, Block, RMSNorm, Stream, branch_gates
 from .network import IN_FLOAT32, MosaicNetwork

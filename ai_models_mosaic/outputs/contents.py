@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .files import end_digest
+from .grib.files import end_digest
 
 HEAD_BYTES = 16
 """Of a GRIB message, with its length in the last eight."""

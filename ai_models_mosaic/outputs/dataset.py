@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..arrays import FloatArray
-from ..grid import Region
+from ..geometry.grid import Region
 from ..params import CHANNEL_FIELDS, Field, named
 from ..state import ForecastStep
-from .layout import DIMENSIONS, Layout, coordinates, variables
+from .store.layout import DIMENSIONS, Layout, coordinates, variables
 
 if TYPE_CHECKING:
     import xarray

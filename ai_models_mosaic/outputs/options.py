@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..declarations import may_change, option, section
 from ..errors import OptionError
-from .packing import Packing
+from ..options.declarations import may_change, option, section
+from .grib.packing import Packing
 from .products import Product, parse_products
 from .selection import GROUP, Selection
 

@@ -10,18 +10,18 @@ from pathlib import Path
 
 from .. import __version__
 from ..errors import OptionError, OutputError
-from ..grid import LatLonGrid, Region
+from ..geometry.grid import LatLonGrid, Region
 from ..params import Field
-from .encoder import GribEncoder
 from .extras import require
-from .files import check_writable, is_stream
-from .grib import GribOutput, check_output, grib_template
-from .layout import Layout
+from .grib.encoder import GribEncoder
+from .grib.files import check_writable, is_stream
+from .grib.output import GribOutput, check_output, grib_template
+from .grib.templates import Labels
 from .options import OutputOptions
 from .placeholders import NUMBER_KEYS, TIME_NAMES, PathTemplate
 from .products import OPTION, Product
-from .templates import Labels
-from .zarr import check_store
+from .store.layout import Layout
+from .store.zarr import check_store
 
 SCRATCH_SUFFIX = ".scratch"
 """Of the Zarr store that a NetCDF file is made from, where no store was asked for."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from ..channels import LEVELS_HPA
-from ..declarations import option
 from ..errors import OptionError
-from ..grid import LatLonGrid, Region
-from ..number_lists import parse_numbers
+from ..geometry.grid import LatLonGrid, Region
+from ..options.declarations import option
+from ..options.number_lists import parse_numbers
 from ..params import CHANNEL_FIELDS, Field, named
 
 PARAMS, LEVELS, STEPS, AREA = "--output-params", "--output-levels", "--output-steps", "--output-area"

@@ -15,10 +15,10 @@ import numpy as np
 from ..arrays import Float32Array, FloatArray
 from ..channels import CHANNELS, STATIC_FIELDS, Channel
 from ..errors import InputError
-from ..grid import LatLonGrid
-from ..zarr_input import open_store
-from ..zarr_store.layout import DIMENSIONS, levels_of, times_of
-from ..zarr_store.opening import values_of
+from ..geometry.grid import LatLonGrid
+from ..inputs.zarr import open_store
+from ..inputs.zarr_store.layout import DIMENSIONS, levels_of, times_of
+from ..inputs.zarr_store.opening import values_of
 
 if TYPE_CHECKING:
     import xarray

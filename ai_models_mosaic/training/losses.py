@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..arrays import FloatArray
 from ..channels import CHANNELS
-from ..grid import LatLonGrid
-from ..harmonics import analysis, degrees
+from ..geometry.grid import LatLonGrid
+from ..geometry.harmonics import analysis, degrees
 
 SURFACE_WEIGHTS = {"2t": 1.0, "10u": 0.1, "10v": 0.1, "msl": 0.1}
 """Source: Lam et al., Science 382, 2023 (GraphCast), supplement 4.2."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, distributed
 
 from ..errors import OptionError
-from ..ranks import find_launch, process_group
+from ..forecast.ranks import find_launch, process_group
 
 
 @dataclass(frozen=True)

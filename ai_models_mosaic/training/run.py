@@ -23,7 +23,7 @@ from types import FrameType
 import torch
 
 from .. import __version__
-from ..checkpoint import Statistics, fitting_network, read_checkpoint, save_checkpoint
+from ..checkpoints.format import Statistics, fitting_network, read_checkpoint, save_checkpoint
 from ..errors import OptionError
 from ..model.buffers import CARRIED_BUFFERS
 from . import statistics as archive_statistics

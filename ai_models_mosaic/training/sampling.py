@@ -12,7 +12,7 @@ from datetime import datetime
 import numpy as np
 
 from ..arrays import Float32Array, IntArray
-from ..rollout import member_noise
+from ..forecast.rollout import member_noise
 from .archive import Sample
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from ..arrays import FloatArray
 from ..channels import CHANNELS
 from ..errors import InputError
-from ..grid import LatLonGrid
-from ..harmonics import analysis, degrees
+from ..geometry.grid import LatLonGrid
+from ..geometry.harmonics import analysis, degrees
 from .archive import Archive
 
 SAMPLES = 240

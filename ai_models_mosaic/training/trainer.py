@@ -17,10 +17,10 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint as recompute
 
 from ..arrays import FloatArray
+from ..forecast.rollout import progress_features
 from ..model.buffers import make_buffers
 from ..model.layers import Block
 from ..model.network import MosaicNetwork, initialise
-from ..rollout import progress_features
 from .archive import Archive, Sample
 from .losses import GridLoss, SpectralLoss
 from .optimisers import make_optimisers

@@ -15,11 +15,11 @@ import torch
 
 from ..arrays import FloatArray
 from ..channels import CHANNELS
-from ..checkpoint import Statistics
+from ..checkpoints.format import Statistics
 from ..engines.torch import TorchEngine
-from ..harmonics import degrees
+from ..forecast.rollout import Ensemble, rollout
+from ..geometry.harmonics import degrees
 from ..model.network import MosaicNetwork
-from ..rollout import Ensemble, rollout
 from ..state import InitialState
 from .archive import Archive
 from .losses import ensemble_crps

@@ -13,9 +13,9 @@ import numpy as np
 
 from ..arrays import BoolArray, FloatArray
 from ..channels import CHANNELS, Channel
-from ..console import counted
 from ..errors import InputError
-from ..grid import LatLonGrid
+from ..forecast.console import counted
+from ..geometry.grid import LatLonGrid
 from .cases import Case, Truth
 from .climatology import Climate, Climatology
 from .plan import Event, Plan

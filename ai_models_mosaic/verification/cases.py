@@ -16,8 +16,8 @@ import numpy as np
 from ..arrays import FloatArray
 from ..channels import CHANNELS, Channel
 from ..errors import InputError
-from ..grid import LatLonGrid
-from ..regrid import ConservativeRegridder
+from ..geometry.grid import LatLonGrid
+from ..geometry.regrid import ConservativeRegridder
 from ..state import ForecastStep
 
 

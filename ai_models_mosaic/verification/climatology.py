@@ -19,7 +19,7 @@ import numpy as np
 from ..arrays import FloatArray
 from ..channels import Channel
 from ..errors import InputError
-from ..grid import LatLonGrid
+from ..geometry.grid import LatLonGrid
 from .cases import Truth
 from .scores import half_difference
 

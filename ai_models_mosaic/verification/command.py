@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ..channels import Channel
 from ..errors import OptionError
-from ..grid import LatLonGrid
-from ..zarr_input import is_zarr
+from ..geometry.grid import LatLonGrid
+from ..inputs.zarr import is_zarr
 from .accumulate import require_grid, verify
 from .bootstrap import Bootstrap
 from .cases import Forecasts, Regridded, Truth

@@ -17,9 +17,9 @@ import numpy as np
 
 from ..arrays import FloatArray
 from ..channels import Channel
-from ..console import counted
 from ..errors import InputError
-from ..grid import LatLonGrid
+from ..forecast.console import counted
+from ..geometry.grid import LatLonGrid
 from .cases import Case
 from .messages import CONTROL, Decoder, Message, Name, find_files, scan
 

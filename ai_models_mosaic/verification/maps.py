@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..arrays import FloatArray
-from ..grid import LatLonGrid, latitude_bounds, longitude_bounds
+from ..geometry.grid import LatLonGrid, latitude_bounds, longitude_bounds
 from .accumulate import Sums
 from .snapshots import Picture, Snapshot
 

@@ -14,9 +14,9 @@ import numpy as np
 
 from ..arrays import FloatArray, IntArray
 from ..errors import InputError
-from ..field_kinds import FieldKind, kind_of
-from ..grid import LatLonGrid, alternated, grid_of_points
-from ..holdings import ALIASES, HECTOPASCALS
+from ..geometry.grid import LatLonGrid, alternated, grid_of_points
+from ..inputs.field_kinds import FieldKind, kind_of
+from ..inputs.fields import ALIASES, HECTOPASCALS
 
 Name = tuple[str, int | None]
 """Parameter and level in hPa."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..console import counted
+from ..forecast.console import counted
 from .evaluation import Evaluation, scores_of
 
 COLUMNS = {

@@ -17,7 +17,7 @@ import numpy as np
 
 from .. import __version__
 from ..errors import InputError, OutputError
-from ..redaction import redacted
+from ..wording.redaction import redacted
 from .evaluation import Evaluation, scores_of
 from .overview import overview
 from .tables import Row, comparison_rows, rank_rows, reliability_rows, score_rows, spectrum_rows

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..arrays import FloatArray, IntArray
-from ..grid import LatLonGrid
+from ..geometry.grid import LatLonGrid
 
 RELIABILITY_BINS = 11
 """Most bins of forecast probability; ensembles of fewer than 10 members have one per possible value."""

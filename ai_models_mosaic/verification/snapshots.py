@@ -10,7 +10,7 @@ import numpy as np
 
 from ..arrays import FloatArray
 from ..channels import Channel
-from ..grid import LatLonGrid
+from ..geometry.grid import LatLonGrid
 from .cases import Case
 
 MAP_LEAD_HOURS = 120

@@ -16,7 +16,7 @@ from scipy.special import roots_legendre, sph_legendre_p_all
 
 from ..arrays import FloatArray
 from ..errors import InputError
-from ..grid import LatLonGrid
+from ..geometry.grid import LatLonGrid
 
 LARGEST_GROWTH = 12.0
 """Of rounding, in the series through the latitudes: 3 to 7 on regular and Gaussian grids."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..channels import Channel
 from ..errors import InputError
-from ..field_kinds import TYPES
+from ..inputs.field_kinds import TYPES
 
 if TYPE_CHECKING:
     import xarray

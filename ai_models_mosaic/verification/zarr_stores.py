@@ -16,9 +16,9 @@ import numpy as np
 from ..arrays import FloatArray, IntArray
 from ..channels import Channel
 from ..errors import InputError
-from ..grid import LatLonGrid
-from ..zarr_store.layout import DIMENSIONS, LEAD_TIME, MEMBER, arranged, levels_of, member_numbers, times_of
-from ..zarr_store.opening import open_dataset, values_of
+from ..geometry.grid import LatLonGrid
+from ..inputs.zarr_store.layout import DIMENSIONS, LEAD_TIME, MEMBER, arranged, levels_of, member_numbers, times_of
+from ..inputs.zarr_store.opening import open_dataset, values_of
 from .cases import Case
 from .zarr_products import member_positions, product_variables, refuse_products
 

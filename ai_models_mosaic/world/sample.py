@@ -10,7 +10,7 @@ import eccodes
 
 from ..arrays import FloatArray
 from ..channels import CHANNELS, Channel
-from ..grid import LatLonGrid, to_grib_order
+from ..geometry.grid import LatLonGrid, to_grib_order
 from ..training.archive import Archive
 
 BITS_PER_VALUE = 16

@@ -22,8 +22,8 @@ import numpy as np
 from ..arrays import Float32Array, FloatArray, TimeArray
 from ..channels import PRESSURE_LEVEL_PARAMS, SINGLE_LEVEL_PARAMS, STANDARD_GRAVITY
 from ..errors import InputError, OptionError
-from ..grid import LatLonGrid
-from ..regrid import ConservativeRegridder
+from ..geometry.grid import LatLonGrid
+from ..geometry.regrid import ConservativeRegridder
 from .store import WorldStore, variables
 
 SIMULATOR = Path(__file__).with_name("simulator.py")

@@ -16,7 +16,7 @@ import numpy as np
 from ..arrays import AnyArray, Float32Array, FloatArray, TimeArray
 from ..channels import CHANNELS, LEVELS_HPA, Channel
 from ..errors import InputError
-from ..grid import LatLonGrid
+from ..geometry.grid import LatLonGrid
 
 if TYPE_CHECKING:
     import zarr

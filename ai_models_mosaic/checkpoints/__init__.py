@@ -1,0 +1,1 @@
+"""Weights: where they are, where they come from, what is in their files."""

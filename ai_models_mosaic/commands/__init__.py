@@ -1,0 +1,1 @@
+"""The commands beside the forecast, one module each."""

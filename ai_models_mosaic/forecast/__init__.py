@@ -1,0 +1,1 @@
+"""From initial states to written members: steps, ranks, resume, provenance, replay."""

@@ -1,0 +1,294 @@
+"""One run of an ensemble: step by step, by one process or several, with a state to go on from.
+
+Steps follow each other; within a step, batches of members. The ranks take batches in turn, and
+what they make goes to rank 0, which writes it in that order: so the output and the state on disk
+are the same for any number of ranks, and a run may go on with another number of them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+from ..arrays import Float32Array
+from ..engines import Engine
+from ..errors import MosaicError, ResumeError, TerminatedError
+from ..state import ForecastStep, InitialState
+from .progress import Watch
+from .ranks import Ranks
+from .resume import Journal
+from .rollout import Ensemble, initial_step, later_step, rollout
+
+LOG = logging.getLogger(__name__)
+
+
+class Sink(Protocol):
+    """Where the steps of a forecast go."""
+
+    def write(self, forecast: ForecastStep) -> None:
+        """Take a step of a batch of members; it may be brought to disk later."""
+
+    def recall(self, forecast: ForecastStep) -> None:
+        """Take a step of a batch that was written before the run was interrupted, within that step."""
+
+    def flush(self) -> None:
+        """Bring to disk all that was taken."""
+
+    def positions(self) -> Mapping[str, int]:
+        """Length in bytes of every file, by name, after all that was taken and flushed."""
+
+    def close(self) -> None:
+        """Give the files their names; nothing more will come."""
+
+    def abort(self) -> None:
+        """Leave what is there as it is; nothing more will come."""
+
+
+class Nowhere:
+    """A sink that keeps nothing."""
+
+    def write(self, forecast: ForecastStep) -> None:
+        """Forget it."""
+
+    def recall(self, forecast: ForecastStep) -> None:
+        """Forget it."""
+
+    def flush(self) -> None:
+        """Nothing to do."""
+
+    def positions(self) -> Mapping[str, int]:
+        """No files."""
+        return {}
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+    def abort(self) -> None:
+        """Nothing to do."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to run.
+
+    Parameters
+    ----------
+    starts : mapping of int to InitialState
+        Where every member starts; all at the same initial time.
+    ensemble : Ensemble
+        Members and noise.
+    step_hours : int
+        Length of a step, h.
+    steps : int
+        Steps to make after step 0.
+    """
+
+    starts: Mapping[int, InitialState]
+    ensemble: Ensemble
+    step_hours: int
+    steps: int
+
+    @cached_property
+    def batches(self) -> tuple[tuple[int, ...], ...]:
+        """Members that go through the network together, in order."""
+        return tuple(self.ensemble.batches())
+
+    @property
+    def history(self) -> int:
+        """States that a step starts from."""
+        return len(next(iter(self.starts.values())).times)
+
+    @property
+    def units(self) -> int:
+        """Batches times steps, step 0 included."""
+        return len(self.batches) * (self.steps + 1)
+
+    def shape_of(self, batch: int) -> tuple[int, ...]:
+        """Shape of the states of a batch, (member, lon, lat, channel)."""
+        return (len(self.batches[batch]), *next(iter(self.starts.values())).values.shape[1:])
+
+    def made(self, batch: int, step: int, values: Float32Array) -> ForecastStep:
+        """What was made of a batch at a step."""
+        return later_step(self.starts, step, self.step_hours, self.batches[batch], values)
+
+    def steps_done(self, units: int, batch: int) -> int:
+        """Steps of a batch among the first `units`, step 0 included."""
+        return (units + len(self.batches) - 1 - batch) // len(self.batches)
+
+    def rounds(self, units: int, size: int) -> Iterator[tuple[int, range]]:
+        """Steps, and batches that so many ranks make at the same time, after the first `units`."""
+        count = len(self.batches)
+        for step in range(self.steps + 1):
+            for first in range(max(0, units - step * count), count, size):
+                yield step, range(first, min(first + size, count))
+
+
+class Run:
+    """Makes a job, or what is left of it.
+
+    Parameters
+    ----------
+    job : Job
+        What to run.
+    engine : Engine
+        Makes the steps.
+    ranks : Ranks
+        The processes.
+    sink : Sink
+        Where the steps go; of rank 0 only.
+    journal : Journal or None
+        Keeps the state, on rank 0; None where there is nothing to keep it beside.
+    watch : Watch
+        Told of all progress, and says when to stop.
+    """
+
+    def __init__(
+        self, job: Job, engine: Engine, ranks: Ranks, sink: Sink, journal: Journal | None, watch: Watch
+    ) -> None:
+        self._job, self._ranks, self._sink, self._journal, self._watch = job, ranks, sink, journal, watch
+        self._engine = engine
+        self._steps: Iterator[ForecastStep] = iter(())
+        self._units = 0
+
+    def __call__(self) -> None:
+        """Make all steps, and complete the output.
+
+        Raises
+        ------
+        MosaicError
+            Whatever went wrong on any rank, on all of them; `TerminatedError` after a signal to stop.
+        """
+        try:
+            self._restore()
+            for step, batches in self._job.rounds(self._units, self._ranks.size):
+                if self._round(step, batches):
+                    self._stop(step)
+            self._finish()
+        except BaseException:
+            self._sink.abort()
+            raise
+
+    def _restore(self) -> None:
+        """Take the newest states of every batch from the journal to the rank that goes on with it."""
+        journal = self._journal
+        self._units, kept = self._ranks.share(
+            lambda: (0, []) if journal is None else (journal.record.units, list(journal.kept()))
+        )
+        job = self._job
+        if self._units > job.units:
+            raise ResumeError(
+                f"expected at most {job.units} batches and steps done, got {self._units}: the state of the "
+                "unfinished run was changed. Run without --resume"
+            )
+        # More ranks than batches leave some without any.
+        mine = range(self._ranks.rank, len(job.batches), self._ranks.size)
+        self._steps = rollout(
+            self._engine,
+            job.starts,
+            job.ensemble,
+            job.step_hours,
+            job.steps,
+            batches=[job.batches[batch] for batch in mine],
+            restored=[made for batch, step in kept if (made := self._handed_out(batch, step)) is not None],
+            done=sum(job.steps_done(self._units, batch) for batch in mine),
+        )
+        if journal is not None:
+            self._recall(journal)
+        if self._ranks.rank == 0:
+            self._watch.begin(self._job.starts, self._job.ensemble, self._job.steps, self._units)
+
+    def _handed_out(self, batch: int, step: int) -> ForecastStep | None:
+        """A state of the journal, on the rank that goes on with it; None on the others."""
+        journal, ranks = self._journal, self._ranks
+        owner = batch % ranks.size
+        values = journal.load(batch, step, self._job.shape_of(batch)) if journal is not None else None
+        if journal is not None and owner != ranks.rank:
+            ranks.send(values, owner)
+            return None
+        if owner == ranks.rank and values is None:
+            values = ranks.receive(0, self._job.shape_of(batch))
+        return None if values is None else self._job.made(batch, step, values)
+
+    def _recall(self, journal: Journal) -> None:
+        """Show the sink what it wrote of a step that is not complete."""
+        step, done = divmod(self._units, len(self._job.batches))
+        for batch, members in enumerate(self._job.batches[:done]):
+            made = (
+                initial_step(self._job.starts, members)
+                if step == 0
+                else self._job.made(batch, step, journal.load(batch, step, self._job.shape_of(batch)))
+            )
+            self._sink.recall(made)
+
+    def _round(self, step: int, batches: range) -> bool:
+        """Make one step of as many batches as there are ranks; whether to stop after it."""
+        error, made = None, None
+        mine = next((batch for batch in batches if batch % self._ranks.size == self._ranks.rank), None)
+        if mine is not None:
+            try:
+                made = next(self._steps)
+            except MosaicError as failure:
+                error = failure
+        if self._ranks.rank == 0:
+            error = self._collect(step, batches, mine, made, error)
+        elif mine is not None and step > 0:
+            self._ranks.send(None if made is None else made.values, 0)
+        stop = self._ranks.agree(error, stop=self._watch.stopping)
+        self._units = step * len(self._job.batches) + batches.stop
+        return stop
+
+    def _collect(
+        self, step: int, batches: range, mine: int | None, made: ForecastStep | None, error: MosaicError | None
+    ) -> MosaicError | None:
+        """Write what all ranks made, in order; returns what went wrong first."""
+        try:
+            # Here, and not when the round before was done: its output has had the time of a step to reach the disk.
+            self._save_if_due()
+        except MosaicError as failure:
+            error = error or failure
+        for batch in batches:
+            forecast = made if batch == mine else self._take(step, batch)
+            if forecast is None or error is not None:
+                continue
+            try:
+                self._sink.write(forecast)
+            except MosaicError as failure:
+                error = failure
+                continue
+            if self._journal is not None:
+                self._journal.note(batch, forecast)
+            self._watch.advance(forecast)
+        return error
+
+    def _take(self, step: int, batch: int) -> ForecastStep | None:
+        """What another rank made; None if that went wrong, which is said later."""
+        if step == 0:
+            return initial_step(self._job.starts, self._job.batches[batch])
+        values = self._ranks.receive(batch % self._ranks.size, self._job.shape_of(batch))
+        return None if values is None else self._job.made(batch, step, values)
+
+    def _save_if_due(self) -> None:
+        if self._journal is not None and self._units > self._journal.record.units and self._journal.is_due:
+            self._save()
+
+    def _save(self, *, finished: bool = False) -> None:
+        if self._journal is not None:
+            self._sink.flush()
+            self._journal.save(self._units, self._sink.positions(), finished=finished)
+
+    def _stop(self, step: int) -> None:
+        """End in good order because a signal asked for it."""
+        self._save()
+        done = f"stopped by a signal after step {step} (+{step * self._job.step_hours} h), as asked"
+        hint = (
+            "run again with --resume to go on" if self._journal is not None or self._ranks.rank else "nothing was kept"
+        )
+        raise TerminatedError(f"{done}; {hint}")
+
+    def _finish(self) -> None:
+        self._save(finished=True)
+        self._sink.close()
+        self._watch.end()

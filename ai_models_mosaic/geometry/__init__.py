@@ -1,0 +1,1 @@
+"""Grids, regridding and harmonics on the sphere."""

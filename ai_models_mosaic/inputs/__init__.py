@@ -1,0 +1,1 @@
+"""From files, stores and services to checked initial states."""

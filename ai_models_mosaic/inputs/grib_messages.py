@@ -1,0 +1,368 @@
+"""The messages of a GRIB file: where they are, and their bytes, values and coordinates when they are asked for.
+
+Files are framed here, without ecCodes: what stands between messages does no harm, and a broken message none to the
+others. Only where messages are is kept, so that a file may be of any size.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import eccodes
+import numpy as np
+
+from ..arrays import FloatArray
+from .field_kinds import integer, text
+
+START, END = b"GRIB", b"7777"
+EDITIONS = (1, 2)
+
+SMALLEST_BYTES = 32
+"""Of a message, fewer than any has."""
+
+SEARCH_BYTES = 2**20
+"""Read at a time while the beginning of a message is looked for."""
+
+NAMED_BYTES = 2**28
+"""Largest message cut short whose field is still told."""
+
+HEADERS_BYTES = 4096
+"""Of a message, read at once while its sections are looked for."""
+
+LARGE_GRIB1 = 0x800000
+"""Bit of the 24 of GRIB1's length: messages above 8 MiB count in units of 120 bytes, by a convention of ECMWF."""
+
+MOST_POINTS = 300_000_000
+"""Of a field; the finest global grids have a few ten million."""
+
+BYTES_PER_POINT = 64
+"""Memory that reading a field takes, with its coordinates."""
+
+MISSING = 1e30
+
+GRID_KEYS = (
+    *("Ni", "Nj", "numberOfDataPoints", "latitudeOfFirstGridPointInDegrees", "latitudeOfLastGridPointInDegrees"),
+    *("longitudeOfFirstGridPointInDegrees", "longitudeOfLastGridPointInDegrees"),
+    *("iScansNegatively", "jScansPositively"),
+)
+"""What a grid section says, for messages."""
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A place in a file where a message begins that is not whole.
+
+    Parameters
+    ----------
+    problem : str
+        What is wrong with it, and where it is.
+    """
+
+    problem: str
+
+
+class Message:
+    """A message of any origin, decoded when its values or coordinates are asked for."""
+
+    def message(self) -> bytes:
+        """The whole message."""
+        raise NotImplementedError
+
+    @contextmanager
+    def headers(self) -> Iterator[int]:
+        """Handle of ecCodes, good for keys but perhaps not for values, while in use.
+
+        Raises
+        ------
+        eccodes.CodesInternalError
+            If ecCodes cannot make sense of the message.
+        """
+        with self._handle() as handle:
+            yield handle
+
+    def part(self, start: int, length: int) -> bytes:
+        """Some of its bytes."""
+        return self.message()[start : start + length]
+
+    def to_numpy(self, *, flatten: bool = True, dtype: type = np.float64) -> FloatArray:
+        """The values in the message's own order, ``(point,)``; NaN where there are none.
+
+        Raises
+        ------
+        ValueError
+            If the message says another number of points than it has, or they cannot be decoded.
+        """
+        with self._handle() as handle:
+            check_points(handle)
+            try:
+                eccodes.codes_set(handle, "missingValue", MISSING)
+                values: FloatArray = eccodes.codes_get_values(handle).astype(dtype)
+                has_missing = bool(integer(handle, "numberOfMissing"))
+            except (eccodes.CodesInternalError, MemoryError) as error:
+                raise ValueError(f"its values cannot be decoded ({error})") from error
+        if has_missing:
+            values[values == dtype(MISSING)] = np.nan
+        return values
+
+    def to_latlon(self, *, flatten: bool = True) -> dict[str, FloatArray]:
+        """Coordinates of the values in the message's own order, degrees, each ``(point,)``.
+
+        Raises
+        ------
+        ValueError
+            If the grid section contradicts itself.
+        """
+        with self._handle() as handle:
+            check_points(handle)
+            try:
+                found = {name: eccodes.codes_get_array(handle, key) for name, key in COORDINATES}
+            except (eccodes.CodesInternalError, MemoryError, ValueError) as error:
+                raise ValueError(f"its coordinates cannot be made ({error}); {grid_section(handle)}") from error
+            if not all(np.isfinite(angles).all() for angles in found.values()):
+                raise ValueError(f"its coordinates are not finite; {grid_section(handle)}")
+            return found
+
+    @contextmanager
+    def _handle(self) -> Iterator[int]:
+        handle = eccodes.codes_new_from_message(self.message())
+        try:
+            yield handle
+        finally:
+            eccodes.codes_release(handle)
+
+
+COORDINATES = (("lat", "latitudes"), ("lon", "longitudes"))
+
+
+@dataclass(frozen=True)
+class FileMessage(Message):
+    """A message of a file.
+
+    Parameters
+    ----------
+    path : Path
+    offset, length : int
+        Bytes.
+    """
+
+    path: Path
+    offset: int
+    length: int
+
+    def message(self) -> bytes:
+        """The whole message."""
+        return self.part(0, self.length)
+
+    def part(self, start: int, length: int) -> bytes:
+        """Some of its bytes."""
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(self.offset + start)
+            return file.read(min(length, self.length - start))
+
+    @contextmanager
+    def headers(self) -> Iterator[int]:
+        """Handle of ecCodes without the data, which then need not be read from the disk."""
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(self.offset)
+            handle = eccodes.codes_grib_new_from_file(file, headers_only=True)
+        if handle is None:
+            raise eccodes.CodesInternalError("no message")
+        try:
+            yield handle
+        finally:
+            eccodes.codes_release(handle)
+
+
+@dataclass(frozen=True)
+class FieldMessage(Message):
+    """A field of earthkit-data, as services give them.
+
+    Parameters
+    ----------
+    field : earthkit-data field
+    """
+
+    field: Any
+
+    def message(self) -> bytes:
+        """The whole message."""
+        return bytes(self.field.message())
+
+
+def find_messages(path: Path) -> Iterator[FileMessage | Damage]:
+    """The messages of a file in their order, and the places where one is broken.
+
+    Parameters
+    ----------
+    path : Path
+        Read from its beginning to its end, but for the data of messages.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    """
+    size, position = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while (start := _next_start(file, position)) is not None:
+            length = _length(file, start)
+            if length is None:
+                position = start + len(START)
+                continue
+            if _ends_well(file, start, length, size):
+                yield FileMessage(path, start, length)
+                position = start + length
+            else:
+                yield Damage(_damage(file, start, length, size))
+                position = start + len(START)
+
+
+def _ends_well(file: BinaryIO, start: int, length: int, size: int) -> bool:
+    if not SMALLEST_BYTES <= length <= size - start:
+        return False
+    file.seek(start + length - len(END))
+    return file.read(len(END)) == END
+
+
+def _next_start(file: BinaryIO, position: int) -> int | None:
+    """Where the next four letters stand that a message begins with."""
+    file.seek(position)
+    kept = b""
+    while block := file.read(SEARCH_BYTES if kept else len(START)):
+        found = (kept + block).find(START)
+        if found >= 0:
+            return position - len(kept) + found
+        position += len(block)
+        kept = (kept + block)[-len(START) + 1 :]
+    return None
+
+
+def _length(file: BinaryIO, start: int) -> int | None:
+    """Bytes of a message as it says itself; None if it is none, but a text with its four letters in it."""
+    file.seek(start)
+    indicator = file.read(16)
+    if len(indicator) < 16 or indicator[7] not in EDITIONS:
+        return None
+    if indicator[7] == 2:
+        return int.from_bytes(indicator[8:16], "big")
+    length = int.from_bytes(indicator[4:7], "big")
+    return _large_length(file, start, length) if length & LARGE_GRIB1 else length
+
+
+def _large_length(file: BinaryIO, start: int, length: int) -> int:
+    """Bytes of a GRIB1 message whose length does not fit into its 24 bits."""
+
+    def section_length(position: int) -> int:
+        file.seek(position)
+        return int.from_bytes(file.read(3), "big")
+
+    file.seek(start + 8 + 7)
+    flags = (file.read(1) or b"\0")[0]
+    position = start + 8 + section_length(start + 8)
+    for bit in (0x80, 0x40):
+        position += section_length(position) if flags & bit else 0
+    short = section_length(position)
+    return (length & ~LARGE_GRIB1) * 120 - short + 4 if short < 120 else length
+
+
+def _damage(file: BinaryIO, start: int, length: int, size: int) -> str:
+    available = size - start
+    if length > available:
+        problem = f"it says to have {length} bytes, but the file ends after {available}: it was cut short"
+    else:
+        problem = f"it says to have {length} bytes, but does not end there"
+    file.seek(start)
+    name = _name_of_part(file.read(min(available, length, NAMED_BYTES)), length)
+    return f"the message at byte {start}{name}: {problem}"
+
+
+def _name_of_part(beginning: bytes, length: int) -> str:
+    """The field of a message of which the end is wrong, as far as its beginning says."""
+    if not max(len(beginning), SMALLEST_BYTES) <= length <= NAMED_BYTES:
+        return ""
+    whole = beginning[: length - len(END)].ljust(length - len(END), b"\0") + END
+    try:
+        handle = eccodes.codes_new_from_message(whole)
+    except (eccodes.CodesInternalError, ValueError):
+        return ""
+    name, level = text(handle, "shortName"), integer(handle, "level")
+    eccodes.codes_release(handle)
+    return f" ({name} at level {level})" if name and name != "unknown" else ""
+
+
+def sections(message: Message) -> tuple[bytes, int]:
+    """The section that describes a message's grid, and the number of fields in it.
+
+    Some centres put u and v into one GRIB2 message, of which readers miss the second; ecCodes'
+    own digest of the grid fails on such messages.
+    """
+    beginning = message.part(0, HEADERS_BYTES)
+
+    def part(start: int, length: int) -> bytes:
+        known = beginning[start : start + length]
+        return known if len(known) == length else message.part(start, length)
+
+    if beginning[7] == 1:
+        start = 8 + int.from_bytes(part(8, 3), "big")
+        return part(start, int.from_bytes(part(start, 3), "big")), 1
+    total, position = int.from_bytes(beginning[8:16], "big"), 16
+    grid, fields = b"", 0
+    while position + 5 <= total and (head := part(position, 5))[:4] != END:
+        length, number = int.from_bytes(head[:4], "big"), head[4]
+        grid = part(position, length) if number == 3 else grid
+        fields += number == 7
+        position += max(length, 5)
+    return grid, fields
+
+
+def check_points(handle: int) -> None:
+    """Refuse a field that cannot have as many points as it says, before memory is asked for them.
+
+    Raises
+    ------
+    ValueError
+        With what the grid section says.
+    """
+    points = integer(handle, "numberOfDataPoints") or 0
+    columns, rows = integer(handle, "Ni"), integer(handle, "Nj")
+    regular = text(handle, "gridType").startswith("regular")
+    if regular and columns and rows and columns * rows != points:
+        raise ValueError(f"{columns} × {rows} points are not the {points} that it says to have; {grid_section(handle)}")
+    coded = integer(handle, "numberOfValues")
+    if coded is not None and coded != points and not integer(handle, "bitmapPresent"):
+        raise ValueError(f"it has {coded} values for {points} points; {grid_section(handle)}")
+    _check_directions(handle)
+    if points > min(MOST_POINTS, _memory_bytes() // BYTES_PER_POINT):
+        raise ValueError(f"it says to have {points} points, more than can be read; {grid_section(handle)}")
+
+
+def _check_directions(handle: int) -> None:
+    """Refuse rows that would have to run both ways, of which ecCodes makes no coordinates."""
+    first, last = (integer(handle, f"latitudeOf{end}GridPoint") for end in ("First", "Last"))
+    northwards = integer(handle, "jScansPositively")
+    if first is None or last is None or northwards is None or first == last:
+        return
+    if (last > first) != bool(northwards):
+        way = "northwards" if northwards else "southwards"
+        raise ValueError(
+            f"its rows run {way} by their flag (jScansPositively {northwards}), and the other way by the latitudes of "
+            f"the first and the last; {grid_section(handle)}"
+        )
+
+
+def _memory_bytes() -> int:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return MOST_POINTS * BYTES_PER_POINT
+
+
+def grid_section(handle: int) -> str:
+    """What a message's grid section says, in words for a message."""
+    said = ((key, text(handle, key)) for key in GRID_KEYS)
+    return f"its grid section says {text(handle, 'gridType')}: " + ", ".join(f"{key} {value}" for key, value in said)

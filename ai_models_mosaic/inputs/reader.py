@@ -1,0 +1,118 @@
+"""From the names of a source and some initial times to where every member starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from ..errors import InputError
+from ..state import InitialState
+from ..variants import Variant
+from .fields import Holdings, Wanted, take_stock
+from .initial_times import time_of, utc_now
+from .requests import is_reanalysis
+from .retrieve import SOURCE_OF_INPUT, FileSource, Source, scratch
+from .services import Service, check_reachable, check_times, find_account, kept_days
+from .states import initial_states_of
+from .zarr import is_zarr, zarr_holdings
+
+
+@dataclass
+class InputReader:
+    """Reads the states of a file, a store or a service, for one initial time after the other.
+
+    Parameters
+    ----------
+    source : str
+        ``file``, or one of `services.SOURCES`.
+    file : str or None
+        A GRIB file or a Zarr store.
+    variant : Variant
+        Whose grid and history are needed.
+    members : sequence of int
+        Of the forecast.
+    grid_deg : float
+        Grid to ask a service for.
+    patience_s : float
+        How long a service may be out of reach, s.
+    other : Source or None
+        Where fields come from if neither from a file nor from one of these services.
+    """
+
+    source: str
+    file: str | None
+    variant: Variant
+    members: Sequence[int]
+    grid_deg: float
+    patience_s: float
+    other: Source | None = None
+    _service: Service | None = field(default=None, init=False)
+    _stock: Holdings | None = field(default=None, init=False)
+
+    def check(self, wanted: Sequence[Wanted]) -> None:
+        """Raise if a service could not be asked; a file was looked at before.
+
+        Parameters
+        ----------
+        wanted : sequence of Wanted
+            The initial times. One of several that is out of reach fails alone, when it is its turn.
+
+        Raises
+        ------
+        InputError
+            If there is no account, the service does not answer, or does not have the only initial time.
+        OptionError
+            If there is no analysis at its hour.
+        """
+        if self.source not in SOURCE_OF_INPUT:
+            return
+        service = find_account(self.source)
+        if len(wanted) == 1:
+            self._check_time(service, time_of(wanted[0]))
+        check_reachable(service)
+        self._service = service
+
+    def read(self, wanted: Wanted) -> dict[int, InitialState]:
+        """Where every member of the forecast starts.
+
+        Parameters
+        ----------
+        wanted : Wanted
+            The initial time.
+
+        Raises
+        ------
+        InputError
+            As `inputs.initial_states_of`, and whatever a service cannot do.
+        """
+        if self.file is not None:
+            return self._states(self._held(self.file, wanted), wanted)
+        times = [time_of(wanted) + timedelta(hours=lag) for lag in self.variant.lags_hours]
+        source = self.other or self._asked_service(times[-1])
+        with scratch() as folder:
+            return self._states(take_stock(source.fields(times, folder)), wanted)
+
+    def _held(self, file: str, wanted: Wanted) -> Holdings:
+        """What a file holds: of GRIB looked at once, of a store for every initial time."""
+        if is_zarr(file):
+            return zarr_holdings(file, self.variant.lags_hours, wanted)
+        if self._stock is None:
+            self._stock = take_stock(FileSource(file).fields((), Path()))
+        return self._stock
+
+    def _asked_service(self, initial_time: datetime) -> Source:
+        if self._service is None:
+            raise InputError(f"expected a file, or one of {', '.join(SOURCE_OF_INPUT)}, got {self.source}")
+        self._check_time(self._service, initial_time)
+        return SOURCE_OF_INPUT[self.source](self._service, self.variant, self.grid_deg, self.patience_s)
+
+    def _states(self, holdings: Holdings, wanted: Wanted) -> dict[int, InitialState]:
+        grid, lags = self.variant.architecture.grid, self.variant.lags_hours
+        return initial_states_of(holdings, grid, lags, wanted, self.members)
+
+    def _check_time(self, service: Service, initial_time: datetime) -> None:
+        reanalysis = is_reanalysis(self.source, self.variant)
+        lags = self.variant.lags_hours
+        check_times(initial_time, lags, utc_now(), reanalysis=reanalysis, kept_days=kept_days(service))

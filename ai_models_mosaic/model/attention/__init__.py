@@ -1,0 +1,214 @@
+"""Block-sparse attention: three branches over the tokens of one HEALPix stage.
+
+`block_sparse_attention` is the one call. What is selected is decided here, once; what varies
+between backends is only how the softmax attention to it is computed.
+Source: specification of the network, section 8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ...arrays import Float32, Int64
+from .flex import flex_attention
+from .problem import (
+    Backend,
+    DenseAttention,
+    Gates,
+    Keys,
+    MeanKeys,
+    MeanQueries,
+    Problem,
+    Queries,
+    RunKeys,
+    RunQueries,
+    gated_sum,
+    grouped,
+    runs,
+    ungrouped,
+)
+from .problem import BlockLayout as BlockLayout
+from .tiles import tiled_selected
+from .triton import triton_attention
+
+SCORES_AT_ONCE = 2**24
+"""Scores that a plain softmax holds at a time (64 MiB in float32)."""
+
+GATHERED_AT_ONCE = 2**23
+"""Elements of selected keys that are copied at a time (32 MiB in float32)."""
+
+
+def plain_attention(query: RunQueries, key: RunKeys, value: RunKeys) -> RunQueries:
+    """Softmax attention written out, the softmax in float32, in slices of bounded memory.
+
+    Parameters
+    ----------
+    query : Tensor (n, query, d)
+        n runs, each attending to its own keys alone.
+    key, value : Tensor (n, key, d)
+        One value per key; of any number of keys.
+
+    Returns
+    -------
+    Tensor (n, query, d)
+        In the dtype of `value`.
+    """
+    at_once = max(1, SCORES_AT_ONCE // (query.shape[1] * key.shape[1]))
+    slices = zip(query.split(at_once), key.split(at_once), value.split(at_once), strict=True)
+    return torch.cat([attention_of_slice(q, k, v) for q, k, v in slices])
+
+
+def attention_of_slice(query: RunQueries, key: RunKeys, value: RunKeys) -> RunQueries:
+    """`plain_attention` with all scores at once."""
+    # Scaled before the product, which half precision could not hold otherwise.
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(1, 2)
+    return torch.softmax(scores.float(), dim=-1).to(value.dtype) @ value
+
+
+def sdpa_attention(query: RunQueries, key: RunKeys, value: RunKeys) -> RunQueries:
+    """Softmax attention by PyTorch's fused kernels, which never hold all scores; shapes as `plain_attention`."""
+    # The heads' dimension is what every fused kernel expects, on the CPU as on the GPU.
+    fused = functional.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None])
+    return fused[:, 0]
+
+
+def gathering(attend: DenseAttention) -> Backend:
+    """A backend of dense attention: the selected keys and values are copied together, a few blocks at a time."""
+    return lambda problem: gated_sum(problem, attend, lambda: _selected(problem, attend))
+
+
+def tiled_attention(problem: Problem) -> Queries:
+    """`sdpa`, but for the selected branch in float32 on a CPU, which `attention_tiles` computes.
+
+    Returns
+    -------
+    Tensor (member, query head, pixel, d)
+        In the dtype of the gates: float32.
+
+    Raises
+    ------
+    ValueError
+        If gradients are asked for, or the tensors are not in float32 on a CPU.
+    """
+    found = f"{problem.query.device.type} in {str(problem.query.dtype).removeprefix('torch.')}"
+    if problem.trains:
+        raise ValueError("the attention backend tiled has no gradients; train with the backend reference or sdpa")
+    if found != "cpu in float32":
+        raise ValueError(f"the attention backend tiled expected tensors on cpu in float32, got {found}; take sdpa")
+    copied = partial(_selected, attend=sdpa_attention)
+    # A graph cannot ask how large the scores are.
+    selected = copied if torch.compiler.is_compiling() else partial(tiled_selected, otherwise=copied)
+    return gated_sum(problem, sdpa_attention, lambda: selected(problem))
+
+
+BACKENDS: Mapping[str, Backend] = MappingProxyType(
+    {
+        "reference": gathering(plain_attention),
+        "sdpa": gathering(sdpa_attention),
+        "tiled": tiled_attention,
+        "flex": lambda problem: flex_attention(problem, sdpa_attention),
+        "triton": lambda problem: triton_attention(problem, sdpa_attention),
+    }
+)
+"""Backends by name; all agree with `reference` to rounding."""
+
+PORTABLE = ("reference", "sdpa")
+"""Backends for every device, shape and precision, with gradients."""
+
+DEFAULT_BACKEND = "sdpa"
+
+
+def block_sparse_attention(
+    query: Queries, key: Keys, value: Keys, gates: Gates, layout: BlockLayout, backend: str = DEFAULT_BACKEND
+) -> Queries:
+    """Gated sum of the local, compressed and selected branches.
+
+    Parameters
+    ----------
+    query : Tensor (member, query head, pixel, d)
+        After RoPE.
+    key, value : Tensor (member, key/value head, pixel, d)
+        The keys after RoPE. Query head h is served by key/value head h // G.
+    gates : Tensor (member, query head, pixel, 3)
+        Weights of the branches in the order local, compressed, selected.
+    layout : BlockLayout
+        Blocks; both sizes divide the pixels.
+    backend : str
+        A name in `BACKENDS`.
+
+    Returns
+    -------
+    Tensor (member, query head, pixel, d)
+        In the dtype of `gates`.
+    """
+    means = (block_means(query, layout.sparse), block_means(key, layout.sparse), block_means(value, layout.sparse))
+    lists = select_blocks(means[0], means[1], layout.selected)
+    return BACKENDS[backend](Problem(query, key, value, gates, means, lists, layout))
+
+
+def select_blocks(
+    mean_query: MeanQueries, mean_key: MeanKeys, count: int
+) -> Int64[Tensor, "member head block {count}"]:
+    """Key blocks that every query block attends to, ``(member, key/value head, block, count)``.
+
+    Scores are unscaled dot products of block means, head h against the keys of head h // G; the
+    score for key/value head j is then the mean over query heads j, j + Hk, j + 2·Hk, … and not over
+    the G heads that j serves. The released model was trained with that mismatch.
+
+    Parameters
+    ----------
+    mean_query : Tensor (member, query head, block, d)
+        Queries after RoPE, averaged over every block.
+    mean_key : Tensor (member, key/value head, block, d)
+        Keys likewise.
+    count : int
+        Blocks to select, at most as many as there are.
+
+    Returns
+    -------
+    Tensor (member, key/value head, block, count) of int64
+        Key blocks by number, those of one query block in any order, none twice.
+    """
+    heads = mean_key.shape[1]
+    ratio = mean_query.shape[1] // heads
+    # The heads of a mean end to end, so that one product gives their sum and no head's scores are held.
+    query, served = (
+        tensor.float().unflatten(1, (ratio, heads)).permute(0, 2, 3, 1, 4).flatten(3)
+        for tensor in (mean_query, mean_key.repeat_interleave(ratio, dim=1))
+    )
+    at_once = max(1, SCORES_AT_ONCE // (query.shape[0] * heads * served.shape[2]))
+    # A graph cannot have slices whose number hangs on the batch.
+    slices = (query,) if torch.compiler.is_compiling() else query.split(at_once, dim=2)
+    # Which blocks are chosen must not hang on half precision.
+    with torch.autocast(query.device.type, enabled=False):
+        by_slice = [(some @ served.transpose(2, 3)).topk(count, dim=-1, sorted=False).indices for some in slices]
+    return torch.cat(by_slice, dim=2)
+
+
+def block_means(tensor: Keys, size: int) -> Float32[Tensor, "member head pixel//{size} head_width"]:
+    """Means over runs of `size` pixels in float32, ``(member, head, block, d)``."""
+    return tensor.unflatten(2, (-1, size)).float().mean(dim=3)
+
+
+def _selected(problem: Problem, attend: DenseAttention) -> Queries:
+    """Attention of every query block to the pixels of its selected key blocks."""
+    lists, size = problem.lists, problem.layout.sparse
+    queries = grouped(problem.query, problem.ratio, size)
+    key_blocks, value_blocks = runs(problem.key, size), runs(problem.value, size)
+    count, blocks = lists.shape[-1], lists.shape[2]
+    first = torch.arange(lists.shape[0] * lists.shape[1], device=lists.device).view(*lists.shape[:2], 1, 1) * blocks
+    rows = (lists + first).flatten(0, 2)
+    at_once = max(1, GATHERED_AT_ONCE // (count * size * key_blocks.shape[-1]))
+    out = torch.cat(
+        [
+            attend(some, key_blocks[chosen].flatten(1, 2), value_blocks[chosen].flatten(1, 2))
+            for some, chosen in zip(queries.split(at_once), rows.split(at_once), strict=True)
+        ]
+    )
+    return ungrouped(out, problem.query, problem.ratio)

@@ -1,0 +1,1 @@
+"""Members and products as GRIB2."""

@@ -1,0 +1,1 @@
+"""Members and products as Zarr and NetCDF."""

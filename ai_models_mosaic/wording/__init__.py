@@ -1,0 +1,1 @@
+"""Words of messages: numbers, excerpts, and what is hidden."""
