@@ -17,10 +17,10 @@ from .errors import OptionError
 from .forecast.destination import Destination
 from .forecast.options import Options
 from .forecast.progress import Watch
-from .forecast.ranks import Alone
+from .forecast.ranks import SingleRank
 from .forecast.rollout import rollout
 from .forecast.runner_options import steps_of
-from .forecast.series import Session
+from .forecast.series import ForecastSeries
 from .inputs.fields import Wanted
 from .inputs.open import OpenInput, open_for
 from .options.declarations import errors_in_python, from_keywords
@@ -258,9 +258,9 @@ class Forecast:
             made = from_keywords(Options, {**self.options, **where, **options})
             destination = Destination(self.model.variant, made, self.steps, None if other else str(path))
             destination.check([self.start.initial_time], self.start.source)
-            session = Session(
+            session = ForecastSeries(
                 destination.settings(self.start.source),
-                Alone(),
+                SingleRank(),
                 Watch(made.progress_file),
                 read=lambda _: self._starts,
                 load=lambda: self.model.engine,

@@ -175,10 +175,10 @@ def _inspect(known: argparse.Namespace) -> None:
 
 
 def _doctor(known: argparse.Namespace) -> None:
-    from .commands.doctor import FAILURE, Plan, examine
+    from .commands.doctor import FAILURE, IntendedForecast, examine
 
     variant = VARIANTS[known.variant]
-    plan = Plan(variant, known.assets, known.members, known.lead_time // variant.step_hours, known.output)
+    plan = IntendedForecast(variant, known.assets, known.members, known.lead_time // variant.step_hours, known.output)
     failures = 0
     for finding in examine(plan):
         say(str(finding))

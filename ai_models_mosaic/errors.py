@@ -47,7 +47,7 @@ class OutputError(MosaicError):
 
 
 class ResumeError(MosaicError):
-    """An unfinished run that cannot be gone on with, or not so."""
+    """An unfinished run that cannot be resumed, or not so."""
 
     exit_status = 7
 

@@ -28,7 +28,7 @@ PARTS = (
     ("ai_models_mosaic.outputs.writer", "Outputs.write", "hand fields to the output, or wait for it"),
     ("ai_models_mosaic.outputs.writer", "Outputs.flush", "wait for the output"),
     ("ai_models_mosaic.outputs.writer", "Outputs.close", "complete the output"),
-    ("ai_models_mosaic.forecast.resume", "Journal.save", "keep the state for --resume"),
+    ("ai_models_mosaic.forecast.resume", "ResumeState.save", "keep the state for --resume"),
 )
 
 

@@ -1,7 +1,7 @@
 """Member-steps on a CUDA GPU, beside the published figure and the roofline.
 
 ``python benchmarks/gpu.py`` on any machine with a CUDA GPU; ``--estimate`` prints the roofline anywhere.
-Weights are random unless ``--checkpoint`` is given: times do not hang on them.
+Weights are random unless ``--checkpoint`` is given: times do not depend on them.
 """
 
 from __future__ import annotations

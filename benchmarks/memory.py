@@ -20,10 +20,10 @@ from ai_models_mosaic.arrays import Float32Array
 from ai_models_mosaic.engines import Engine
 from ai_models_mosaic.engines.states import StepsOnHost
 from ai_models_mosaic.forecast.progress import Watch
-from ai_models_mosaic.forecast.ranks import Alone
-from ai_models_mosaic.forecast.resume import Record, open_journal, state_folder
+from ai_models_mosaic.forecast.ranks import SingleRank
+from ai_models_mosaic.forecast.resume import Record, open_resume_state, state_folder
 from ai_models_mosaic.forecast.rollout import Ensemble
-from ai_models_mosaic.forecast.run import Job, Run
+from ai_models_mosaic.forecast.run import EnsembleJob, EnsembleRun
 from ai_models_mosaic.outputs.grib.output import GribEncoder, GribOutput, Labels
 from ai_models_mosaic.state import InitialState
 from ai_models_mosaic.variants import MINI
@@ -72,16 +72,16 @@ def peak_mb(members: int, steps: int, engine: str) -> float:
     """Peak resident memory of this process, MB, after a run."""
     initial, network = sample() if engine == "mini" else made_up()
     ensemble = Ensemble(0, tuple(range(1, members + 1)))
-    job = Job(dict.fromkeys(ensemble.members, initial), ensemble, MINI.step_hours, steps)
+    job = EnsembleJob(dict.fromkeys(ensemble.members, initial), ensemble, MINI.step_hours, steps)
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/out.grib"
         place, fresh = state_folder(path, initial.initial_time), Record({}, {})
         with (
             GribEncoder(initial.grid, Labels(initial.initial_time, members, {})) as encoder,
-            open_journal(place, fresh, job.history, members, resume=False) as journal,
+            open_resume_state(place, fresh, job.history, members, resume=False) as resume_state,
         ):
-            Run(job, network, Alone(), GribOutput(path, encoder), journal, Watch())()
-            journal.remove()
+            EnsembleRun(job, network, SingleRank(), GribOutput(path, encoder), resume_state, Watch())()
+            resume_state.remove()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
 
 

@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from ai_models_mosaic.checkpoints.format import Statistics, build_network
 from ai_models_mosaic.cli import main
-from ai_models_mosaic.engines.onnx_card import METADATA_KEY
+from ai_models_mosaic.engines.onnx_description import METADATA_KEY
 from ai_models_mosaic.engines.onnx_export import Form, make_card, make_model, write_model
 
 MEAN, STD = np.array([280.0, 1e5, 5.5e4, -3.0, 0.002]), np.array([20.0, 1e3, 3e3, 10.0, 1e-3])

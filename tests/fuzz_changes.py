@@ -314,7 +314,7 @@ def grib_changed(random: Random, path: Path) -> str:
     places = WHERE_IN_EDITION_2 if messages[at][7] == 2 else WHERE_IN_EDITION_1
     section, place, count = pick(random, places)
     changed = 0
-    # Alone, or in all of them, which then agree with one another.
+    # SingleRank, or in all of them, which then agree with one another.
     alike = [index for index, message in enumerate(messages) if message[7] == messages[at][7]]
     for index in [at] if random.random() < 0.7 else alike:
         start = 0 if section == 0 else _sections(messages[index])[section]

@@ -15,7 +15,7 @@ from toy_variant import VARIANT
 
 from ai_models_mosaic.channels import CHANNELS
 from ai_models_mosaic.engines import onnx as _onnx_engine  # noqa: F401 - once, and not in every child
-from ai_models_mosaic.engines.onnx_card import METADATA_KEY as CARD_KEY
+from ai_models_mosaic.engines.onnx_description import METADATA_KEY as CARD_KEY
 from ai_models_mosaic.engines.onnx_export import Form, make_card
 
 

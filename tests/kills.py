@@ -204,7 +204,7 @@ class Kills:
             expect(ended.status in (0, DEAD), f"{said}: neither died nor ended well", ended)
             self.deaths += ended.status == DEAD
         ended = toy_command.run(place, *words, "--resume")
-        expect(ended.status == 0, f"{said}, then gone on with: failed", ended)
+        expect(ended.status == 0, f"{said}, then resumed: failed", ended)
         other = unlike(contents(place), whole.made)
         expect(not other, f"{said}, {words[-4:]}: {other} differ from those of an undisturbed run", ended)
 
@@ -248,7 +248,7 @@ class Kills:
     # Runs that share something.
 
     def interleaved(self, trial: int, _: int, seed: int) -> None:
-        """Two runs that share a path, a store or both; one of them may die and be gone on with after the other."""
+        """Two runs that share a path, a store or both; one of them may die and be resumed after the other."""
         random = np.random.default_rng([seed, 200, trial])
         pair = choose_pair(random, trial)
         for one in pair:
@@ -258,7 +258,7 @@ class Kills:
         (place / "out.zarr.old" / "mine").write_text("the user's")
         seconds = self.undisturbed(pair[0].words).seconds
         offset, dies = float(random.uniform(0, 1.3 * seconds)), random.random() < 0.4
-        what = f"{pair[0]}, after {offset:.2f} s {pair[1]}" + (", the first killed and gone on with" if dies else "")
+        what = f"{pair[0]}, after {offset:.2f} s {pair[1]}" + (", the first killed and resumed" if dies else "")
         pace = toy_command.at_step(0, lambda: None, dawdle_s=0.02)
         first = Child(place, pair[0].typed, pace)
         if dies:
@@ -316,7 +316,7 @@ class Kills:
         self.deaths += begun.wait() == DEAD
         done = subprocess.run([*command, "--resume"], cwd=place, check=False, capture_output=True, text=True)
         ended = Ended(done.returncode, done.stderr)
-        expect(ended.status == 0, f"killed after {after:.1f} of {self._mini_s:.1f} s, then gone on with: failed", ended)
+        expect(ended.status == 0, f"killed after {after:.1f} of {self._mini_s:.1f} s, then resumed: failed", ended)
         other = unlike(contents(place), contents(whole))
         expect(not other, f"killed after {after:.1f} of {self._mini_s:.1f} s: {other} differ", ended)
 

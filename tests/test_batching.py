@@ -16,8 +16,8 @@ from ai_models_mosaic.engines.torch import TorchEngine
 from ai_models_mosaic.errors import ForecastError
 from ai_models_mosaic.forecast.options import parse_options
 from ai_models_mosaic.forecast.progress import Watch
-from ai_models_mosaic.forecast.ranks import Alone
-from ai_models_mosaic.forecast.series import Session, Settings
+from ai_models_mosaic.forecast.ranks import SingleRank
+from ai_models_mosaic.forecast.series import ForecastSeries, SeriesSettings
 from ai_models_mosaic.inputs.requests import wanted_time
 from ai_models_mosaic.variants import MINI
 
@@ -218,16 +218,16 @@ class ChoosingEngine(ToyEngine):
         return super().step(history, progress, noise)
 
 
-class SeveralRanks(Alone):
+class SeveralRanks(SingleRank):
     size = 3
 
 
 def session_of(engine, *words, ranks=None):
-    settings = Settings(MINI, parse_options(["--num-ensemble-members", "5", *words]), 2, {}, (), "toy")
+    settings = SeriesSettings(MINI, parse_options(["--num-ensemble-members", "5", *words]), 2, {}, (), "toy")
     starts = dict.fromkeys(range(1, 6), initial_state())
-    return Session(
+    return ForecastSeries(
         settings,
-        ranks or Alone(),
+        ranks or SingleRank(),
         Watch(),
         read=lambda _: starts,
         load=lambda: engine,

@@ -121,10 +121,10 @@ class Usual:
         coefficients = np.zeros((5, *GRID.shape))
         coefficients[0] = mean
 
-        def everywhere(values: list[float]) -> np.ndarray:
+        def on_every_rank(values: list[float]) -> np.ndarray:
             return np.broadcast_to(np.array(values)[None, :, None, None], (12, len(values), *GRID.shape))
 
-        return Climate({0: coefficients}, everywhere(levels), everywhere(events))
+        return Climate({0: coefficients}, on_every_rank(levels), on_every_rank(events))
 
 
 @pytest.fixture(scope="module")

@@ -13,13 +13,13 @@ from running import BIN, ROOT
 
 from ai_models_mosaic.checkpoints.files import Assets
 from ai_models_mosaic.cli import main
-from ai_models_mosaic.commands.doctor import FAILURE, IDENTITY_MODEL, OK, WARNING, Plan, examine
+from ai_models_mosaic.commands.doctor import FAILURE, IDENTITY_MODEL, OK, WARNING, IntendedForecast, examine
 from ai_models_mosaic.engines.torch import load_engine
 from ai_models_mosaic.variants import ERA5, MINI
 
 
 def findings(variant=MINI, assets=Path(), members=1, output=Path()) -> dict[str, tuple[str, str]]:
-    plan = Plan(variant, Path(assets), members, 10, Path(output))
+    plan = IntendedForecast(variant, Path(assets), members, 10, Path(output))
     return {finding.what: (finding.level, finding.detail) for finding in examine(plan)}
 
 

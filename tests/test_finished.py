@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from running import MINI, SAMPLE, Runner
-from test_sink import PRODUCTS, labels, plan, steps_of, write
+from test_writer import PRODUCTS, labels, plan, steps_of, write
 
 from ai_models_mosaic.errors import OutputError
 from ai_models_mosaic.forecast.provenance import complete_files, write_beside
@@ -185,7 +185,7 @@ def test_a_run_that_goes_on_with_fewer_messages_than_it_made_does_not_end_well(t
             raise KeyError("killed")
 
     def go_on() -> None:
-        with Outputs(made, labels(), going_on=True) as outputs:
+        with Outputs(made, labels(), resuming=True) as outputs:
             outputs.resume({name: place for name, place in positions.items() if "products" not in name})
             for step in steps[2:3]:
                 outputs.recall(step)
@@ -205,6 +205,6 @@ def test_what_is_gone_on_with_holds_whole_messages(tmp_path):
     (tmp_path / "x.grib.partial").write_bytes(b"something else")
     with (
         pytest.raises(OutputError, match=r"expected whole GRIB messages in .*x.grib.partial, got something else"),
-        Outputs(made, labels(), going_on=True) as outputs,
+        Outputs(made, labels(), resuming=True) as outputs,
     ):
         outputs.resume({str(tmp_path / "x.grib"): 9})

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from test_options import EXAMPLES
 from toy_run import START
-from toy_session import LoadedToy, Toy, files
+from toy_series import LoadedToy, Toy, files
 
 from ai_models_mosaic.checkpoints.files import DataFile
 from ai_models_mosaic.errors import ResumeError, TerminatedError

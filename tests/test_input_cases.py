@@ -15,7 +15,7 @@ from running import SAMPLE, Runner, keys, messages, values
 from ai_models_mosaic.channels import CHANNELS
 from ai_models_mosaic.errors import InputError
 from ai_models_mosaic.geometry.grid import LatLonGrid
-from ai_models_mosaic.inputs.fields import Wanted, take_stock
+from ai_models_mosaic.inputs.fields import Wanted, list_available
 from ai_models_mosaic.inputs.grib_messages import find_messages
 from ai_models_mosaic.inputs.states import initial_states_of
 from ai_models_mosaic.state import InitialState
@@ -47,11 +47,11 @@ def started(tmp_path: Path) -> Callable[..., dict[int, InitialState]]:
 def read(folder: Path, found: Iterable[bytes], members: Sequence[int] = (1,)) -> dict[int, InitialState]:
     path = folder / "input.grib"
     path.write_bytes(b"".join(found))
-    return initial_states_of(take_stock(find_messages(path)), GRID, (-24, 0), Wanted(time=NEWEST), members)
+    return initial_states_of(list_available(find_messages(path)), GRID, (-24, 0), Wanted(time=NEWEST), members)
 
 
 def warmed(state: InitialState, truth: np.ndarray) -> float:
-    """By how much t and 2t are above the sample's everywhere, K; all else must be the sample's."""
+    """By how much t and 2t are above the sample's on_every_rank, K; all else must be the sample's."""
     difference = state.values[-1] - truth
     scale = np.ptp(truth, axis=(0, 1))
     assert (np.abs(difference[..., ~np.array(WARM)]) <= 2e-5 * scale[~np.array(WARM)]).all()

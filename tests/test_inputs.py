@@ -25,7 +25,7 @@ from grib_files import (
 from ai_models_mosaic.channels import CHANNELS
 from ai_models_mosaic.errors import InputError
 from ai_models_mosaic.geometry.grid import LatLonGrid
-from ai_models_mosaic.inputs.fields import Wanted, take_stock
+from ai_models_mosaic.inputs.fields import Wanted, list_available
 from ai_models_mosaic.inputs.states import initial_states_of, input_digest, read_initial_state
 
 GRID = LatLonGrid.regular(30)
@@ -242,7 +242,7 @@ def test_one_state_of_several_members_is_that_of_the_lowest_that_is_complete(rea
 
 @pytest.fixture
 def analyses(tmp_path):
-    """Holdings of complete analyses with these numbers, told apart by their temperature at 500 hPa."""
+    """AvailableFields of complete analyses with these numbers, told apart by their temperature at 500 hPa."""
 
     def make(*numbers, lacking=None):
         messages = []
@@ -253,7 +253,7 @@ def analyses(tmp_path):
             if number == lacking:
                 del history[NOW, "msl", None]
             messages += history.values()
-        return take_stock(fields_of(tmp_path / "analyses.grib", messages))
+        return list_available(fields_of(tmp_path / "analyses.grib", messages))
 
     return make
 
@@ -262,9 +262,9 @@ def warm(number):
     return lambda lon, lat: 240 + number + lat / 10
 
 
-def started(holdings, members):
+def started(available, members):
     """The member of the input that every member starts from, by its number and by its values."""
-    starts = initial_states_of(holdings, GRID, (-24, 0), Wanted(), members)
+    starts = initial_states_of(available, GRID, (-24, 0), Wanted(), members)
     for state in starts.values():
         found = state.values[-1, :, :, CHANNEL_OF["t", 500]]
         np.testing.assert_allclose(found, on_grid(warm(state.number)), atol=1e-4)
@@ -315,7 +315,7 @@ def test_a_history_is_not_mixed_from_several_members(read):
 def test_a_constant_field_is_used_with_a_warning(read, caplog):
     state = read(with_field("t", 850, values=250.0))
     assert (state.values[0, :, :, CHANNEL_OF["t", 850]] == 250).all()
-    assert caplog.messages == ["t850 is constant: 250 K everywhere"]
+    assert caplog.messages == ["t850 is constant: 250 K on_every_rank"]
 
 
 # Refusals

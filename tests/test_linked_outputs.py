@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from running import MINI, Runner
-from test_sink import GRID, PRODUCTS, START, labels, plan, steps_of, write
+from test_writer import GRID, PRODUCTS, START, labels, plan, steps_of, write
 
 from ai_models_mosaic.errors import OutputError
 from ai_models_mosaic.outputs.grib.files import MessageFiles, check_writable

@@ -15,7 +15,7 @@ from ai_models_mosaic.channels import CHANNELS
 from ai_models_mosaic.commands.doctor import IDENTITY_MODEL
 from ai_models_mosaic.engines import onnx as engines
 from ai_models_mosaic.engines.onnx import CPU, OnnxEngine, Provider, choose_provider, load_engine
-from ai_models_mosaic.engines.onnx_card import METADATA_KEY, Card
+from ai_models_mosaic.engines.onnx_description import METADATA_KEY, GraphDescription
 from ai_models_mosaic.engines.onnx_export import Form, make_card
 from ai_models_mosaic.engines.torch import TorchEngine
 from ai_models_mosaic.errors import CheckpointError, OptionError
@@ -208,7 +208,7 @@ def test_a_graph_of_another_grid_or_other_times_is_refused(tmp_path, change, nam
 
 def test_a_card_survives_its_file(tmp_path):
     card = replace(make_card(MINI, Form("float16", 4), "1" * 64, untrained=True), licence="Apache-2.0")
-    assert Card.from_metadata(tmp_path, {METADATA_KEY: json.dumps(asdict(card))}) == card
+    assert GraphDescription.from_metadata(tmp_path, {METADATA_KEY: json.dumps(asdict(card))}) == card
     assert card.channels == tuple(channel.name for channel in CHANNELS)
 
 

@@ -14,7 +14,7 @@ from ai_models_mosaic.checkpoints.files import locate
 from ai_models_mosaic.checkpoints.integrity import sha256
 from ai_models_mosaic.engines import onnx_export
 from ai_models_mosaic.engines.onnx import OnnxEngine
-from ai_models_mosaic.engines.onnx_card import METADATA_KEY
+from ai_models_mosaic.engines.onnx_description import METADATA_KEY
 from ai_models_mosaic.engines.onnx_export import Form, Step, export_onnx, write_model
 from ai_models_mosaic.errors import OptionError, OutputError
 from ai_models_mosaic.model.scanned import exportable

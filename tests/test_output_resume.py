@@ -15,9 +15,9 @@ from toy_run import GRID, START, DyingEngine, ToyEngine, fork, job
 
 from ai_models_mosaic.errors import ForecastError, OutputError
 from ai_models_mosaic.forecast.progress import Watch
-from ai_models_mosaic.forecast.ranks import Alone, connected, find_launch
-from ai_models_mosaic.forecast.resume import Record, open_journal, state_folder
-from ai_models_mosaic.forecast.run import Nowhere, Run
+from ai_models_mosaic.forecast.ranks import SingleRank, connected, find_launch
+from ai_models_mosaic.forecast.resume import Record, open_resume_state, state_folder
+from ai_models_mosaic.forecast.run import EnsembleRun, NoWriter
 from ai_models_mosaic.outputs.grib.packing import Bits, Packing
 from ai_models_mosaic.outputs.grib.templates import Labels
 from ai_models_mosaic.outputs.options import OutputOptions
@@ -40,20 +40,20 @@ def outputs_of(folder, made, **more):
 
 def run(folder, made=None, *, resume=False, engine=None, ranks=None, **more):
     """As `session` does it."""
-    made, ranks, engine = made or job(3, 3), ranks or Alone(), engine or ToyEngine()
+    made, ranks, engine = made or job(3, 3), ranks or SingleRank(), engine or ToyEngine()
     if ranks.rank > 0:
-        Run(made, engine, ranks, Nowhere(), None, Watch())()
+        EnsembleRun(made, engine, ranks, NoWriter(), None, Watch())()
         return
     plan = outputs_of(folder, made, **more)
     labels = Labels(START, len(made.ensemble.members), {}, packing=PACKING)
     fresh, place = Record({"seed": 5}, {"engine": "toy"}), state_folder(plan.anchor, START)
-    with open_journal(place, fresh, made.history, len(made.batches), resume=resume, share=1.0) as journal:
-        positions = journal.record.positions
-        with Outputs(plan, labels, going_on=positions is not None) as outputs:
+    with open_resume_state(place, fresh, made.history, len(made.batches), resume=resume, share=1.0) as resume_state:
+        positions = resume_state.record.positions
+        with Outputs(plan, labels, resuming=positions is not None) as outputs:
             if positions is not None:
-                outputs.resume(positions, finished=journal.record.finished)
-            Run(made, engine, ranks, outputs, journal, Watch())()
-        journal.remove()
+                outputs.resume(positions, finished=resume_state.record.finished)
+            EnsembleRun(made, engine, ranks, outputs, resume_state, Watch())()
+        resume_state.remove()
 
 
 def contents(folder):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_sink import INDEX, PRODUCTS, labels, plan, state, steps_of, write
+from test_writer import INDEX, PRODUCTS, labels, plan, state, steps_of, write
 from toy_run import fork
 
 from ai_models_mosaic.errors import OutputError
@@ -36,7 +36,7 @@ def begin(made, run: str, count: int = 3) -> None:
 
 
 def go_on(made, run: str, count: int = 3, **more) -> None:
-    with Outputs(made, labels(), run=run, going_on=True) as outputs:
+    with Outputs(made, labels(), run=run, resuming=True) as outputs:
         outputs.resume({}, **more)
         for step in list(steps_of(made))[count:]:
             outputs.write(step)
@@ -83,12 +83,12 @@ def test_the_second_of_two_live_runs_on_one_store_is_refused_and_the_first_ends_
     with Outputs(made, labels(), run="aa") as first:
         for step in steps_of(made):
             first.write(step)
-            for going_on in (False, True):
+            for resuming in (False, True):
                 with (
                     pytest.raises(
                         OutputError, match=r"^cannot write .*/x.zarr: another run is writing it; wait for that"
                     ),
-                    Outputs(made, labels(), run="aa", going_on=going_on) as second,
+                    Outputs(made, labels(), run="aa", resuming=resuming) as second,
                 ):
                     second.resume({})
     alone = tmp_path / "alone"
@@ -277,7 +277,7 @@ def test_a_death_while_the_store_of_a_netcdf_file_is_removed_leaves_the_file(tmp
         write(made, run="aa")
 
     assert fork(dies) == -signal.SIGKILL
-    with Outputs(made, labels(), run="aa", going_on=True) as outputs:
+    with Outputs(made, labels(), run="aa", resuming=True) as outputs:
         outputs.resume({}, finished=True)
     assert [path.name for path in tmp_path.iterdir()] == ["x.nc"]
     import netCDF4

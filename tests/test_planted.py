@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_sink import plan, write
+from test_writer import plan, write
 
 from ai_models_mosaic.errors import OutputError
 from ai_models_mosaic.files import claim, claim_lock, claim_new, create, place_of, read_own, write_whole
 from ai_models_mosaic.forecast.provenance import write_beside
-from ai_models_mosaic.forecast.resume import Record, open_journal
+from ai_models_mosaic.forecast.resume import Record, open_resume_state
 from ai_models_mosaic.outputs.grib.files import MessageFiles, check_writable
 from ai_models_mosaic.state import ForecastStep
 
@@ -125,10 +125,10 @@ def test_two_that_write_the_same_file_do_not_mix(tmp_path):
 
 
 def save(folder: Path) -> None:
-    with open_journal(folder, FRESH, 2, 1, resume=False) as journal:
-        journal.note(0, ForecastStep(1, 24, (1,), np.zeros((1, 2, 2, 1), dtype=np.float32)))
-        journal.save(2, {})
-        journal.remove()
+    with open_resume_state(folder, FRESH, 2, 1, resume=False) as resume_state:
+        resume_state.note(0, ForecastStep(1, 24, (1,), np.zeros((1, 2, 2, 1), dtype=np.float32)))
+        resume_state.save(2, {})
+        resume_state.remove()
 
 
 def test_a_link_in_the_place_of_the_state_is_refused(tmp_path):
@@ -165,10 +165,10 @@ def test_only_what_a_run_made_is_removed_from_the_folder_of_its_state(tmp_path, 
 
 def test_a_run_that_begins_while_another_ends_keeps_its_state(tmp_path):
     folder = tmp_path / "s"
-    with open_journal(folder, FRESH, 2, 1, resume=False) as first:
+    with open_resume_state(folder, FRESH, 2, 1, resume=False) as first:
         first.save(1, {})
         first.remove()
-        with open_journal(folder, FRESH, 2, 1, resume=False) as second:
+        with open_resume_state(folder, FRESH, 2, 1, resume=False) as second:
             first_still_open = folder / "lock"
             assert first_still_open.exists()
             second.save(1, {})

@@ -1,4 +1,4 @@
-"""Several processes that make one ensemble."""
+"""ConnectedRanks processes that make one ensemble."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from running import ROOT
 from toy_run import DyingEngine, job, toy_run
 
 from ai_models_mosaic.errors import ForecastError, OptionError
-from ai_models_mosaic.forecast.ranks import PORTS, Alone, Launch, find_launch
+from ai_models_mosaic.forecast.ranks import PORTS, Launch, SingleRank, find_launch
 
 TOY = ROOT / "tests" / "toy_run.py"
 TORCHRUN = {"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "node7", "MASTER_PORT": "29500"}
@@ -77,7 +77,7 @@ def test_a_launch_that_makes_no_sense_is_refused(environment, message):
 
 
 def test_a_process_alone_shares_and_agrees_with_itself_and_has_nobody_to_talk_to():
-    alone = Alone()
+    alone = SingleRank()
     assert alone.share(lambda: 3) == 3
     assert alone.agree(None) is False
     assert alone.agree(None, stop=True) is True
@@ -89,7 +89,7 @@ def test_a_process_alone_shares_and_agrees_with_itself_and_has_nobody_to_talk_to
         alone.receive(1, (1,))
 
 
-# Several.
+# ConnectedRanks.
 
 
 def several(size: int, *words: object) -> tuple[list[int], str]:
@@ -133,7 +133,7 @@ def test_a_lost_rank_ends_all_with_a_clear_message_and_any_number_goes_on(tmp_pa
     assert "run again with --resume, on any number of processes" in said
     left = tmp_path / "left"
     shutil.copytree(tmp_path, left)
-    # Alone, without ever having known the others.
+    # SingleRank, without ever having known the others.
     toy_run(str(path), job(5, 2), resume=True)
     assert path.read_bytes() == whole
     path.unlink()

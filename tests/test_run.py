@@ -13,15 +13,15 @@ from toy_run import FIELDS, GRID, START, DyingEngine, ToyEngine, initial_state, 
 
 from ai_models_mosaic.errors import ForecastError, OutputError, ResumeError, TerminatedError
 from ai_models_mosaic.forecast.progress import Watch
-from ai_models_mosaic.forecast.ranks import Alone
+from ai_models_mosaic.forecast.ranks import SingleRank
 from ai_models_mosaic.forecast.record_file import seal, unseal
 from ai_models_mosaic.forecast.resume import FORMAT, state_folder
 from ai_models_mosaic.forecast.rollout import Ensemble, rollout
-from ai_models_mosaic.forecast.run import Job, Run
+from ai_models_mosaic.forecast.run import EnsembleJob, EnsembleRun
 
 
 class Kept:
-    """A sink that remembers."""
+    """A writer that remembers."""
 
     def __init__(self, refuse_after=None):
         self.steps, self.said, self._left = [], [], refuse_after
@@ -47,10 +47,10 @@ class Kept:
         self.said.append("abort")
 
 
-def kept(made, engine=None, sink=None, journal=None, watch=None):
-    sink = sink or Kept()
-    Run(made, engine or ToyEngine(), Alone(), sink, journal, watch or Watch())()
-    return sink
+def kept(made, engine=None, writer=None, resume_state=None, watch=None):
+    writer = writer or Kept()
+    EnsembleRun(made, engine or ToyEngine(), SingleRank(), writer, resume_state, watch or Watch())()
+    return writer
 
 
 def test_steps_follow_each_other_and_members_within_a_step_from_step_0_on():
@@ -78,7 +78,7 @@ def test_a_run_makes_what_the_plain_generator_makes():
 def test_every_member_starts_from_its_own_state():
     ensemble = Ensemble(5, (1, 2), noise_factor=0)
     starts = {1: initial_state(7), 2: initial_state(8)}
-    found = kept(Job(starts, ensemble, 24, 1)).steps
+    found = kept(EnsembleJob(starts, ensemble, 24, 1)).steps
     for made in found[:2]:
         np.testing.assert_array_equal(made.values[0], starts[made.members[0]].values[-1])
     for made in found[2:]:
@@ -98,18 +98,18 @@ def test_rounds_share_out_what_is_left_and_never_two_batches_to_one_rank():
 
 
 def test_a_step_that_fails_ends_the_run_and_leaves_the_output_as_it_is():
-    sink = Kept()
+    writer = Kept()
     with pytest.raises(ForecastError, match=r"^the toy broke$"):
-        kept(job(2, 3), DyingEngine(3, "fail"), sink)
-    assert [(made.step, made.members) for made in sink.steps] == [(0, (1,)), (0, (2,)), (1, (1,)), (1, (2,))]
-    assert sink.said == ["abort"]
+        kept(job(2, 3), DyingEngine(3, "fail"), writer)
+    assert [(made.step, made.members) for made in writer.steps] == [(0, (1,)), (0, (2,)), (1, (1,)), (1, (2,))]
+    assert writer.said == ["abort"]
 
 
 def test_output_that_cannot_be_written_ends_the_run():
-    sink = Kept(refuse_after=3)
+    writer = Kept(refuse_after=3)
     with pytest.raises(OutputError, match="No space left on device"):
-        kept(job(2, 3), sink=sink)
-    assert sink.said == ["abort"]
+        kept(job(2, 3), writer=writer)
+    assert writer.said == ["abort"]
 
 
 # Going on.

@@ -149,7 +149,7 @@ def test_every_kind_of_failure_has_a_status_of_its_own_and_the_documentation_lis
     assert sorted(int(status) for status in listed) == sorted({0, errors.INTERRUPTED, *statuses})
 
 
-# Several initial times.
+# ConnectedRanks initial times.
 
 
 def test_one_of_several_dates_fails_and_the_others_are_complete(run: Runner, caplog: pytest.LogCaptureFixture):

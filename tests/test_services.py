@@ -16,7 +16,7 @@ from standins import KEY, MARS_KEY, serving
 
 from ai_models_mosaic.errors import InputError, OptionError
 from ai_models_mosaic.forecast.options import parse_options
-from ai_models_mosaic.inputs.clients import explain, talking_to
+from ai_models_mosaic.inputs.clients import explain, patient_client
 from ai_models_mosaic.inputs.services import (
     Service,
     check_grid,
@@ -318,7 +318,7 @@ def test_grids_that_fit_the_globe(degrees: float):
 
 def test_keys_are_removed_from_what_clients_say():
     service = Service("MARS", MARS_URL, "a file", (MARS_KEY,))
-    with pytest.raises(InputError) as caught, talking_to(service, 0):
+    with pytest.raises(InputError) as caught, patient_client(service, 0):
         raise RuntimeError(f"the server said {MARS_KEY}")
     assert str(caught.value) == (
         "the client of MARS failed with RuntimeError: the server said [key]. --debug shows where"
@@ -329,7 +329,7 @@ def test_what_the_mars_client_prints_is_logged_line_by_line(
     caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ):
     caplog.set_level("INFO")
-    with talking_to(Service("MARS", MARS_URL, "a file", (MARS_KEY,)), 0):
+    with patient_client(Service("MARS", MARS_URL, "a file", (MARS_KEY,)), 0):
         print("2026-11-22 11:25:14 Request is queued")
         print(f"\nmy key is {MARS_KEY}")
     assert caplog.messages == ["MARS: Request is queued", "MARS: my key is [key]"]
@@ -339,7 +339,7 @@ def test_what_the_mars_client_prints_is_logged_line_by_line(
 def test_a_client_may_retry_as_long_as_its_server_answers(caplog: pytest.LogCaptureFixture):
     caplog.set_level("INFO")
     retries = logging.getLogger("multiurl.retry")
-    with serving() as server, talking_to(Service("CDS", f"{server.url}/api"), 0):
+    with serving() as server, patient_client(Service("CDS", f"{server.url}/api"), 0):
         retries.warning("Retrying in 120 seconds")
     assert caplog.messages == ["CDS answers; its client goes on by itself", "Retrying in 120 seconds"]
     assert retries.filters == []
@@ -348,12 +348,12 @@ def test_a_client_may_retry_as_long_as_its_server_answers(caplog: pytest.LogCapt
 
 def test_a_client_whose_server_is_lost_is_stopped():
     service = Service("CDS", f"http://127.0.0.1:{closed_port()}/api")
-    with pytest.raises(InputError, match=r"does not answer: Connection refused \(1 try\)"), talking_to(service, 0):
+    with pytest.raises(InputError, match=r"does not answer: Connection refused \(1 try\)"), patient_client(service, 0):
         logging.getLogger("multiurl.retry").warning("Retrying in 120 seconds")
 
 
 def test_errors_of_our_own_pass_unchanged():
-    with pytest.raises(OptionError, match=r"^as it was$"), talking_to(Service("CDS", ""), 0):
+    with pytest.raises(OptionError, match=r"^as it was$"), patient_client(Service("CDS", ""), 0):
         raise OptionError("as it was")
 
 

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_sink import PRODUCTS, labels, plan, steps_of
+from test_writer import PRODUCTS, labels, plan, steps_of
 
 from ai_models_mosaic.errors import ResumeError
 from ai_models_mosaic.forecast.record_file import DIGEST, seal, unseal
-from ai_models_mosaic.forecast.resume import FORMAT, Record, open_journal, read_record
+from ai_models_mosaic.forecast.resume import FORMAT, ResumeRecord, open_resume_state, read_record
 from ai_models_mosaic.outputs.writer import Outputs
 from ai_models_mosaic.state import ForecastStep
 
 START = datetime(2020, 2, 29, 18)
-FRESH = Record({"seed": 1, "members_per_batch": 1}, {"torch": "2"})
+FRESH = ResumeRecord({"seed": 1, "members_per_batch": 1}, {"torch": "2"})
 STATE = "step-00001-batch-00000.npy"
 
 
@@ -23,15 +23,15 @@ STATE = "step-00001-batch-00000.npy"
 def folder(tmp_path):
     """What a run left after step 1."""
     made = tmp_path / "s"
-    with open_journal(made, FRESH, 2, 1, resume=False) as journal:
-        journal.note(0, ForecastStep(1, 24, (1,), np.full((1, 2, 2, 1), 7, dtype=np.float32)))
-        journal.save(2, {"out.grib": 10})
+    with open_resume_state(made, FRESH, 2, 1, resume=False) as resume_state:
+        resume_state.note(0, ForecastStep(1, 24, (1,), np.full((1, 2, 2, 1), 7, dtype=np.float32)))
+        resume_state.save(2, {"out.grib": 10})
     return made
 
 
 def go_on(folder: Path, shape=(1, 2, 2, 1)):
-    with open_journal(folder, FRESH, 2, 1, resume=True) as journal:
-        return journal.load(0, 1, shape)
+    with open_resume_state(folder, FRESH, 2, 1, resume=True) as resume_state:
+        return resume_state.load(0, 1, shape)
 
 
 def fields_of(folder: Path) -> dict:
@@ -64,7 +64,9 @@ for _ in range(50):
 
 
 @pytest.mark.parametrize("value", [None, True, -1, 1.5, 10**30, "2", [2], {"a": 2}, NESTED])
-@pytest.mark.parametrize("name", [*(name for name in Record.__dataclass_fields__ if name != "format"), "positions/"])
+@pytest.mark.parametrize(
+    "name", [*(name for name in ResumeRecord.__dataclass_fields__ if name != "format"), "positions/"]
+)
 def test_a_value_of_another_kind_is_refused_even_with_a_digest_of_its_own(folder, name, value):
     fields = fields_of(folder)
     changed = {**fields, "positions": {"out.grib": value}} if name == "positions/" else {**fields, name: value}
@@ -177,12 +179,12 @@ def test_a_record_that_names_a_file_of_the_users_touches_it_not(tmp_path, path, 
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     with (
         pytest.raises(ResumeError, match=r"names .*/thesis.tex, which this run does not write: it was changed\. Run"),
-        Outputs(made, labels(), going_on=True) as outputs,
+        Outputs(made, labels(), resuming=True) as outputs,
     ):
         outputs.resume({**positions, str(own): 4})
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
     # Of its own all are known: members times steps times fields at the most.
-    with Outputs(made, labels(), going_on=True) as outputs:
+    with Outputs(made, labels(), resuming=True) as outputs:
         outputs.resume(positions)
     assert own.read_text() == "years of work"
 
@@ -191,6 +193,6 @@ def test_without_grib_a_record_may_name_no_file(tmp_path):
     made = plan(tmp_path, path=None, grib=False, zarr=f"{tmp_path}/x.zarr")
     with (
         pytest.raises(ResumeError, match=r"names thesis\.tex, which this run does not write"),
-        Outputs(made, labels(), going_on=True) as outputs,
+        Outputs(made, labels(), resuming=True) as outputs,
     ):
         outputs.resume({"thesis.tex": 4})

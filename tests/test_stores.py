@@ -8,7 +8,7 @@ import netCDF4
 import numpy as np
 import pytest
 import xarray
-from test_sink import GRID, INDEX, MEMBERS, PRODUCTS, SMALL, START, labels, plan, state, steps_of, write
+from test_writer import GRID, INDEX, MEMBERS, PRODUCTS, SMALL, START, labels, plan, state, steps_of, write
 
 from ai_models_mosaic.errors import OutputError
 from ai_models_mosaic.geometry.grid import Region
@@ -274,7 +274,7 @@ def test_a_partial_store_is_gone_on_with_where_the_run_is_resumed(tmp_path):
 
     with pytest.raises(KeyError):
         first()
-    with Outputs(made, labels(), going_on=True) as outputs:
+    with Outputs(made, labels(), resuming=True) as outputs:
         outputs.resume({})
         for step in steps[3:]:
             outputs.write(step)

@@ -26,7 +26,7 @@ from ai_models_mosaic.training import statistics as archive_statistics
 from ai_models_mosaic.training.archive import Archive, Sample
 from ai_models_mosaic.training.processes import Processes
 from ai_models_mosaic.training.recipe import Phase, recipe_of
-from ai_models_mosaic.training.run import Place, export, train
+from ai_models_mosaic.training.run import TrainingFolders, export, train
 from ai_models_mosaic.training.sampling import sample_at, training_noise
 from ai_models_mosaic.training.trainer import RollOut, Trainer, learning_rate, make_network
 from ai_models_mosaic.variants import VARIANTS
@@ -75,7 +75,7 @@ def trainer(data, **changes):
 
 
 def run(data, output, **changes):
-    return train(recipe(**changes), Place(data, output, 10**9))
+    return train(recipe(**changes), TrainingFolders(data, output, 10**9))
 
 
 def losses(output):
@@ -253,7 +253,7 @@ def test_another_recipe_in_the_same_folder_is_refused(finished, data):
 def test_fine_tuning_starts_from_a_checkpoint(finished, data, tmp_path):
     start = finished / "checkpoint.safetensors"
     made = {"updates": 1, "batch": 2, "learning_rate": 1e-9}
-    path = train(recipe(start_from=str(start), phases=[made]), Place(data, tmp_path, 10**9))
+    path = train(recipe(start_from=str(start), phases=[made]), TrainingFolders(data, tmp_path, 10**9))
     before, after = read_checkpoint(start).state, read_checkpoint(path).state
     for name in before:
         torch.testing.assert_close(after[name], before[name], rtol=1e-5, atol=1e-7)

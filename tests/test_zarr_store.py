@@ -16,7 +16,7 @@ from ai_models_mosaic.channels import CHANNELS
 from ai_models_mosaic.errors import InputError
 from ai_models_mosaic.inputs.fields import Wanted
 from ai_models_mosaic.inputs.states import initial_states_of
-from ai_models_mosaic.inputs.zarr import is_zarr, read_zarr, zarr_holdings
+from ai_models_mosaic.inputs.zarr import is_zarr, read_zarr, zarr_fields
 from ai_models_mosaic.inputs.zarr_store import places
 from ai_models_mosaic.verification.zarr_stores import ZarrForecasts, ZarrTruth
 
@@ -222,7 +222,7 @@ def test_members_start_from_their_own(tmp_path: Path, dim: str, place: int):
     order = ["time", "level", "latitude", "longitude"]
     order.insert(place, dim)
     path = stored(members(15, dim).transpose(*order), tmp_path)
-    starts = initial_states_of(zarr_holdings(path, LAGS, Wanted()), GRID, LAGS, Wanted(), [2, 15])
+    starts = initial_states_of(zarr_fields(path, LAGS, Wanted()), GRID, LAGS, Wanted(), [2, 15])
     names = [channel.label for channel in CHANNELS]
     for number, start in starts.items():
         warmed = sample_state().values.copy()
@@ -340,9 +340,11 @@ def test_newest_times_that_are_empty_are_passed_over_and_counted(tmp_path: Path,
     assert is_sample(path)
     asked = Wanted(time=sample_state().times[-1].replace(day=28))
     assert "lacks 26 of the 164 fields" in refused(path, asked)
-    assert "at 2008-04-28 06:00 UTC 13 of 82 fields are NaN everywhere, and count as missing: z50, z100," in caplog.text
+    assert (
+        "at 2008-04-28 06:00 UTC 13 of 82 fields are NaN on_every_rank, and count as missing: z50, z100," in caplog.text
+    )
     assert refused(stored(later(data * np.nan), tmp_path), asked).endswith(
-        ": at 2008-04-28 06:00 UTC, and the states before, not all fields have values: they are NaN everywhere, or not "
+        ": at 2008-04-28 06:00 UTC, and the states before, not all fields have values: they are NaN on_every_rank, or not "
         "written yet. Choose a time that has them with --date and --time"
     )
 

@@ -24,10 +24,10 @@ from ai_models_mosaic import files
 from ai_models_mosaic.engines.states import StepsOnHost
 from ai_models_mosaic.errors import ForecastError, MosaicError
 from ai_models_mosaic.forecast.progress import Watch
-from ai_models_mosaic.forecast.ranks import Alone, connected, find_launch
-from ai_models_mosaic.forecast.resume import Record, open_journal, state_folder
+from ai_models_mosaic.forecast.ranks import SingleRank, connected, find_launch
+from ai_models_mosaic.forecast.resume import ResumeRecord, open_resume_state, state_folder
 from ai_models_mosaic.forecast.rollout import Ensemble
-from ai_models_mosaic.forecast.run import Job, Nowhere, Run
+from ai_models_mosaic.forecast.run import EnsembleJob, EnsembleRun, NoWriter
 from ai_models_mosaic.geometry.grid import LatLonGrid
 from ai_models_mosaic.outputs.grib.output import GribEncoder, GribOutput, Labels
 from ai_models_mosaic.state import InitialState
@@ -79,14 +79,14 @@ def initial_state(number: int = 0) -> InitialState:
     return InitialState(GRID, (START - timedelta(hours=24), START), values, f"digest {number}", number)
 
 
-def job(members: int = 3, steps: int = 2, per_batch: int = 1) -> Job:
+def job(members: int = 3, steps: int = 2, per_batch: int = 1) -> EnsembleJob:
     ensemble = Ensemble(5, tuple(range(1, members + 1)), per_batch)
-    return Job(dict.fromkeys(ensemble.members, initial_state()), ensemble, 24, steps)
+    return EnsembleJob(dict.fromkeys(ensemble.members, initial_state()), ensemble, 24, steps)
 
 
 def toy_run(
     path: str,
-    made: Job | None = None,
+    made: EnsembleJob | None = None,
     *,
     resume: bool = False,
     engine: ToyEngine | None = None,
@@ -96,22 +96,24 @@ def toy_run(
     share: float = 1.0,
     encoder: GribEncoder | None = None,
 ) -> None:
-    """As `session` does it: output, journal, run, and nothing left of the journal."""
-    made, ranks, watch, engine = made or job(), ranks or Alone(), watch or Watch(), engine or ToyEngine()
+    """As `session` does it: output, resume_state, run, and nothing left of the resume_state."""
+    made, ranks, watch, engine = made or job(), ranks or SingleRank(), watch or Watch(), engine or ToyEngine()
     if ranks.rank > 0:
-        Run(made, engine, ranks, Nowhere(), None, watch)()
+        EnsembleRun(made, engine, ranks, NoWriter(), None, watch)()
         return
-    fresh = Record({"seed": 5} if identity is None else identity, {"engine": "toy"})
+    fresh = ResumeRecord({"seed": 5} if identity is None else identity, {"engine": "toy"})
     with (
         nullcontext(encoder)
         if encoder
         else GribEncoder(GRID, Labels(START, len(made.ensemble.members), {}), range(FIELDS)) as made_of,
-        open_journal(state_folder(path, START), fresh, 2, len(made.batches), resume=resume, share=share) as journal,
+        open_resume_state(
+            state_folder(path, START), fresh, 2, len(made.batches), resume=resume, share=share
+        ) as resume_state,
     ):
         output = GribOutput(path, made_of)
-        output.resume(journal.record.positions or {}, finished=journal.record.finished)
-        Run(made, engine, ranks, output, journal, watch)()
-        journal.remove()
+        output.resume(resume_state.record.positions or {}, finished=resume_state.record.finished)
+        EnsembleRun(made, engine, ranks, output, resume_state, watch)()
+        resume_state.remove()
 
 
 class Fault:

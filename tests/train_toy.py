@@ -7,13 +7,13 @@ from pathlib import Path
 import worlds
 
 from ai_models_mosaic.training.recipe import recipe_of
-from ai_models_mosaic.training.run import Place, train
+from ai_models_mosaic.training.run import TrainingFolders, train
 
 if __name__ == "__main__":
     worlds.register()
     recipe, data, output = (Path(argument) for argument in sys.argv[1:])
     train(
         recipe_of(json.loads(recipe.read_text()), str(recipe)),
-        Place(data, output, 10**9),
+        TrainingFolders(data, output, 10**9),
         lambda update: print(update.number, flush=True),
     )

@@ -1,6 +1,6 @@
 """Fetch a variant's files from the Hugging Face hub: whole and checked, or not at all.
 
-The hub's own client does the talking, and so the endpoint, proxies, tokens and the offline switch are as everywhere
+The hub's own client does the talking, and so the endpoint, proxies, tokens and the offline switch are as on_every_rank
 with it. Its `hf_hub_download` is not used: it throws away what it has of a file when a run ends early, and compares
 no digest. Nothing here is imported before something is to be fetched.
 """
@@ -243,7 +243,7 @@ def _download(offer: Offer, target: Path) -> None:
     CheckpointError
         If what came has another digest, or the disk has no room.
     """
-    # Named by its digest: what is left of another revision is never gone on with.
+    # Named by its digest: what is left of another revision is never resumed.
     partial = target.with_name(f"{target.name}.{offer.sha256[:12]}.partial")
     had = partial.stat().st_size if partial.exists() else 0
     if had > offer.size:
@@ -338,14 +338,14 @@ def _explained(names: str, folder: Path) -> Iterator[None]:
     except errors.HTTPError as error:
         raise CheckpointError(
             f"{names}: no answer from {_where()} ({type(error).__name__}: {error}); check the network, HTTPS_PROXY "
-            "and HF_ENDPOINT. What came of a file is kept: the same command goes on with it"
+            "and HF_ENDPOINT. What came of a file is kept: the same command resumes it"
         ) from error
     except ValueError as error:
         raise CheckpointError(f"{names}: {_where()} does not answer as a hub does; check HF_ENDPOINT") from error
     except OSError as error:
         raise CheckpointError(
             f"{names}: cannot be fetched into {folder} ({error.strerror or str(error).splitlines()[0]}); what came of "
-            "a file is kept: the same command goes on with it"
+            "a file is kept: the same command resumes it"
         ) from error
 
 

@@ -66,7 +66,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Plan:
+class IntendedForecast:
     """The forecast that is meant to run.
 
     Parameters
@@ -90,12 +90,12 @@ class Plan:
     output: Path
 
 
-def examine(plan: Plan) -> Iterator[Finding]:
+def examine(plan: IntendedForecast) -> Iterator[Finding]:
     """Make all checks, the cheap ones first.
 
     Parameters
     ----------
-    plan : Plan
+    plan : IntendedForecast
         The forecast that is meant to run.
 
     Yields
@@ -103,7 +103,7 @@ def examine(plan: Plan) -> Iterator[Finding]:
     Finding
         One or more per check; a check that breaks is a finding too.
     """
-    checks: tuple[Callable[[Plan], Iterator[Finding]], ...] = (
+    checks: tuple[Callable[[IntendedForecast], Iterator[Finding]], ...] = (
         _python,
         _packages,
         _user,
@@ -126,13 +126,13 @@ def examine(plan: Plan) -> Iterator[Finding]:
             yield Finding(FAILURE, check.__name__.strip("_"), f"the check broke: {type(error).__name__}: {error}")
 
 
-def _python(_: Plan) -> Iterator[Finding]:
+def _python(_: IntendedForecast) -> Iterator[Finding]:
     found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     good = (3, 10) <= sys.version_info[:2] <= (3, 12)
     yield Finding(OK if good else FAILURE, "Python", found if good else f"{found}; expected 3.10, 3.11 or 3.12")
 
 
-def _packages(_: Plan) -> Iterator[Finding]:
+def _packages(_: IntendedForecast) -> Iterator[Finding]:
     """Whether what is installed is what this package asks for."""
     from packaging.requirements import Requirement
 
@@ -149,17 +149,17 @@ def _packages(_: Plan) -> Iterator[Finding]:
         yield Finding(OK if good else FAILURE, wanted.name, found if good else f"{found}; expected {wanted.specifier}")
 
 
-def _user(_: Plan) -> Iterator[Finding]:
+def _user(_: IntendedForecast) -> Iterator[Finding]:
     check_user()
     yield Finding(OK, "user", getpass.getuser())
 
 
-def _grib(_: Plan) -> Iterator[Finding]:
+def _grib(_: IntendedForecast) -> Iterator[Finding]:
     check_eccodes()
     yield Finding(OK, "GRIB", "ecCodes reads what it writes")
 
 
-def _disk(plan: Plan) -> Iterator[Finding]:
+def _disk(plan: IntendedForecast) -> Iterator[Finding]:
     fields = plan.members * (plan.steps + 1) * len(CHANNELS)
     needed = fields * plan.variant.architecture.grid.size * GRIB_MESSAGE_BYTES
     if not os.access(plan.output, os.W_OK):
@@ -170,7 +170,7 @@ def _disk(plan: Plan) -> Iterator[Finding]:
     yield Finding(OK if free > needed else FAILURE, "disk", detail)
 
 
-def _weights(plan: Plan) -> Iterator[Finding]:
+def _weights(plan: IntendedForecast) -> Iterator[Finding]:
     """Load the weights as a run does."""
     import torch
 
@@ -184,7 +184,7 @@ def _weights(plan: Plan) -> Iterator[Finding]:
         yield Finding(WARNING, "weights", "untrained: forecasts made with them mean nothing")
 
 
-def _memory(plan: Plan) -> Iterator[Finding]:
+def _memory(plan: IntendedForecast) -> Iterator[Finding]:
     """What memory weights and members take; told by the shapes, so that no weights need be there."""
     from ..engines.torch import ACTIVATION_COPIES, CPU_FACTOR
     from ..model.flops import weight_count
@@ -200,7 +200,7 @@ def _memory(plan: Plan) -> Iterator[Finding]:
     yield Finding(OK if needed < here else FAILURE, "memory", detail)
 
 
-def _time(plan: Plan) -> Iterator[Finding]:
+def _time(plan: IntendedForecast) -> Iterator[Finding]:
     """How long the forecast might take, by its operations and the rate of a product of matrices on this machine."""
     from ..model.flops import step_flops
 
@@ -229,7 +229,7 @@ def _rate_of_products() -> tuple[float, str]:
     return 2 * PRODUCT_SIZE**3 / min(taken), "GPU" if on_gpu else "CPU"
 
 
-def _device(_: Plan) -> Iterator[Finding]:
+def _device(_: IntendedForecast) -> Iterator[Finding]:
     import torch
 
     if torch.cuda.is_available():
@@ -240,7 +240,7 @@ def _device(_: Plan) -> Iterator[Finding]:
         yield Finding(WARNING, "GPU", f"none ({reason}); forecasts run on the CPU, {torch.get_num_threads()} threads")
 
 
-def _backends(plan: Plan) -> Iterator[Finding]:
+def _backends(plan: IntendedForecast) -> Iterator[Finding]:
     """Every attention backend that a run might choose against the reference, on this machine's device."""
     import torch
 
@@ -259,7 +259,7 @@ def _backends(plan: Plan) -> Iterator[Finding]:
             yield Finding(OK, f"attention backend {name}", detail)
 
 
-def _accounts(_: Plan) -> Iterator[Finding]:
+def _accounts(_: IntendedForecast) -> Iterator[Finding]:
     """Whether there are accounts to ask the services with, and whether these answer; no key is shown."""
     for source in SOURCES:
         try:
@@ -272,7 +272,7 @@ def _accounts(_: Plan) -> Iterator[Finding]:
             yield Finding(OK, f"account {source}", f"{place} with {account}")
 
 
-def _onnx(_: Plan) -> Iterator[Finding]:
+def _onnx(_: IntendedForecast) -> Iterator[Finding]:
     """Providers of ONNX Runtime in a session: what it says is available need not work."""
     if find_spec("onnxruntime") is None:
         yield Finding(OK, "ONNX Runtime", "not installed, and not needed")

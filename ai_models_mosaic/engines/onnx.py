@@ -1,6 +1,6 @@
 """The ONNX Runtime engine: a step by an exported graph, without PyTorch.
 
-The file says by itself what it is: its `Card` is read from its metadata, which `onnx_export` wrote.
+The file says by itself what it is: its `GraphDescription` is read from its metadata, which `onnx_export` wrote.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from ..checkpoints.integrity import digest_of_bytes
 from ..errors import CheckpointError, ForecastError, OptionError
 from ..variants import Variant
 from ..wording.excerpts import first_line
-from .onnx_card import INPUTS, OUTPUT, Card
 from .onnx_data import MOST_GRAPH_BYTES, ExternalData, read_external_data
 from .onnx_data import external_files as external_files
+from .onnx_description import INPUTS, OUTPUT, GraphDescription
 from .states import StepsOnHost
 
 LOG = logging.getLogger(__name__)
@@ -168,7 +168,7 @@ class OnnxEngine(StepsOnHost):
         self._size = len(graph) + self._external.size
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
         _check_provider(wanted, self.providers, asked=provider.name is not None, only_gpu=only_gpu)
-        self.card = Card.from_metadata(path, self._session.get_modelmeta().custom_metadata_map)
+        self.card = GraphDescription.from_metadata(path, self._session.get_modelmeta().custom_metadata_map)
         self._device = DEVICE_OF_PROVIDER.get(self.providers[0], "cpu")
         options = self._session.get_provider_options().get(self.providers[0], {})
         self._device_id = int(options.get("device_id", 0)) if self._device != "cpu" else 0

@@ -30,7 +30,7 @@ from ..model.network import MosaicNetwork
 from ..model.scanned import exportable
 from ..variants import Variant
 from .onnx import data_path
-from .onnx_card import INPUTS, METADATA_KEY, OUTPUT, Card
+from .onnx_description import INPUTS, METADATA_KEY, OUTPUT, GraphDescription
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -104,7 +104,7 @@ class Step(nn.Module):
         return predicted * self.std + self.mean
 
 
-def export_onnx(variant: Variant, assets: Assets, path: Path, form: Form = DEFAULT_FORM) -> Card:
+def export_onnx(variant: Variant, assets: Assets, path: Path, form: Form = DEFAULT_FORM) -> GraphDescription:
     """Write the step of a variant as an ONNX model.
 
     Parameters
@@ -121,7 +121,7 @@ def export_onnx(variant: Variant, assets: Assets, path: Path, form: Form = DEFAU
 
     Returns
     -------
-    Card
+    GraphDescription
         What the file says of itself.
 
     Raises
@@ -145,7 +145,7 @@ def export_onnx(variant: Variant, assets: Assets, path: Path, form: Form = DEFAU
     said = origin(assets.checkpoint)
     licence = said["licence"] or (None if checkpoint.untrained else LICENCE)
     card = make_card(variant, form, checkpoint.sha256, untrained=checkpoint.untrained)
-    card = Card(**{**asdict(card), **said, "licence": licence})
+    card = GraphDescription(**{**asdict(card), **said, "licence": licence})
     LOG.info("Exporting variant %s in %s; this takes minutes", variant.name, form.precision)
     model = make_model(network, companions.statistics, form)
     model.metadata_props[METADATA_KEY] = json.dumps(asdict(card), sort_keys=True)
@@ -153,7 +153,7 @@ def export_onnx(variant: Variant, assets: Assets, path: Path, form: Form = DEFAU
     return card
 
 
-def make_card(variant: Variant, form: Form, weights_sha256: str, *, untrained: bool) -> Card:
+def make_card(variant: Variant, form: Form, weights_sha256: str, *, untrained: bool) -> GraphDescription:
     """What a graph of a variant says of itself, but for where its weights came from.
 
     Parameters
@@ -169,12 +169,12 @@ def make_card(variant: Variant, form: Form, weights_sha256: str, *, untrained: b
 
     Returns
     -------
-    Card
+    GraphDescription
         Without licence, source and revision.
     """
     architecture = variant.architecture
     stage = architecture.stages[0]
-    return Card(
+    return GraphDescription(
         variant=variant.name,
         precision=form.precision,
         batch=form.batch,

@@ -31,7 +31,7 @@ def counted(number: int, noun: str) -> str:
 def hush(*, quiet: bool) -> None:
     """Keep to warnings of this package what this package and the runner log, from here to the end of the process.
 
-    The runner says how long all took when the forecast is long over. What `loudness` does ends with the forecast.
+    The runner says how long all took when the forecast is long over. What `logging_as_asked` does ends with it.
     """
     for name, level in ((PACKAGE, logging.WARNING), (RUNNER, logging.ERROR)):
         logging.getLogger(name).setLevel(level if quiet else logging.NOTSET)
@@ -45,7 +45,7 @@ def _is_possible(record: logging.LogRecord) -> bool:
 
 
 @contextmanager
-def loudness(launch: Launch, *, quiet: bool, verbose: bool) -> Iterator[None]:
+def logging_as_asked(launch: Launch, *, quiet: bool, verbose: bool) -> Iterator[None]:
     """Log as much as was asked for, and of several processes but one.
 
     Parameters

@@ -13,7 +13,7 @@ from ..outputs.writer import Outputs
 from ..state import InitialState
 from ..variants import Variant
 from .options import Options
-from .series import Settings
+from .series import SeriesSettings
 
 Archive = Callable[[dict[str, str], Path], None]
 """Told of the MARS keys of every message that is written, and of its file."""
@@ -73,7 +73,7 @@ class Destination:
         plan.check(any_time, archived=self.archive is not None, source=file)
         plan.check_apart(any_time, starts)
 
-    def settings(self, source: str) -> Settings:
+    def settings(self, source: str) -> SeriesSettings:
         """What a series of forecasts has in common.
 
         Parameters
@@ -83,12 +83,12 @@ class Destination:
         """
         plan = self.plan
         templates = plan.templates(self._labels(datetime(2000, 1, 1), EXPVER)) if plan.anchor is not None else ()
-        return Settings(self.variant, self.options, self.steps, dict(self.metadata), templates, source)
+        return SeriesSettings(self.variant, self.options, self.steps, dict(self.metadata), templates, source)
 
-    def open(self, initial: InitialState, untrained: bool, going_on: bool, run: str | None) -> Outputs:
-        """The outputs of one initial time; arguments as of `Session`'s ``output``."""
+    def open(self, initial: InitialState, untrained: bool, resuming: bool, run: str | None) -> Outputs:
+        """The outputs of one initial time; arguments as of `ForecastSeries`'s ``output``."""
         labels = self._labels(initial.initial_time, UNTRAINED_EXPVER if untrained else EXPVER)
-        return Outputs(self.plan, labels, self.archive, going_on=going_on, run=run)
+        return Outputs(self.plan, labels, self.archive, resuming=resuming, run=run)
 
     def _labels(self, initial_time: datetime, expver: str) -> Labels:
         return Labels(initial_time, self.options.ensemble_size, self.metadata, expver, self.options.output.packing)

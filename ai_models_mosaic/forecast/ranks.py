@@ -129,7 +129,7 @@ class Ranks(Protocol):
         """Take an array of a known shape from another rank."""
 
 
-class Alone:
+class SingleRank:
     """One process."""
 
     rank, size = 0, 1
@@ -153,7 +153,7 @@ class Alone:
         raise ValueError(f"expected no messages to a process alone, got one of rank {source} for {shape}")
 
 
-class Several:
+class ConnectedRanks:
     """Processes connected by torch.distributed.
 
     Parameters
@@ -243,7 +243,7 @@ class Several:
             ) from error
 
 
-def everywhere(ranks: Ranks, make: Callable[[], T]) -> T:
+def on_every_rank(ranks: Ranks, make: Callable[[], T]) -> T:
     """What every rank makes for itself, once all of them have.
 
     Raises
@@ -276,10 +276,10 @@ def connected(launch: Launch) -> Iterator[Ranks]:
         If they do not find each other.
     """
     if launch.size == 1:
-        yield Alone()
+        yield SingleRank()
         return
     with process_group(launch, "gloo"):
-        yield Several(launch)
+        yield ConnectedRanks(launch)
 
 
 @contextmanager

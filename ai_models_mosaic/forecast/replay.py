@@ -18,11 +18,11 @@ from ..checkpoints.files import STATICS, STATISTICS, Assets, check_assets, locat
 from ..checkpoints.integrity import digest_of
 from ..errors import CheckpointError, InputError, OptionError, OutputError
 from ..geometry.grid import to_grib_order
-from ..inputs.fields import Wanted, take_stock
+from ..inputs.fields import Wanted, list_available
 from ..inputs.grib_messages import find_messages
 from ..inputs.requests import check_file
 from ..inputs.states import initial_states_of, input_digest
-from ..inputs.zarr import is_zarr, zarr_holdings
+from ..inputs.zarr import is_zarr, zarr_fields
 from ..options.number_lists import parse_ranges
 from ..outputs.grib.files import MessageFiles, check_writable
 from ..outputs.grib.output import EXPVER, UNTRAINED_EXPVER, GribEncoder, Labels, is_grib
@@ -227,11 +227,11 @@ def _read_input(card: Card, file: str | None, batch: Sequence[int]) -> dict[int,
         )
     variant, wanted = card.variant, Wanted(time=datetime.fromisoformat(said["initial_time"]))
     if is_zarr(source):
-        holdings = zarr_holdings(source, variant.lags_hours, wanted)
+        available = zarr_fields(source, variant.lags_hours, wanted)
     else:
-        holdings = take_stock(find_messages(Path(check_file(source))))
+        available = list_available(find_messages(Path(check_file(source))))
     members = list(dict.fromkeys([*card.found["members"], *batch]))
-    starts = initial_states_of(holdings, variant.architecture.grid, variant.lags_hours, wanted, members)
+    starts = initial_states_of(available, variant.architecture.grid, variant.lags_hours, wanted, members)
     digest = input_digest({one: starts[one] for one in card.found["members"]})
     if digest != said["sha256"]:
         raise InputError(

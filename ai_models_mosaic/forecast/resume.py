@@ -60,7 +60,7 @@ SHARE = 0.05
 
 
 @dataclass(frozen=True)
-class Record:
+class ResumeRecord:
     """One whole point of a run.
 
     Parameters
@@ -108,14 +108,14 @@ def state_folder(path: str, initial_time: datetime) -> Path:
     return Path(*parts[:whole]) / f"{'_'.join(parts[whole:])}.{initial_time:%Y%m%dT%H%M}{SUFFIX}"
 
 
-class Journal:
+class ResumeState:
     """Keeps the state of one run. Only `open` makes one.
 
     Parameters
     ----------
     folder : Path
         Where.
-    record : Record
+    record : ResumeRecord
         The point from which the run goes on.
     history : int
         States that a step starts from.
@@ -130,7 +130,7 @@ class Journal:
     def __init__(
         self,
         folder: Path,
-        record: Record,
+        record: ResumeRecord,
         history: int,
         batches: int,
         share: float = SHARE,
@@ -168,7 +168,7 @@ class Journal:
                 self._states[path.name] = save_state(path, made.values)
             steps.clear()
         tails = {name: tail_digest(Path(name), length) for name, length in positions.items()}
-        record = Record(self.record.identity, self.record.backend, units, dict(positions), finished, tails=tails)
+        record = ResumeRecord(self.record.identity, self.record.backend, units, dict(positions), finished, tails=tails)
         needed = {self._state(batch, step).name for batch, step in self._kept_after(units)}
         self._states = {name: known for name, known in self._states.items() if name in needed}
         record = replace(record, states=self._states)
@@ -242,23 +242,23 @@ class Journal:
 
 
 @contextmanager
-def open_journal(
-    folder: Path, fresh: Record, history: int, batches: int, *, resume: bool, share: float = SHARE
-) -> Iterator[Journal]:
-    """The journal of a run that begins, or goes on; nobody else can open it meanwhile.
+def open_resume_state(
+    folder: Path, fresh: ResumeRecord, history: int, batches: int, *, resume: bool, share: float = SHARE
+) -> Iterator[ResumeState]:
+    """The resume_state of a run that begins, or goes on; nobody else can open it meanwhile.
 
     Parameters
     ----------
     folder : Path
         As `state_folder` gives it.
-    fresh : Record
+    fresh : ResumeRecord
         What the run is, at its beginning.
     history, batches : int
-        As of `Journal`.
+        As of `ResumeState`.
     resume : bool
         Go on with what is there, if anything is.
     share : float
-        As of `Journal`.
+        As of `ResumeState`.
 
     Raises
     ------
@@ -269,7 +269,7 @@ def open_journal(
     """
     lock = _locked(folder)
     try:
-        yield Journal(folder, _point(folder, fresh, resume=resume), history, batches, share)
+        yield ResumeState(folder, _point(folder, fresh, resume=resume), history, batches, share)
     finally:
         # Without a record there is nothing to go on with. Who comes after a complete run has a lock of its own.
         if is_named(folder / LOCK, lock) and not (folder / INDEX).exists():
@@ -296,7 +296,7 @@ def _locked(folder: Path) -> FileIO:
     raise ResumeError(f"{folder} is in use by another run: wait for it to end, or choose another --path")
 
 
-def _point(folder: Path, fresh: Record, *, resume: bool) -> Record:
+def _point(folder: Path, fresh: ResumeRecord, *, resume: bool) -> ResumeRecord:
     if not resume:
         with named_errors(folder):
             if os.path.lexists(folder / INDEX):
@@ -311,7 +311,7 @@ def _point(folder: Path, fresh: Record, *, resume: bool) -> Record:
     return found
 
 
-def read_record(folder: Path) -> Record | None:
+def read_record(folder: Path) -> ResumeRecord | None:
     """The record in a folder; None if there is none.
 
     Raises
@@ -321,7 +321,7 @@ def read_record(folder: Path) -> Record | None:
     """
     path = folder / INDEX
     try:
-        return Record(**unseal(read_own(path), FORMAT))
+        return ResumeRecord(**unseal(read_own(path), FORMAT))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -329,7 +329,7 @@ def read_record(folder: Path) -> Record | None:
         raise ResumeError(f"{path} cannot be used: {said}. Run without --resume") from error
 
 
-def check_same(folder: Path, found: Record, wanted: Record) -> None:
+def check_same(folder: Path, found: ResumeRecord, wanted: ResumeRecord) -> None:
     """Refuse to go on with a run of another kind; say when the result may differ in the last bits.
 
     Raises

@@ -19,13 +19,13 @@ from ..errors import MosaicError, ResumeError, TerminatedError
 from ..state import ForecastStep, InitialState
 from .progress import Watch
 from .ranks import Ranks
-from .resume import Journal
+from .resume import ResumeState
 from .rollout import Ensemble, initial_step, later_step, rollout
 
 LOG = logging.getLogger(__name__)
 
 
-class Sink(Protocol):
+class StepWriter(Protocol):
     """Where the steps of a forecast go."""
 
     def write(self, forecast: ForecastStep) -> None:
@@ -47,8 +47,8 @@ class Sink(Protocol):
         """Leave what is there as it is; nothing more will come."""
 
 
-class Nowhere:
-    """A sink that keeps nothing."""
+class NoWriter:
+    """A writer that keeps nothing."""
 
     def write(self, forecast: ForecastStep) -> None:
         """Forget it."""
@@ -71,7 +71,7 @@ class Nowhere:
 
 
 @dataclass(frozen=True)
-class Job:
+class EnsembleJob:
     """What to run.
 
     Parameters
@@ -126,29 +126,35 @@ class Job:
                 yield step, range(first, min(first + size, count))
 
 
-class Run:
+class EnsembleRun:
     """Makes a job, or what is left of it.
 
     Parameters
     ----------
-    job : Job
+    job : EnsembleJob
         What to run.
     engine : Engine
         Makes the steps.
     ranks : Ranks
         The processes.
-    sink : Sink
+    writer : StepWriter
         Where the steps go; of rank 0 only.
-    journal : Journal or None
+    resume_state : ResumeState or None
         Keeps the state, on rank 0; None where there is nothing to keep it beside.
     watch : Watch
         Told of all progress, and says when to stop.
     """
 
     def __init__(
-        self, job: Job, engine: Engine, ranks: Ranks, sink: Sink, journal: Journal | None, watch: Watch
+        self,
+        job: EnsembleJob,
+        engine: Engine,
+        ranks: Ranks,
+        writer: StepWriter,
+        resume_state: ResumeState | None,
+        watch: Watch,
     ) -> None:
-        self._job, self._ranks, self._sink, self._journal, self._watch = job, ranks, sink, journal, watch
+        self._job, self._ranks, self._writer, self._resume_state, self._watch = job, ranks, writer, resume_state, watch
         self._engine = engine
         self._steps: Iterator[ForecastStep] = iter(())
         self._units = 0
@@ -168,20 +174,20 @@ class Run:
                     self._stop(step)
             self._finish()
         except BaseException:
-            self._sink.abort()
+            self._writer.abort()
             raise
 
     def _restore(self) -> None:
-        """Take the newest states of every batch from the journal to the rank that goes on with it."""
-        journal = self._journal
+        """Take the newest states of every batch from the resume_state to the rank that resumes it."""
+        resume_state = self._resume_state
         self._units, kept = self._ranks.share(
-            lambda: (0, []) if journal is None else (journal.record.units, list(journal.kept()))
+            lambda: (0, []) if resume_state is None else (resume_state.record.units, list(resume_state.kept()))
         )
         job = self._job
         if self._units > job.units:
             raise ResumeError(
                 f"expected at most {job.units} batches and steps done, got {self._units}: the state of the "
-                "unfinished run was changed. Run without --resume"
+                "unfinished run was changed. EnsembleRun without --resume"
             )
         # More ranks than batches leave some without any.
         mine = range(self._ranks.rank, len(job.batches), self._ranks.size)
@@ -195,33 +201,33 @@ class Run:
             restored=[made for batch, step in kept if (made := self._handed_out(batch, step)) is not None],
             done=sum(job.steps_done(self._units, batch) for batch in mine),
         )
-        if journal is not None:
-            self._recall(journal)
+        if resume_state is not None:
+            self._recall(resume_state)
         if self._ranks.rank == 0:
             self._watch.begin(self._job.starts, self._job.ensemble, self._job.steps, self._units)
 
     def _handed_out(self, batch: int, step: int) -> ForecastStep | None:
-        """A state of the journal, on the rank that goes on with it; None on the others."""
-        journal, ranks = self._journal, self._ranks
+        """A state of the resume_state, on the rank that resumes it; None on the others."""
+        resume_state, ranks = self._resume_state, self._ranks
         owner = batch % ranks.size
-        values = journal.load(batch, step, self._job.shape_of(batch)) if journal is not None else None
-        if journal is not None and owner != ranks.rank:
+        values = resume_state.load(batch, step, self._job.shape_of(batch)) if resume_state is not None else None
+        if resume_state is not None and owner != ranks.rank:
             ranks.send(values, owner)
             return None
         if owner == ranks.rank and values is None:
             values = ranks.receive(0, self._job.shape_of(batch))
         return None if values is None else self._job.made(batch, step, values)
 
-    def _recall(self, journal: Journal) -> None:
-        """Show the sink what it wrote of a step that is not complete."""
+    def _recall(self, resume_state: ResumeState) -> None:
+        """Show the writer what it wrote of a step that is not complete."""
         step, done = divmod(self._units, len(self._job.batches))
         for batch, members in enumerate(self._job.batches[:done]):
             made = (
                 initial_step(self._job.starts, members)
                 if step == 0
-                else self._job.made(batch, step, journal.load(batch, step, self._job.shape_of(batch)))
+                else self._job.made(batch, step, resume_state.load(batch, step, self._job.shape_of(batch)))
             )
-            self._sink.recall(made)
+            self._writer.recall(made)
 
     def _round(self, step: int, batches: range) -> bool:
         """Make one step of as many batches as there are ranks; whether to stop after it."""
@@ -254,12 +260,12 @@ class Run:
             if forecast is None or error is not None:
                 continue
             try:
-                self._sink.write(forecast)
+                self._writer.write(forecast)
             except MosaicError as failure:
                 error = failure
                 continue
-            if self._journal is not None:
-                self._journal.note(batch, forecast)
+            if self._resume_state is not None:
+                self._resume_state.note(batch, forecast)
             self._watch.advance(forecast)
         return error
 
@@ -271,24 +277,30 @@ class Run:
         return None if values is None else self._job.made(batch, step, values)
 
     def _save_if_due(self) -> None:
-        if self._journal is not None and self._units > self._journal.record.units and self._journal.is_due:
+        if (
+            self._resume_state is not None
+            and self._units > self._resume_state.record.units
+            and self._resume_state.is_due
+        ):
             self._save()
 
     def _save(self, *, finished: bool = False) -> None:
-        if self._journal is not None:
-            self._sink.flush()
-            self._journal.save(self._units, self._sink.positions(), finished=finished)
+        if self._resume_state is not None:
+            self._writer.flush()
+            self._resume_state.save(self._units, self._writer.positions(), finished=finished)
 
     def _stop(self, step: int) -> None:
         """End in good order because a signal asked for it."""
         self._save()
         done = f"stopped by a signal after step {step} (+{step * self._job.step_hours} h), as asked"
         hint = (
-            "run again with --resume to go on" if self._journal is not None or self._ranks.rank else "nothing was kept"
+            "run again with --resume to go on"
+            if self._resume_state is not None or self._ranks.rank
+            else "nothing was kept"
         )
         raise TerminatedError(f"{done}; {hint}")
 
     def _finish(self) -> None:
         self._save(finished=True)
-        self._sink.close()
+        self._writer.close()
         self._watch.end()

@@ -26,10 +26,10 @@ from .identity import Places, digest_of_run, identity_of
 from .options import Options
 from .progress import Watch
 from .provenance import complete_files, gather, now, write_beside
-from .ranks import Ranks, everywhere
-from .resume import Journal, Record, open_journal, read_record
+from .ranks import Ranks, on_every_rank
+from .resume import ResumeRecord, ResumeState, open_resume_state, read_record
 from .rollout import Ensemble
-from .run import Job, Nowhere, Run, Sink
+from .run import EnsembleJob, EnsembleRun, NoWriter, StepWriter
 
 if TYPE_CHECKING:
     from ..engines import LoadedEngine
@@ -42,8 +42,8 @@ FATAL = (CheckpointError, OptionError, LostRankError, TerminatedError)
 Starts = dict[int, InitialState]
 
 
-class FileSink(Sink, Protocol):
-    """A sink that writes files."""
+class FileWriter(StepWriter, Protocol):
+    """A writer that writes files."""
 
     @property
     def paths(self) -> list[Path]:
@@ -54,7 +54,7 @@ class FileSink(Sink, Protocol):
 
 
 @dataclass(frozen=True)
-class Settings:
+class SeriesSettings:
     """What all initial times have in common.
 
     Parameters
@@ -98,12 +98,12 @@ class Settings:
         return Ensemble(options.seed, options.members, options.members_per_batch or 1, factor, options.antithetic)
 
 
-class Session:
+class ForecastSeries:
     """Runs an ensemble from each of some initial times.
 
     Parameters
     ----------
-    settings : Settings
+    settings : SeriesSettings
         What they have in common.
     ranks : Ranks
         The processes.
@@ -114,21 +114,21 @@ class Session:
     load : callable
         Gives the engine; called once, on every rank.
     output : callable
-        Gives a context with the sink for a state, whether the weights are untrained, whether an unfinished run is
-        gone on with, and the digest of what the run is; called on rank 0 only.
+        Gives a context with the writer for a state, whether the weights are untrained, whether an unfinished run is
+        resumed, and the digest of what the run is; called on rank 0 only.
     recount : callable
         Told of the files of a run that is complete already; called on rank 0 only.
     """
 
     def __init__(
         self,
-        settings: Settings,
+        settings: SeriesSettings,
         ranks: Ranks,
         watch: Watch,
         *,
         read: Callable[[Wanted], Starts],
         load: Callable[[], LoadedEngine],
-        output: Callable[[InitialState, bool, bool, str | None], AbstractContextManager[FileSink | None]],
+        output: Callable[[InitialState, bool, bool, str | None], AbstractContextManager[FileWriter | None]],
         recount: Callable[[Sequence[Path]], None] = lambda _: None,
     ) -> None:
         self._settings, self._ranks, self._watch = settings, ranks, watch
@@ -138,7 +138,7 @@ class Session:
         """Of every initial time that was begun."""
 
     def run(self, dates: Sequence[Wanted]) -> None:
-        """Run them, one after the other.
+        """EnsembleRun them, one after the other.
 
         Raises
         ------
@@ -163,7 +163,7 @@ class Session:
 
     @cached_property
     def _engine(self) -> LoadedEngine:
-        engine = everywhere(self._ranks, self._load)
+        engine = on_every_rank(self._ranks, self._load)
         if engine.untrained:
             LOG.warning(
                 "These weights are UNTRAINED, random numbers: the forecast shows that all works, and nothing else"
@@ -196,7 +196,7 @@ class Session:
         starts = self._ranks.share(lambda: self._read(wanted))
         engine = self._engine
         self._settle_batch(starts)
-        job = Job(starts, self._settings.ensemble, self._settings.variant.step_hours, self._settings.steps)
+        job = EnsembleJob(starts, self._settings.ensemble, self._settings.variant.step_hours, self._settings.steps)
         found = self._gather(starts, engine) if self._ranks.rank == 0 else {}
         place = _Place()
         with ExitStack() as stack:
@@ -205,13 +205,13 @@ class Session:
             self._announce(job)
             # Before and after there is nothing to bring into good order: a signal ends the process as ever.
             with self._watch.listening():
-                Run(job, engine, self._ranks, place.sink or Nowhere(), place.journal, self._watch)()
-            paths = place.sink.paths if place.sink is not None else []
+                EnsembleRun(job, engine, self._ranks, place.writer or NoWriter(), place.resume_state, self._watch)()
+            paths = place.writer.paths if place.writer is not None else []
             found |= {"written": now(), "files": [str(path) for path in paths]}
             for path in paths:
                 write_beside(path, found)
-            if place.journal is not None:
-                place.journal.remove()
+            if place.resume_state is not None:
+                place.resume_state.remove()
 
     def _gather(self, starts: Starts, engine: LoadedEngine) -> dict[str, Any]:
         settings = self._settings
@@ -232,17 +232,17 @@ class Session:
         self.provenance.append(found)
         return found
 
-    def _open(self, stack: ExitStack, job: Job, found: dict[str, Any], place: _Place) -> bool:
-        """The output, and the journal beside it; False if all is done already."""
+    def _open(self, stack: ExitStack, job: EnsembleJob, found: dict[str, Any], place: _Place) -> bool:
+        """The output, and the resume_state beside it; False if all is done already."""
         initial = next(iter(job.starts.values()))
         path, resume = self._settings.path, self._settings.options.resume
         if path is None:
             if resume:
                 raise ResumeError("--resume: expected output in files to go on with; leave it out, or give --path FILE")
-            place.sink = stack.enter_context(self._output(initial, found["weights"]["untrained"], False, None))
+            place.writer = stack.enter_context(self._output(initial, found["weights"]["untrained"], False, None))
             return True
         backend = {"engine": found["engine"], "ai-models-mosaic": __version__, **found["packages"]}
-        fresh = Record(identity_of(found), backend)
+        fresh = ResumeRecord(identity_of(found), backend)
         found["run"] = digest_of_run(fresh.identity)
         places = self._settings.places(initial.initial_time)
         folder = places.state
@@ -255,19 +255,21 @@ class Session:
             found["files"] = [str(path) for path in complete]
             return False
         # Before the output, which would overwrite what another run is writing.
-        journal = stack.enter_context(open_journal(folder, fresh, job.history, len(job.batches), resume=resume))
-        positions = journal.record.positions
+        resume_state = stack.enter_context(
+            open_resume_state(folder, fresh, job.history, len(job.batches), resume=resume)
+        )
+        positions = resume_state.record.positions
         if resume and positions is None:
             places.refuse_others(fresh.identity)
-        going_on = positions is not None
-        place.sink = stack.enter_context(self._output(initial, found["weights"]["untrained"], going_on, found["run"]))
-        if place.sink is not None and positions is not None:
-            journal.check_output()
-            place.sink.resume(positions, finished=journal.record.finished)
-        place.journal = journal
+        resuming = positions is not None
+        place.writer = stack.enter_context(self._output(initial, found["weights"]["untrained"], resuming, found["run"]))
+        if place.writer is not None and positions is not None:
+            resume_state.check_output()
+            place.writer.resume(positions, finished=resume_state.record.finished)
+        place.resume_state = resume_state
         return True
 
-    def _announce(self, job: Job) -> None:
+    def _announce(self, job: EnsembleJob) -> None:
         ensemble, engine = job.ensemble, self._engine
         LOG.info("Running on %s%s", engine.description, f", {self._ranks.size} ranks" if self._ranks.size > 1 else "")
         architecture = self._settings.variant.architecture
@@ -287,5 +289,5 @@ class Session:
 class _Place:
     """Where an initial time is written, on rank 0."""
 
-    sink: FileSink | None = None
-    journal: Journal | None = None
+    writer: FileWriter | None = None
+    resume_state: ResumeState | None = None

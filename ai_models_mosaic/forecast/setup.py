@@ -18,13 +18,13 @@ from ..inputs.services import SOURCES, check_grid, check_hour
 from ..outputs.grib.output import recount
 from ..variants import Variant
 from ..wording.redaction import redacted
-from .console import PLUGIN, loudness, plain_errors
+from .console import PLUGIN, logging_as_asked, plain_errors
 from .destination import Archive, Destination
 from .options import Options
 from .progress import Watch
-from .ranks import connected, everywhere, find_launch
+from .ranks import connected, find_launch, on_every_rank
 from .runner_options import check_runner_options, check_side_files, steps_of
-from .series import Session
+from .series import ForecastSeries
 
 if TYPE_CHECKING:
     from ..engines import LoadedEngine
@@ -190,19 +190,19 @@ class ForecastSetup:
         with plain_errors(debug=debug, program=program):
             launch = find_launch()
         with (
-            loudness(launch, quiet=self.options.quiet, verbose=verbose),
+            logging_as_asked(launch, quiet=self.options.quiet, verbose=verbose),
             plain_errors(debug=debug, launch=launch, program=program),
             connected(launch) as ranks,
         ):
             reader = self._reader()
             ranks.share(lambda: self._check_ends(reader))
             watch = Watch(self.options.progress_file if launch.rank == 0 else None)
-            session = Session(
+            session = ForecastSeries(
                 self._destination.settings(self._source_shown),
                 ranks,
                 watch,
                 read=reader.read,
-                load=everywhere(ranks, lambda: self._prepare_engine(launch.local_rank)),
+                load=on_every_rank(ranks, lambda: self._prepare_engine(launch.local_rank)),
                 output=self._destination.open,
                 recount=lambda paths: None if self.archive is None else recount(paths, self.archive),
             )

@@ -57,7 +57,7 @@ def kept_neighbours(target_deg: Points, source_deg: Points, count: int) -> IntAr
 
 
 def _arithmetic() -> tuple[str, tuple[str, str], str]:
-    """What sines hang on: kind of processor, C library, and the instructions by which the latter chooses its code."""
+    """What sines depend on: kind of processor, C library, and the instructions by which the latter chooses its code."""
     information = Path("/proc/cpuinfo")
     lines = information.read_text(encoding="utf-8").splitlines() if information.is_file() else []
     instructions = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")

@@ -29,7 +29,7 @@ STALL_S = 120.0
 
 
 @contextmanager
-def talking_to(service: Service, patience_s: float) -> Iterator[None]:
+def patient_client(service: Service, patience_s: float) -> Iterator[None]:
     """Let a client work: bounded when its server is lost, and what it raises explained.
 
     Parameters

@@ -69,7 +69,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class HeldField:
+class AvailableField:
     """A field of the input that a channel can be made of.
 
     Parameters
@@ -142,7 +142,7 @@ class Strain:
     process: tuple[int | None, ...]
 
 
-Fields = dict[int, HeldField]
+Fields = dict[int, AvailableField]
 """Usable fields by channel."""
 
 Strains = dict[Strain, Fields]
@@ -150,7 +150,7 @@ Strains = dict[Strain, Fields]
 
 
 @dataclass
-class Holdings:
+class AvailableFields:
     """What an input holds: usable fields of every member, and everything by its own name.
 
     Parameters
@@ -176,7 +176,7 @@ class Holdings:
     products: Counter[str] = field(default_factory=Counter)
     damages: list[str] = field(default_factory=list)
 
-    def add(self, found: HeldField) -> None:
+    def add(self, found: AvailableField) -> None:
         """Keep a usable field; of two of one strain, a parameter counts before its alias, then the first."""
         held = self.members[found.number][found.valid_time].setdefault(found.strain, {})
         if found.channel not in held or found.is_alias < held[found.channel].is_alias:
@@ -192,7 +192,7 @@ class Holdings:
         return f"{list_fields(self.contents)}; valid {list_times(sorted(self.times))} UTC"
 
 
-def take_stock(fields: Iterable[Any]) -> Holdings:
+def list_available(fields: Iterable[Any]) -> AvailableFields:
     """Find the fields that channels can be made of: by parameter and level, then by what they are.
 
     A message that is none of them is not interpreted further, whatever is wrong with it.
@@ -206,57 +206,57 @@ def take_stock(fields: Iterable[Any]) -> Holdings:
     InputError
         If they cannot be read.
     """
-    holdings = Holdings()
+    available = AvailableFields()
     count = 0
     try:
         for source in fields:
             count += 1
             if isinstance(source, Damage):
-                holdings.damages.append(source.problem)
+                available.damages.append(source.problem)
                 continue
-            _enter(holdings, source if isinstance(source, Message) else FieldMessage(source), count)
+            _enter(available, source if isinstance(source, Message) else FieldMessage(source), count)
     except (CodesInternalError, OSError) as error:
         raise InputError(
             f"the input cannot be read beyond its first {count} messages: {error}. Expected complete GRIB messages"
         ) from error
-    if holdings.products:
-        LOG.info("Left out, since they are no states: %s", holdings.list_products())
-    for problem in holdings.damages:
+    if available.products:
+        LOG.info("Left out, since they are no states: %s", available.list_products())
+    for problem in available.damages:
         LOG.warning("Left out: %s", problem)
-    return holdings
+    return available
 
 
-def _enter(holdings: Holdings, message: Message, count: int) -> None:
+def _enter(available: AvailableFields, message: Message, count: int) -> None:
     """Note what a message is, and keep it if a channel can be made of it."""
     try:
         with message.headers() as handle:
-            _enter_headers(holdings, message, handle, f"message {count}")
+            _enter_headers(available, message, handle, f"message {count}")
     except CodesInternalError as error:
-        holdings.damages.append(f"message {count} cannot be read ({error}); was the file cut short?")
+        available.damages.append(f"message {count} cannot be read ({error}); was the file cut short?")
 
 
-def _enter_headers(holdings: Holdings, message: Message, handle: int, place: str) -> None:
+def _enter_headers(available: AvailableFields, message: Message, handle: int, place: str) -> None:
     name, kind, level = text(handle, "shortName"), text(handle, "typeOfLevel"), integer(handle, "level")
     on_pressure = kind in HECTOPASCALS and level is not None
     pressure, remainder = divmod(level or 0, HECTOPASCALS[kind]) if on_pressure else (None, 0)
-    holdings.contents[name].add(pressure)
+    available.contents[name].add(pressure)
     times = times_of(handle)
     if times is not None:
-        holdings.times.add(times.valid_time)
+        available.times.add(times.valid_time)
     grid, fields = sections(message)
-    holdings.fields_in_one_message = max(holdings.fields_in_one_message, fields)
+    available.fields_in_one_message = max(available.fields_in_one_message, fields)
     param, factor = ALIASES.get(name, (name, 1.0))
     channel = INDEX_OF.get((param, pressure))
     if channel is None or remainder:
         return
     what = kind_of(handle)
     if not what.is_state:
-        holdings.products[str(what)] += 1
+        available.products[str(what)] += 1
     elif times is None:
-        holdings.damages.append(f"{place}, {CHANNELS[channel].label}, does not say when it is valid")
+        available.damages.append(f"{place}, {CHANNELS[channel].label}, does not say when it is valid")
     else:
-        holdings.add(
-            HeldField(
+        available.add(
+            AvailableField(
                 source=message,
                 channel=channel,
                 valid_time=times.valid_time,

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from ..channels import CHANNELS
 from ..errors import InputError
 from .field_origins import STEP_0_TYPES, Origin
-from .fields import Fields, Holdings, Strain, Strains, Wanted, list_times
+from .fields import AvailableFields, Fields, Strain, Strains, Wanted, list_times
 from .shortcomings import left_out, missing_fields, missing_message, missing_together, mixture_message, products_message
 
 LOG = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class History:
         Valid times, oldest first.
     number : int
         The member; 0 for an analysis.
-    fields : tuple of dict of int to HeldField
+    fields : tuple of dict of int to AvailableField
         The fields of every state, by channel.
     lead_time_s : int
         The longest of the newest state, s.
@@ -54,7 +54,7 @@ class _Candidate:
     Parameters
     ----------
     origin : Origin
-    fields : dict of int to HeldField
+    fields : dict of int to AvailableField
     lead_time_s : int
         The longest, s.
     patched : int
@@ -91,12 +91,12 @@ def lead_time(seconds: int) -> str:
     return f"{seconds // length} {unit}"
 
 
-def choose_history(holdings: Holdings, lags_hours: Sequence[int], wanted: Wanted) -> History:
+def choose_history(available: AvailableFields, lags_hours: Sequence[int], wanted: Wanted) -> History:
     """The newest complete history among those that are wanted, of the lowest member that has one.
 
     Parameters
     ----------
-    holdings : Holdings
+    available : AvailableFields
         What there is.
     lags_hours : sequence of int
         Hours of the states relative to the initial time.
@@ -108,21 +108,21 @@ def choose_history(holdings: Holdings, lags_hours: Sequence[int], wanted: Wanted
     InputError
         If there is none; lists all that is missing for the one that comes closest.
     """
-    found = _choose(holdings, lags_hours, wanted)
+    found = _choose(available, lags_hours, wanted)
     _say(found.remarks)
     return found
 
 
-def choose_histories(holdings: Holdings, lags_hours: Sequence[int], wanted: Wanted) -> dict[int, History]:
+def choose_histories(available: AvailableFields, lags_hours: Sequence[int], wanted: Wanted) -> dict[int, History]:
     """The history of every member that has one at the time that `choose_history` chooses, by number.
 
     A control or an analysis, number 0, counts only where it is alone or has a shorter lead time; members of one source
     only are taken. Arguments and errors are those of `choose_history`.
     """
-    first = _choose(holdings, lags_hours, wanted)
+    first = _choose(available, lags_hours, wanted)
     initial_time = first.times[-1]
-    here = [number for number in sorted(holdings.members) if initial_time in holdings.members[number]]
-    complete = {first.number: first} | _histories(holdings, here, first.times)
+    here = [number for number in sorted(available.members) if initial_time in available.members[number]]
+    complete = {first.number: first} | _histories(available, here, first.times)
     lacking = sorted(set(here) - set(complete) - {0})
     if lacking:
         LOG.warning(
@@ -136,7 +136,7 @@ def choose_histories(holdings: Holdings, lags_hours: Sequence[int], wanted: Want
             *(lead_time(complete[0].lead_time_s), _numbers(list(members))),
         )
         members = {}
-    chosen = _of_one_source(holdings, members) if members else {0: complete[0]}
+    chosen = _of_one_source(available, members) if members else {0: complete[0]}
     _say(remark for history in chosen.values() for remark in history.remarks)
     return chosen
 
@@ -157,47 +157,47 @@ def pair_members(members: Sequence[int], numbers: Sequence[int]) -> dict[int, in
     return {member: member if member in numbers else numbers[(member - 1) % len(numbers)] for member in members}
 
 
-def _choose(holdings: Holdings, lags_hours: Sequence[int], wanted: Wanted) -> History:
-    usable = {time for states in holdings.members.values() for time in states}
-    if not usable and holdings.products:
-        raise InputError(products_message(holdings))
-    candidates = sorted((time for time in usable or holdings.times if wanted.accepts(time)), reverse=True)
+def _choose(available: AvailableFields, lags_hours: Sequence[int], wanted: Wanted) -> History:
+    usable = {time for states in available.members.values() for time in states}
+    if not usable and available.products:
+        raise InputError(products_message(available))
+    candidates = sorted((time for time in usable or available.times if wanted.accepts(time)), reverse=True)
     if not candidates:
-        raise InputError(f"the input has no field valid at {wanted}. It holds {holdings}.{left_out(holdings)}")
+        raise InputError(f"the input has no field valid at {wanted}. It holds {available}.{left_out(available)}")
     missing = {
-        (time, number): missing_fields(holdings, number, _times(time, lags_hours))
+        (time, number): missing_fields(available, number, _times(time, lags_hours))
         for time in candidates
-        for number in sorted(holdings.members) or [0]
+        for number in sorted(available.members) or [0]
     }
     for (time, number), lacking in missing.items():
-        history = None if lacking else _history(holdings, number, _times(time, lags_hours))
+        history = None if lacking else _history(available, number, _times(time, lags_hours))
         if history is not None:
             if time != candidates[0]:
                 LOG.warning("The history of %s UTC is incomplete; using an older one", list_times(candidates[:1]))
             return history
     for time in candidates:
         times = _times(time, lags_hours)
-        if not any(missing_together(holdings, times).values()):
-            raise InputError(mixture_message(holdings, times))
+        if not any(missing_together(available, times).values()):
+            raise InputError(mixture_message(available, times))
     # The newest, of the lowest member, of those that lack least.
     time, number = min(missing, key=lambda key: sum(len(channels) for channels in missing[key].values()))
-    raise InputError(missing_message(holdings, time, missing[time, number], len(lags_hours)))
+    raise InputError(missing_message(available, time, missing[time, number], len(lags_hours)))
 
 
 def _histories(
-    holdings: Holdings, numbers: Iterable[int], times: tuple[datetime, ...], source: Source | None = None
+    available: AvailableFields, numbers: Iterable[int], times: tuple[datetime, ...], source: Source | None = None
 ) -> dict[int, History]:
     """Complete histories of some members, by number."""
-    found = {number: _history(holdings, number, times, source) for number in numbers}
+    found = {number: _history(available, number, times, source) for number in numbers}
     return {number: history for number, history in found.items() if history is not None}
 
 
-def _of_one_source(holdings: Holdings, members: Mapping[int, History]) -> dict[int, History]:
+def _of_one_source(available: AvailableFields, members: Mapping[int, History]) -> dict[int, History]:
     """The members of the source of the lowest."""
     lowest = members[min(members)]
     chosen = {
         number: history
-        for number, history in _histories(holdings, members, lowest.times, lowest.source).items()
+        for number, history in _histories(available, members, lowest.times, lowest.source).items()
         if history.source == lowest.source
     }
     others = sorted(set(members) - set(chosen))
@@ -209,20 +209,20 @@ def _of_one_source(holdings: Holdings, members: Mapping[int, History]) -> dict[i
 
 
 def _history(
-    holdings: Holdings, number: int, times: tuple[datetime, ...], source: Source | None = None
+    available: AvailableFields, number: int, times: tuple[datetime, ...], source: Source | None = None
 ) -> History | None:
     """The best history of a member of which every state is complete and of one source, if there is one.
 
     Parameters
     ----------
-    holdings : Holdings
+    available : AvailableFields
     number : int
     times : tuple of datetime
         Oldest first.
     source : tuple of str or None
         Which to prefer.
     """
-    states = [_candidates(holdings.members[number].get(time, {})) for time in times]
+    states = [_candidates(available.members[number].get(time, {})) for time in times]
     newest = sorted(states[-1], key=lambda state: (source not in (None, state.source), *state.rank))
     # A reanalysis is first published under another version of experiment, so that may change between two times.
     for line in (_line, _line_of_any_version):

@@ -13,12 +13,12 @@ from ..errors import InputError
 from ..state import InitialState
 from ..variants import Variant
 from ..wording.redaction import redacted
-from .fields import Holdings, Wanted, take_stock
+from .fields import AvailableFields, Wanted, list_available
 from .grib_messages import find_messages
 from .histories import choose_histories
 from .requests import check_file
 from .states import initial_states_of
-from .zarr import dataset_holdings, zarr_holdings
+from .zarr import dataset_fields, zarr_fields
 from .zarr_store.opening import is_zarr
 
 
@@ -30,7 +30,7 @@ class OpenInput:
     ----------
     variant : Variant
         Whose grid and history are needed.
-    holdings : Holdings
+    available : AvailableFields
         The fields that there are.
     wanted : Wanted
         The initial time.
@@ -44,7 +44,7 @@ class OpenInput:
     """
 
     variant: Variant
-    holdings: Holdings
+    available: AvailableFields
     wanted: Wanted
     source: str
 
@@ -55,7 +55,7 @@ class OpenInput:
     @cached_property
     def initial_time(self) -> datetime:
         """Valid time of the newest state, UTC without zone."""
-        histories = choose_histories(self.holdings, self.variant.lags_hours, self.wanted)
+        histories = choose_histories(self.available, self.variant.lags_hours, self.wanted)
         return next(iter(histories.values())).times[-1]
 
     def states(self, members: Sequence[int]) -> dict[int, InitialState]:
@@ -77,7 +77,7 @@ class OpenInput:
             If a value is unreadable, not finite or unphysical; names all fields that are.
         """
         grid, lags = self.variant.architecture.grid, self.variant.lags_hours
-        return initial_states_of(self.holdings, grid, lags, self.wanted, members)
+        return initial_states_of(self.available, grid, lags, self.wanted, members)
 
 
 def open_for(source: Any, variant: Variant, time: datetime | None = None) -> OpenInput:
@@ -101,12 +101,12 @@ def open_for(source: Any, variant: Variant, time: datetime | None = None) -> Ope
     if isinstance(source, str | Path):
         name = check_file(str(source))
         shown = redacted(str(Path(name).resolve()) if Path(name).exists() else name)
-        found = zarr_holdings(name, lags, wanted) if is_zarr(name) else take_stock(find_messages(Path(name)))
+        found = zarr_fields(name, lags, wanted) if is_zarr(name) else list_available(find_messages(Path(name)))
         return OpenInput(variant, found, wanted, shown)
     if hasattr(source, "data_vars"):
-        return OpenInput(variant, dataset_holdings(source, lags, wanted), wanted, "xarray.Dataset")
+        return OpenInput(variant, dataset_fields(source, lags, wanted), wanted, "xarray.Dataset")
     if hasattr(source, "__iter__"):
-        return OpenInput(variant, take_stock(source), wanted, type(source).__name__)
+        return OpenInput(variant, list_available(source), wanted, type(source).__name__)
     raise InputError(
         f"expected a path, a URL, an xarray.Dataset or earthkit-data fields to start from, got {type(source).__name__}"
     )

@@ -10,13 +10,13 @@ from pathlib import Path
 from ..errors import InputError
 from ..state import InitialState
 from ..variants import Variant
-from .fields import Holdings, Wanted, take_stock
+from .fields import AvailableFields, Wanted, list_available
 from .initial_times import time_of, utc_now
 from .requests import is_reanalysis
 from .retrieve import SOURCE_OF_INPUT, FileSource, Source, scratch
 from .services import Service, check_reachable, check_times, find_account, kept_days
 from .states import initial_states_of
-from .zarr import is_zarr, zarr_holdings
+from .zarr import is_zarr, zarr_fields
 
 
 @dataclass
@@ -49,7 +49,7 @@ class InputReader:
     patience_s: float
     other: Source | None = None
     _service: Service | None = field(default=None, init=False)
-    _stock: Holdings | None = field(default=None, init=False)
+    _stock: AvailableFields | None = field(default=None, init=False)
 
     def check(self, wanted: Sequence[Wanted]) -> None:
         """Raise if a service could not be asked; a file was looked at before.
@@ -92,14 +92,14 @@ class InputReader:
         times = [time_of(wanted) + timedelta(hours=lag) for lag in self.variant.lags_hours]
         source = self.other or self._asked_service(times[-1])
         with scratch() as folder:
-            return self._states(take_stock(source.fields(times, folder)), wanted)
+            return self._states(list_available(source.fields(times, folder)), wanted)
 
-    def _held(self, file: str, wanted: Wanted) -> Holdings:
+    def _held(self, file: str, wanted: Wanted) -> AvailableFields:
         """What a file holds: of GRIB looked at once, of a store for every initial time."""
         if is_zarr(file):
-            return zarr_holdings(file, self.variant.lags_hours, wanted)
+            return zarr_fields(file, self.variant.lags_hours, wanted)
         if self._stock is None:
-            self._stock = take_stock(FileSource(file).fields((), Path()))
+            self._stock = list_available(FileSource(file).fields((), Path()))
         return self._stock
 
     def _asked_service(self, initial_time: datetime) -> Source:
@@ -108,9 +108,9 @@ class InputReader:
         self._check_time(self._service, initial_time)
         return SOURCE_OF_INPUT[self.source](self._service, self.variant, self.grid_deg, self.patience_s)
 
-    def _states(self, holdings: Holdings, wanted: Wanted) -> dict[int, InitialState]:
+    def _states(self, available: AvailableFields, wanted: Wanted) -> dict[int, InitialState]:
         grid, lags = self.variant.architecture.grid, self.variant.lags_hours
-        return initial_states_of(holdings, grid, lags, wanted, self.members)
+        return initial_states_of(available, grid, lags, wanted, self.members)
 
     def _check_time(self, service: Service, initial_time: datetime) -> None:
         reanalysis = is_reanalysis(self.source, self.variant)

@@ -30,7 +30,7 @@ from ..channels import LEVELS_HPA, PRESSURE_LEVEL_PARAMS, SINGLE_LEVEL_PARAMS
 from ..errors import InputError
 from ..geometry.disk_cache import cache_folder
 from ..variants import Variant
-from .clients import talking_to
+from .clients import patient_client
 from .grib_messages import Damage, FileMessage, find_messages
 from .requests import mars_keys
 from .services import CDS, MARS, OPEN_DATA, OPEN_DATA_GRID_DEG, Service
@@ -118,7 +118,7 @@ class ServiceSource(ABC):
     def fields(self, times: Sequence[datetime], folder: Path) -> Iterable[Any]:
         """As `Source.fields`; just these."""
         answers = []
-        with talking_to(self.service, self.patience_s):
+        with patient_client(self.service, self.patience_s):
             for levtype, words in (("sfc", "surface"), ("pl", "pressure")):
                 LOG.info("Loading %s fields from %s", words, self.service.name)
                 for index, at in enumerate(times):

@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..geometry.grid import LatLonGrid, alternated, grid_of_points
 from ..geometry.regrid import ConservativeRegridder
 from ..state import InitialState
-from .fields import HeldField, Holdings, Wanted, list_times, take_stock
+from .fields import AvailableField, AvailableFields, Wanted, list_available, list_times
 from .histories import History, choose_histories, choose_history, pair_members
 
 LOG = logging.getLogger(__name__)
@@ -57,24 +57,26 @@ def read_initial_state(
         If fields are missing, unreadable, on an unsupported grid, non-finite or unphysical. One
         message names all of them.
     """
-    return initial_state_of(take_stock(fields), grid, lags_hours, wanted or Wanted())
+    return initial_state_of(list_available(fields), grid, lags_hours, wanted or Wanted())
 
 
-def initial_state_of(holdings: Holdings, grid: LatLonGrid, lags_hours: Sequence[int], wanted: Wanted) -> InitialState:
+def initial_state_of(
+    available: AvailableFields, grid: LatLonGrid, lags_hours: Sequence[int], wanted: Wanted
+) -> InitialState:
     """Select, check and regrid a history of what an input holds; as `read_initial_state`."""
-    history = choose_history(holdings, lags_hours, wanted)
+    history = choose_history(available, lags_hours, wanted)
     _announce(history.times)
     return _state_of(history, _Mapper(grid))
 
 
 def initial_states_of(
-    holdings: Holdings, grid: LatLonGrid, lags_hours: Sequence[int], wanted: Wanted, members: Sequence[int]
+    available: AvailableFields, grid: LatLonGrid, lags_hours: Sequence[int], wanted: Wanted, members: Sequence[int]
 ) -> dict[int, InitialState]:
     """Where every member starts: from its own member of the input where that is an ensemble.
 
     Parameters
     ----------
-    holdings : Holdings
+    available : AvailableFields
         What the input holds.
     grid : LatLonGrid
         The variant's grid.
@@ -95,7 +97,7 @@ def initial_states_of(
     InputError
         As `read_initial_state`.
     """
-    histories = choose_histories(holdings, lags_hours, wanted)
+    histories = choose_histories(available, lags_hours, wanted)
     pairs = pair_members(members, list(histories))
     _announce(next(iter(histories.values())).times)
     if len(histories) > 1:
@@ -141,7 +143,7 @@ class _UnusableError(Exception):
     """Why one field cannot be used."""
 
 
-def _mapped(held: HeldField, channel: Channel, mapper: _Mapper) -> FloatArray:
+def _mapped(held: AvailableField, channel: Channel, mapper: _Mapper) -> FloatArray:
     """A field's checked values on the variant's grid, ``(lon, lat)``."""
     onto_grid = mapper.of(held)
     try:
@@ -159,7 +161,7 @@ class _Mapper:
         self.target = target
         self._known: dict[str, tuple[int, IntArray, ConservativeRegridder]] = {}
 
-    def of(self, held: HeldField) -> Callable[[FloatArray], FloatArray]:
+    def of(self, held: AvailableField) -> Callable[[FloatArray], FloatArray]:
         """What maps the values of a field, ``(point,)``, to the target, ``(lon, lat)``."""
         if held.grid not in self._known:
             self._known[held.grid] = self._prepare(held)
@@ -172,7 +174,7 @@ class _Mapper:
 
         return onto_grid
 
-    def _prepare(self, held: HeldField) -> tuple[int, IntArray, ConservativeRegridder]:
+    def _prepare(self, held: AvailableField) -> tuple[int, IntArray, ConservativeRegridder]:
         if held.grid_type not in GRID_TYPES:
             raise InputError(
                 f"{held.label} is on a grid of type {held.grid_type}: expected one of {', '.join(GRID_TYPES)}. "
@@ -202,7 +204,7 @@ def _check(values: FloatArray, channel: Channel) -> None:
         bounds = f"{channel.minimum:g} … {channel.maximum:g} {channel.units}"
         raise _UnusableError(f"value {worst:g} is outside {bounds}{_hint(values, channel)}")
     if low == high:
-        LOG.warning("%s is constant: %g %s everywhere", channel.label, low, channel.units)
+        LOG.warning("%s is constant: %g %s on_every_rank", channel.label, low, channel.units)
 
 
 def _hint(values: FloatArray, channel: Channel) -> str:

@@ -1,4 +1,4 @@
-"""Several initial times for one run of the program."""
+"""ConnectedRanks initial times for one run of the program."""
 
 from __future__ import annotations
 

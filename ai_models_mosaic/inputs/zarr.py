@@ -1,7 +1,7 @@
 """Fields from a Zarr store in the layout of WeatherBench 2.
 
 Variables are named as the channels are, with dimensions time, level, latitude and longitude in any order and
-direction, perhaps members, and perhaps versions of ERA5 (expver). A field that is NaN everywhere is not there.
+direction, perhaps members, and perhaps versions of ERA5 (expver). A field that is NaN on_every_rank is not there.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..errors import InputError
 from ..geometry.grid import LatLonGrid
 from ..state import InitialState
 from ..wording.redaction import redacted
-from .fields import HeldField, Holdings, Wanted, list_times
+from .fields import AvailableField, AvailableFields, Wanted, list_times
 from .states import initial_state_of
 from .zarr_store.layout import (
     DIMENSIONS,
@@ -40,7 +40,7 @@ from .zarr_store.opening import SUFFIX, is_zarr, open_dataset, values_of
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["is_zarr", "open_store", "read_zarr", "zarr_holdings"]
+__all__ = ["is_zarr", "open_store", "read_zarr", "zarr_fields"]
 
 LOG = logging.getLogger(__name__)
 
@@ -87,20 +87,20 @@ def read_zarr(path: str, grid: LatLonGrid, lags_hours: Sequence[int], wanted: Wa
         If the store cannot be opened or has no usable time, and as `inputs.read_initial_state`.
     """
     wanted = wanted or Wanted()
-    return initial_state_of(zarr_holdings(path, lags_hours, wanted), grid, lags_hours, wanted)
+    return initial_state_of(zarr_fields(path, lags_hours, wanted), grid, lags_hours, wanted)
 
 
-def zarr_holdings(path: str, lags_hours: Sequence[int], wanted: Wanted) -> Holdings:
+def zarr_fields(path: str, lags_hours: Sequence[int], wanted: Wanted) -> AvailableFields:
     """What a store holds for one initial time; arguments and errors are those of `read_zarr`."""
     dataset = open_store(path)
-    return _holdings(Store(dataset, path), times_of(dataset, path), lags_hours, wanted)
+    return _available_of(Store(dataset, path), times_of(dataset, path), lags_hours, wanted)
 
 
-def dataset_holdings(dataset: xarray.Dataset, lags_hours: Sequence[int], wanted: Wanted) -> Holdings:
-    """What a dataset in memory, or opened by its user, holds for one initial time; as `zarr_holdings`."""
+def dataset_fields(dataset: xarray.Dataset, lags_hours: Sequence[int], wanted: Wanted) -> AvailableFields:
+    """What a dataset in memory, or opened by its user, holds for one initial time; as `zarr_fields`."""
     arranged_dataset = _states_of(dataset, DATASET, INPUT_DIMENSIONS)
     times = times_of(arranged_dataset, DATASET)
-    return _holdings(Store(arranged_dataset, DATASET), times, lags_hours, wanted)
+    return _available_of(Store(arranged_dataset, DATASET), times, lags_hours, wanted)
 
 
 class Store:
@@ -279,7 +279,9 @@ def _refuse_products(dataset: xarray.Dataset, path: str) -> None:
             raise InputError(f"{redacted(path)}: {name} is not a state, but has {said}: expected instantaneous fields")
 
 
-def _holdings(store: Store, times: Sequence[datetime], lags_hours: Sequence[int], wanted: Wanted) -> Holdings:
+def _available_of(
+    store: Store, times: Sequence[datetime], lags_hours: Sequence[int], wanted: Wanted
+) -> AvailableFields:
     """The fields of the one history that may be used: an archive has far too many to look at all."""
     index_of = {time: index for index, time in enumerate(times)}
     accepted = sorted((time for time in times if wanted.accepts(time)), reverse=True)
@@ -287,16 +289,16 @@ def _holdings(store: Store, times: Sequence[datetime], lags_hours: Sequence[int]
     whole = [time for time in accepted if all(state in index_of for state in history_of[time])]
     chosen = _newest_complete(store, whole, {time: [index_of[state] for state in history_of[time]] for time in whole})
     states = [state for time in chosen or accepted[:1] for state in history_of[time] if state in index_of]
-    holdings = Holdings()
+    available = AvailableFields()
     for state in states:
         version, present = _version_at(store, index_of[state], state)
         for channel in present:
-            holdings.contents[channel.variable].add(channel.level_hpa)
-            _enter(holdings, store, channel, state, index_of[state], version)
+            available.contents[channel.variable].add(channel.level_hpa)
+            _enter(available, store, channel, state, index_of[state], version)
         if len(present) < len(store.channels):
             absent = [channel.label for channel in store.channels if channel not in present]
             LOG.warning(
-                "%s: at %s UTC %d of %d fields are NaN everywhere, and count as missing: %s%s",
+                "%s: at %s UTC %d of %d fields are NaN on_every_rank, and count as missing: %s%s",
                 redacted(store.path),
                 list_times([state]),
                 len(absent),
@@ -305,16 +307,18 @@ def _holdings(store: Store, times: Sequence[datetime], lags_hours: Sequence[int]
                 ", …" if len(absent) > LISTED else "",
             )
     # For messages, the ends of what there is.
-    holdings.times.update([*times[:1], *states, *times[-1:]])
-    return holdings
+    available.times.update([*times[:1], *states, *times[-1:]])
+    return available
 
 
-def _enter(holdings: Holdings, store: Store, channel: Channel, state: datetime, time: int, version: int) -> None:
+def _enter(
+    available: AvailableFields, store: Store, channel: Channel, state: datetime, time: int, version: int
+) -> None:
     index = CHANNELS.index(channel)
     for member, number in enumerate(store.members):
         field = ZarrField(store, channel, time, member, version)
-        holdings.add(
-            HeldField(
+        available.add(
+            AvailableField(
                 source=field,
                 channel=index,
                 valid_time=state,
@@ -341,7 +345,7 @@ def _newest_complete(
             if passed:
                 LOG.warning(
                     "%s: %d newer time%s (to %s UTC) %s not complete: fields there, or in the states before, are NaN "
-                    "everywhere, or not written yet. Starting from %s UTC; --date chooses another",
+                    "on_every_rank, or not written yet. Starting from %s UTC; --date chooses another",
                     redacted(store.path),
                     passed,
                     "s" if passed > 1 else "",
@@ -357,7 +361,7 @@ def _newest_complete(
         span = " to ".join(list_times([time]) for time in dict.fromkeys((tried[-1], tried[0])))
         raise InputError(
             f"{redacted(store.path)}: at {span} UTC, and the states before, not all fields have values: they are NaN "
-            "everywhere, or not written yet. Choose a time that has them with --date and --time"
+            "on_every_rank, or not written yet. Choose a time that has them with --date and --time"
         )
     return [tried[0]]
 

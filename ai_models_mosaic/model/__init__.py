@@ -1,6 +1,6 @@
 """The Mosaic network in PyTorch, written from its specification.
 
-Several computations are written in more than one form. Which form runs when, and below it the test that holds it
+ConnectedRanks computations are written in more than one form. Which form runs when, and below it the test that holds it
 to the first of its kind:
 
 ===========================  ====================================================================================

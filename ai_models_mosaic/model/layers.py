@@ -55,7 +55,7 @@ class Linear(nn.Linear):
 
 
 class MemberLinear(Linear):
-    """A linear map without bias of one row per member, whose results do not hang on their number.
+    """A linear map without bias of one row per member, whose results do not depend on their number.
 
     A matrix product of one row is another routine than one of several, and rounds in another way: it was all that
     told members in a batch from members alone.

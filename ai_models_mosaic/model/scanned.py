@@ -1,6 +1,6 @@
 """The network in a form that can be exported as one graph: the same numbers, by a scan over blocks.
 
-What the released form does in slices, whose number hangs on the batch, becomes the body of a scan
+What the released form does in slices, whose number depends on the batch, becomes the body of a scan
 over items that each belong to one member. So the graph takes any batch, holds the scores of one
 item at a time, and its size grows with neither resolution nor batch.
 Source: specification of the network, sections 5 and 8.
@@ -25,7 +25,7 @@ GATHERED_AT_ONCE = 2**23
 """Elements of neighbours' values that an interpolation copies at a time (32 MiB in float32)."""
 
 
-class Product(nn.Module):
+class ScannedProduct(nn.Module):
     """A linear map as a plain product with ``(input, output)`` weights, as graphs have it.
 
     Parameters
@@ -106,9 +106,9 @@ class ScannedInterpolation(nn.Module):
         super().__init__()
         key_weight, value_weight = source.to_kv.weight.detach().chunk(2)
         # Scores decide between neighbours, and are three numbers per head: always in float32.
-        self.to_directions = Product(source._folded(key_weight), torch.float32)
-        self.to_values = Product(value_weight, dtype)
-        self.to_o = Product(source.to_o.weight, dtype)
+        self.to_directions = ScannedProduct(source._folded(key_weight), torch.float32)
+        self.to_values = ScannedProduct(value_weight, dtype)
+        self.to_o = ScannedProduct(source.to_o.weight, dtype)
         self.norm = RMSNorm()
         self.heads, self.sources = source.heads, source.sources
         targets, count = source.neighbors.shape
@@ -158,7 +158,7 @@ def exportable(network: MosaicNetwork, dtype: torch.dtype = torch.float32) -> Mo
     for parent, name, module in list(_children(made)):
         if isinstance(module, nn.Linear):
             kept = any(module is made.get_submodule(path) for path in IN_FLOAT32)
-            setattr(parent, name, Product(module.weight, torch.float32 if kept else dtype))
+            setattr(parent, name, ScannedProduct(module.weight, torch.float32 if kept else dtype))
     for module in made.modules():
         if isinstance(module, Block):
             module.in_slices = False

@@ -23,7 +23,7 @@ DECLARED, SECTION = "option", "section"
 
 @dataclass(frozen=True)
 class Resume:
-    """What an option means when an unfinished run is gone on with.
+    """What an option means when an unfinished run is resumed.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ MAY_NOT_CHANGE = Resume(compared=True)
 
 
 def may_change(why: str) -> Resume:
-    """An option that no byte of the output hangs on."""
+    """An option that no byte of the output depends on."""
     return Resume(compared=False, why=why)
 
 

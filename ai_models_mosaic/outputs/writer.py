@@ -80,7 +80,7 @@ class Outputs:
         What all messages have in common.
     on_message : callable or None
         Called with every GRIB message's MARS keys and file, in the order of messages, from another thread.
-    going_on : bool
+    resuming : bool
         Whether `resume` follows: what an unfinished run left is kept until then.
     run : str or None
         Digest of what the run is, which stores carry.
@@ -97,10 +97,10 @@ class Outputs:
         labels: Labels,
         on_message: OnMessage | None = None,
         *,
-        going_on: bool = False,
+        resuming: bool = False,
         run: str | None = None,
     ) -> None:
-        self._plan, self._labels, self._going_on, self._run = plan, labels, going_on, run
+        self._plan, self._labels, self._resuming, self._run = plan, labels, resuming, run
         self._lead_times = frozenset(plan.lead_times_hours)
         self._collector = StepCollector(plan)
         workers = usual_workers() if plan.options.workers is None else plan.options.workers
@@ -115,7 +115,7 @@ class Outputs:
             encoder = self._encoders.enter_context(plan.product_encoder(labels))
             self._products = GribOutput(plan.products_path, encoder, on_message, max(1, workers), self._messages)
         store = plan.store_path(labels)
-        self._store = None if store is None or going_on else ZarrOutput(store, plan.layout(labels), run=run)
+        self._store = None if store is None or resuming else ZarrOutput(store, plan.layout(labels), run=run)
         self._makes_products = bool(plan.products) and (self._products is not None or store is not None)
         self._files: list[Path] = []
         self._ended = False
@@ -251,7 +251,7 @@ class Outputs:
         self._queue.close()
         for output in self._grib:
             output.release()
-        if self._going_on and self._messages.messages != self._plan.messages:
+        if self._resuming and self._messages.messages != self._plan.messages:
             raise OutputError(
                 f"expected {self._plan.messages} messages in all files, got {self._messages.messages}: what an "
                 "unfinished run left was not whole. Run without --resume"

@@ -33,10 +33,10 @@ def run(known: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from .recipe import read_recipe
-    from .run import Place, train
+    from .run import TrainingFolders, train
 
     recipe = read_recipe(known.recipe)
-    place = Place(known.data, known.output, round(known.memory * GIGABYTE))
+    place = TrainingFolders(known.data, known.output, round(known.memory * GIGABYTE))
     with tqdm(total=recipe.updates, unit="update", smoothing=0.05) as bar:
 
         def advance(update: Update) -> None:

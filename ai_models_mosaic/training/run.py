@@ -41,7 +41,7 @@ SAVE_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
-class Place:
+class TrainingFolders:
     """Where a run reads and writes.
 
     Parameters
@@ -59,14 +59,16 @@ class Place:
     memory_bytes: int
 
 
-def train(recipe: Recipe, place: Place, advance: Callable[[Update], None] = lambda update: None) -> Path | None:
+def train(
+    recipe: Recipe, place: TrainingFolders, advance: Callable[[Update], None] = lambda update: None
+) -> Path | None:
     """Run a recipe, or go on with it, to its end; returns the checkpoint, or None if told to stop before.
 
     Parameters
     ----------
     recipe : Recipe
         What to do.
-    place : Place
+    place : TrainingFolders
         Where.
     advance : callable
         Told every update; on the first process only.
@@ -89,7 +91,7 @@ def train(recipe: Recipe, place: Place, advance: Callable[[Update], None] = lamb
 
 def _train(
     trainer: Trainer,
-    place: Place,
+    place: TrainingFolders,
     validation: Sequence[Archive],
     advance: Callable[[Update], None],
     stop: Callable[[], bool],
@@ -137,12 +139,12 @@ def export(trainer: Trainer, path: Path) -> Path:
     return path
 
 
-def _validated(trainer: Trainer, place: Place, archives: Sequence[Archive]) -> Validation:
+def _validated(trainer: Trainer, place: TrainingFolders, archives: Sequence[Archive]) -> Validation:
     with trainer.averaged_network() as network:
         return validate(network, trainer, archives, place.output)
 
 
-def _archives(names: Sequence[str], recipe: Recipe, place: Place) -> list[Archive]:
+def _archives(names: Sequence[str], recipe: Recipe, place: TrainingFolders) -> list[Archive]:
     paths = [name if "://" in name else str(place.data / name) for name in names]
     archives = open_archives(paths, recipe.table.architecture.grid)
     if sum(archive.bytes_needed for archive in archives) <= place.memory_bytes:
@@ -152,7 +154,7 @@ def _archives(names: Sequence[str], recipe: Recipe, place: Place) -> list[Archiv
 
 
 def _begin(
-    recipe: Recipe, place: Place, archives: Sequence[Archive], among: Processes
+    recipe: Recipe, place: TrainingFolders, archives: Sequence[Archive], among: Processes
 ) -> archive_statistics.ArchiveStatistics:
     """Record the recipe, or refuse another's folder; measure the archives once."""
     output = place.output
@@ -180,7 +182,7 @@ def _refuse_another(path: Path, recipe: Recipe) -> None:
         raise OptionError(f"{path.parent} holds a run of another recipe: {details}; choose another --output")
 
 
-def _start(trainer: Trainer, recipe: Recipe, place: Place) -> None:
+def _start(trainer: Trainer, recipe: Recipe, place: TrainingFolders) -> None:
     """Take up a saved state, or the weights to start from."""
     state = place.output / STATE
     if state.exists():

@@ -140,7 +140,7 @@ def ablate(network: MosaicNetwork, recipe: Recipe) -> None:
 
 
 class RollOut(nn.Module):
-    """Several steps of the network, with gradients through all of them.
+    """ConnectedRanks steps of the network, with gradients through all of them.
 
     Parameters
     ----------

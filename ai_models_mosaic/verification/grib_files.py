@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..forecast.console import counted
 from ..geometry.grid import LatLonGrid
 from .cases import Case
-from .messages import CONTROL, Decoder, Message, Name, find_files, scan
+from .messages import CONTROL, Decoder, Name, ScannedMessage, find_files, scan
 
 LOG = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class GribForecasts:
         self._leads = frozenset(lead_hours)
         self._files: dict[datetime, list[Path]] = defaultdict(list)
         self._products: dict[datetime, Counter[str]] = defaultdict(Counter)
-        first: Message | None = None
+        first: ScannedMessage | None = None
         roles: dict[str, set[int | None]] = defaultdict(set)
         for path in find_files(pattern):
             for message in filter(self._wanted, scan(path, self._fields)):
@@ -94,7 +94,7 @@ class GribForecasts:
             yield self._case(time, self._products[time] + rest)
             rest.clear()
 
-    def _wanted(self, message: Message) -> bool:
+    def _wanted(self, message: ScannedMessage) -> bool:
         lead = message.lead_hours
         return lead > 0 and lead in (self._leads or {lead})
 
@@ -108,7 +108,7 @@ class GribForecasts:
         )
 
     def _case(self, time: datetime, products: Counter[str]) -> Case:
-        held: dict[tuple[int, int], dict[Name, Message]] = defaultdict(dict)
+        held: dict[tuple[int, int], dict[Name, ScannedMessage]] = defaultdict(dict)
         left_out = Counter({f"fields of {name}, left out": count for name, count in products.items()})
         for path in self._files[time]:
             for message in filter(self._wanted, scan(path, self._fields)):
@@ -135,7 +135,7 @@ class GribForecasts:
         return Case(time, tuple(members), tuple(leads), read, tuple(left_out.elements()), self._ensemble)
 
 
-def _role(message: Message) -> str:
+def _role(message: ScannedMessage) -> str:
     if message.kind == CONTROL:
         return UNPERTURBED
     return DETERMINISTIC if message.number is None else PERTURBED
@@ -166,7 +166,7 @@ class GribTruth:
 
     def __init__(self, patterns: Sequence[str], channels: Sequence[Channel]) -> None:
         fields = {(channel.param, channel.level_hpa) for channel in channels}
-        self._where: dict[tuple[Name, datetime], Message] = {}
+        self._where: dict[tuple[Name, datetime], ScannedMessage] = {}
         left_out = Counter[str]()
         for path in (path for pattern in patterns for path in find_files(pattern)):
             for message in scan(path, fields):
@@ -188,7 +188,7 @@ class GribTruth:
         return self._decode.grid
 
     def read(self, channel: Channel, times: Sequence[datetime]) -> FloatArray:
-        """Values ``(time, lon, lat)``; NaN everywhere at a time that is not there."""
+        """Values ``(time, lon, lat)``; NaN on_every_rank at a time that is not there."""
         fields = np.full((len(times), *self.grid.shape), np.nan, dtype=np.float32)
         for field, time in zip(fields, times, strict=True):
             message = self._where.get(((channel.param, channel.level_hpa), time))

@@ -35,7 +35,7 @@ NETCDF = (b"CDF\x01", b"CDF\x02", b"CDF\x05", b"\x89HDF")
 
 
 @dataclass(frozen=True)
-class Message:
+class ScannedMessage:
     """Where a message is, and what it is.
 
     Parameters
@@ -95,7 +95,7 @@ def find_files(pattern: str) -> list[Path]:
     return sorted(found)
 
 
-def scan(path: Path, fields: Collection[Name]) -> Iterator[Message]:
+def scan(path: Path, fields: Collection[Name]) -> Iterator[ScannedMessage]:
     """The messages of a file that bear the name of one of some fields; their values are not read.
 
     Raises
@@ -138,10 +138,10 @@ def _name(handle: int) -> tuple[Name, float] | None:
     return (param, level if kind in HECTOPASCALS else None), factor
 
 
-def _message(path: Path, handle: int, field: Name, factor: float) -> Message:
+def _message(path: Path, handle: int, field: Name, factor: float) -> ScannedMessage:
     has_type = eccodes.codes_is_defined(handle, "dataType")
     kind = eccodes.codes_get_string(handle, "dataType") if has_type else ""
-    return Message(
+    return ScannedMessage(
         path=path,
         offset=eccodes.codes_get_message_offset(handle),
         length=eccodes.codes_get_long(handle, "totalLength"),
@@ -175,10 +175,10 @@ Used = TypeVar("Used")
 class Decoder:
     """Decodes messages on one grid to ``(lon, lat)``, south to north."""
 
-    def __init__(self, first: Message) -> None:
+    def __init__(self, first: ScannedMessage) -> None:
         self.grid, self._order, self._key = _with_handle(first, _grid)
 
-    def __call__(self, message: Message) -> FloatArray:
+    def __call__(self, message: ScannedMessage) -> FloatArray:
         """Values in the channel's units; NaN where the message has none.
 
         Raises
@@ -195,7 +195,7 @@ class Decoder:
         return (values[self._order] * message.factor).astype(np.float32)
 
 
-def _with_handle(message: Message, use: Callable[[int, Message], Used]) -> Used:
+def _with_handle(message: ScannedMessage, use: Callable[[int, ScannedMessage], Used]) -> Used:
     try:
         with message.path.open("rb") as file:
             file.seek(message.offset)
@@ -208,7 +208,7 @@ def _with_handle(message: Message, use: Callable[[int, Message], Used]) -> Used:
         raise InputError(f"{message.path}: a message at byte {message.offset} cannot be decoded: {error}") from error
 
 
-def _grid(handle: int, message: Message) -> tuple[LatLonGrid, IntArray, str]:
+def _grid(handle: int, message: ScannedMessage) -> tuple[LatLonGrid, IntArray, str]:
     longitude, latitude = (eccodes.codes_get_array(handle, key) for key in ("longitudes", "latitudes"))
     try:
         if eccodes.codes_is_defined(handle, "alternativeRowScanning") and eccodes.codes_get_long(
@@ -225,7 +225,7 @@ def _grid(handle: int, message: Message) -> tuple[LatLonGrid, IntArray, str]:
     return grid, order, eccodes.codes_get_string(handle, "md5GridSection")
 
 
-def _values(handle: int, _: Message) -> tuple[FloatArray, str]:
+def _values(handle: int, _: ScannedMessage) -> tuple[FloatArray, str]:
     missing = 1e30
     eccodes.codes_set(handle, "missingValue", missing)
     values = eccodes.codes_get_values(handle)

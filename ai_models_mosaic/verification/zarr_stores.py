@@ -42,7 +42,7 @@ KEPT_BYTES = 256 * 2**20
 """Fields of the truth that are kept for the next initial date."""
 
 
-class Layout:
+class StoreDimensions:
     """A store with its dimensions under one name each, and its fields on a grid.
 
     Parameters
@@ -131,7 +131,7 @@ def _grid(dataset: xarray.Dataset) -> tuple[LatLonGrid, IntArray, IntArray]:
     return LatLonGrid(tuple(longitude.tolist()), tuple(latitude.tolist())), columns, rows
 
 
-def _lead_hours(layout: Layout) -> list[int]:
+def _lead_hours(layout: StoreDimensions) -> list[int]:
     """Lead times in hours; plain integers, which some stores have, are taken as hours."""
     values = layout.dataset["lead_time"].values
     if np.issubdtype(values.dtype, np.timedelta64):
@@ -163,7 +163,7 @@ class ZarrForecasts:
     """
 
     def __init__(self, path: str, channels: Sequence[Channel], lead_hours: Sequence[int] = ()) -> None:
-        self._layout = Layout(path, FORECAST_DIMENSIONS, ("member",))
+        self._layout = StoreDimensions(path, FORECAST_DIMENSIONS, ("member",))
         self._layout.require(channels)
         products = product_variables(self._layout.dataset, channels)
         self._left_out = ["variables of products, left out"] * len(products) + self._layout.leave_out_products()
@@ -196,7 +196,7 @@ class ReadChannel:
 
     Parameters
     ----------
-    layout : Layout
+    layout : StoreDimensions
         The store.
     time : int
         Index of the initial date.
@@ -204,7 +204,7 @@ class ReadChannel:
         Indices of the lead times.
     """
 
-    def __init__(self, layout: Layout, time: int, leads: Sequence[int]) -> None:
+    def __init__(self, layout: StoreDimensions, time: int, leads: Sequence[int]) -> None:
         self._layout, self._time, self._leads = layout, time, list(leads)
 
     def __call__(self, channel: Channel) -> FloatArray:
@@ -234,7 +234,7 @@ class ZarrTruth:
     """
 
     def __init__(self, paths: Sequence[str], channels: Sequence[Channel]) -> None:
-        self._layouts = [Layout(path, TRUTH_DIMENSIONS) for path in paths]
+        self._layouts = [StoreDimensions(path, TRUTH_DIMENSIONS) for path in paths]
         self._where: dict[datetime, tuple[int, int]] = {}
         for store, layout in enumerate(self._layouts):
             layout.require(channels)
@@ -255,7 +255,7 @@ class ZarrTruth:
         return sorted(self._where)
 
     def read(self, channel: Channel, times: Sequence[datetime]) -> FloatArray:
-        """Values ``(time, lon, lat)``; NaN everywhere at a time that is not there."""
+        """Values ``(time, lon, lat)``; NaN on_every_rank at a time that is not there."""
         fields = np.full((len(times), *self.grid.shape), np.nan, dtype=np.float32)
         self._fetch(channel, [time for time in times if (channel.name, time) not in self._kept])
         for field, time in zip(fields, times, strict=True):

@@ -28,7 +28,7 @@ WRITTEN = "times_written"
 
 
 @dataclass(frozen=True)
-class Variable:
+class StoreVariable:
     """One array of the store.
 
     Parameters
@@ -44,13 +44,13 @@ class Variable:
     on_levels: bool
 
 
-def variables(channels: Sequence[Channel] = CHANNELS) -> Iterator[Variable]:
+def variables(channels: Sequence[Channel] = CHANNELS) -> Iterator[StoreVariable]:
     """The variables that hold all channels, in channel order."""
     seen = set()
     for channel in channels:
         if channel.variable not in seen:
             seen.add(channel.variable)
-            yield Variable(channel.variable, channel.units, channel.level_hpa is not None)
+            yield StoreVariable(channel.variable, channel.units, channel.level_hpa is not None)
 
 
 class WorldStore:

@@ -183,9 +183,9 @@ def select_blocks(
         for tensor in (mean_query, mean_key.repeat_interleave(ratio, dim=1))
     )
     at_once = max(1, SCORES_AT_ONCE // (query.shape[0] * heads * served.shape[2]))
-    # A graph cannot have slices whose number hangs on the batch.
+    # A graph cannot have slices whose number depends on the batch.
     slices = (query,) if torch.compiler.is_compiling() else query.split(at_once, dim=2)
-    # Which blocks are chosen must not hang on half precision.
+    # Which blocks are chosen must not depend on half precision.
     with torch.autocast(query.device.type, enabled=False):
         by_slice = [(some @ served.transpose(2, 3)).topk(count, dim=-1, sorted=False).indices for some in slices]
     return torch.cat(by_slice, dim=2)

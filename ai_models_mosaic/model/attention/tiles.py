@@ -26,7 +26,7 @@ Selected = Callable[[Problem], Queries]
 def tiled_selected(problem: Problem, otherwise: Selected) -> Queries:
     """Attention of every query block to the pixels of its selected key blocks, in the shape of the queries.
 
-    Member by member and head by head, so that what a member is given does not hang on its neighbours in the batch.
+    Member by member and head by head, so that what a member is given does not depend on its neighbours in the batch.
 
     Parameters
     ----------

@@ -18,8 +18,8 @@ from .templates import (
     UNKNOWN_SIZE,
     UNKNOWN_SIZE_LARGE,
     Base,
+    EncodedMessage,
     Labels,
-    Message,
     Template,
     refuse_reserved,
 )
@@ -81,7 +81,7 @@ class GribEncoder:
         made._products = {key: template.twin() for key, template in self._products.items()}
         return made
 
-    def encode(self, channel: int, member: int, lead_time_hours: int, values: FloatArray) -> Message:
+    def encode(self, channel: int, member: int, lead_time_hours: int, values: FloatArray) -> EncodedMessage:
         """One field of one member.
 
         Parameters
@@ -98,7 +98,9 @@ class GribEncoder:
         large = (self.labels.ensemble_size or member) > LARGEST_NUMBER
         return self._members[channel, large].fill(values, number=member, step=lead_time_hours)
 
-    def encode_product(self, product: Product, field: Field, lead_time_hours: int, values: FloatArray) -> Message:
+    def encode_product(
+        self, product: Product, field: Field, lead_time_hours: int, values: FloatArray
+    ) -> EncodedMessage:
         """One product of one field.
 
         Parameters
@@ -114,12 +116,12 @@ class GribEncoder:
         """
         return self._products[product, field].fill(values, step=lead_time_hours)
 
-    def first_message(self, member: int, lead_time_hours: int = 0, channel: int | None = None) -> Message:
+    def first_message(self, member: int, lead_time_hours: int = 0, channel: int | None = None) -> EncodedMessage:
         """A member's field of a lead time, the first if no channel is named, without its values."""
         channel = self.channels[0] if channel is None else channel
         return self.encode(channel, member, lead_time_hours, np.zeros(self.region.size))
 
-    def product_messages(self, lead_time_hours: int = 0) -> Iterator[Message]:
+    def product_messages(self, lead_time_hours: int = 0) -> Iterator[EncodedMessage]:
         """Every product's message of a lead time, without its values."""
         for product, field in self._products:
             yield self.encode_product(product, field, lead_time_hours, np.zeros(self.region.size))

@@ -175,7 +175,7 @@ class MessageFiles:
         return found
 
     def count(self, path: Path, messages: int) -> None:
-        """Take note of how many messages a file holds that was gone on with."""
+        """Take note of how many messages a file holds that was resumed."""
         self._files[path].messages = messages
 
     def finish(self) -> list[Path]:
@@ -247,7 +247,7 @@ class MessageFiles:
         return False
 
     def _cut(self, path: Path, known: _File) -> None:
-        """Lock what is gone on with, then take off what came after its position."""
+        """Lock what is resumed, then take off what came after its position."""
         found = known.place.lstat()
         known.identity = (found.st_dev, found.st_ino)
         file = self._opened(path, known)

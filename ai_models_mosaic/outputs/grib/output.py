@@ -23,12 +23,12 @@ from ..queue import Commit, Job
 from .encoder import GribEncoder
 from .every_path import HasKeys, all_paths
 from .files import MessageFiles, abandon_files, check_writable, close_files
-from .templates import EXPVER, UNTRAINED_EXPVER, Labels, Message
+from .templates import EXPVER, UNTRAINED_EXPVER, EncodedMessage, Labels
 
 if TYPE_CHECKING:
     from ...state import ForecastStep
 
-__all__ = ["EXPVER", "UNTRAINED_EXPVER", "GribEncoder", "GribOutput", "Labels", "Message", "check_output"]
+__all__ = ["EXPVER", "UNTRAINED_EXPVER", "EncodedMessage", "GribEncoder", "GribOutput", "Labels", "check_output"]
 
 OnMessage = Callable[[dict[str, str], Path], None]
 """Gets the MARS keys of a message, and the file that it went to."""
@@ -162,7 +162,7 @@ class GribOutput:
             If its folder is absent or not writable, or as `path_of`.
         """
         encoder, first = self._encoder, lead_times_hours[0]
-        messages: Iterator[Message] = (encoder.first_message(member, first) for member in members)
+        messages: Iterator[EncodedMessage] = (encoder.first_message(member, first) for member in members)
         if "{" in str(Path(self._path).parent):
             later = (encoder.first_message(member, hours) for member in members for hours in lead_times_hours[1:])
             others = (encoder.first_message(members[0], first, channel) for channel in encoder.channels)
@@ -323,7 +323,7 @@ class GribOutput:
             self._idle.append(encoder)
         return lambda: self._append(encoded)
 
-    def _encoded(self, message: Message) -> Encoded:
+    def _encoded(self, message: EncodedMessage) -> Encoded:
         mars = None if self._on_message is None else message.mars()
         return Encoded(self.path_of(message), message.to_bytes(), mars)
 
@@ -390,9 +390,9 @@ def recount(paths: Iterable[Path], on_message: OnMessage) -> None:
             on_message(message.mars(), path)
 
 
-def _messages(path: Path) -> Iterator[Message]:
+def _messages(path: Path) -> Iterator[EncodedMessage]:
     """The messages of a file, each until the next."""
     with path.open("rb") as file:
         while (handle := eccodes.codes_grib_new_from_file(file)) is not None:
-            yield Message(handle)
+            yield EncodedMessage(handle)
             eccodes.codes_release(handle)

@@ -105,7 +105,7 @@ class Template:
         made.handle, made._bits = eccodes.codes_clone(self.handle), self._bits
         return made
 
-    def fill(self, values: FloatArray, **keys: int) -> Message:
+    def fill(self, values: FloatArray, **keys: int) -> EncodedMessage:
         """The message with its values.
 
         Parameters
@@ -121,14 +121,14 @@ class Template:
         if eccodes.codes_get_long(self.handle, "bitsPerValue") != self._bits:
             eccodes.codes_set(self.handle, "bitsPerValue", self._bits)
         eccodes.codes_set_values(self.handle, values)
-        return Message(self.handle)
+        return EncodedMessage(self.handle)
 
     def release(self) -> None:
         """Give the message back to ecCodes."""
         eccodes.codes_release(self.handle)
 
 
-class Message:
+class EncodedMessage:
     """An encoded GRIB message that can be asked for its keys, until its encoder makes the next.
 
     Parameters

@@ -48,7 +48,7 @@ class ZarrOutput:
     resume : bool
         Whether to go on with the partial store that is there.
     finished : bool
-        Whether what is gone on with may have its name already.
+        Whether what is resumed may have its name already.
 
     Raises
     ------
@@ -294,7 +294,7 @@ def check_store(path: Path, option: str) -> None:
     """
     if path.exists() and not (path / GROUP).exists():
         raise OutputError(f"{option} {path}: there is something of this name that is no Zarr store; it is left alone")
-    # A partial store of a run that ended early may be there: it is gone on with, or replaced.
+    # A partial store of a run that ended early may be there: it is resumed, or replaced.
     with _named_errors(path):
         partial = partial_of(path)
     check_folder(partial)

@@ -17,7 +17,7 @@ from grib_files import (
 
 from ai_models_mosaic.channels import CHANNELS
 from ai_models_mosaic.errors import InputError
-from ai_models_mosaic.inputs.fields import Wanted, take_stock
+from ai_models_mosaic.inputs.fields import Wanted, list_available
 from ai_models_mosaic.inputs.histories import choose_history
 from ai_models_mosaic.inputs.shortcomings import missing_fields
 
@@ -30,7 +30,7 @@ def stock(tmp_path):
     """What a file with these messages holds."""
 
     def of(messages):
-        return take_stock(fields_of(tmp_path / "input.grib", messages))
+        return list_available(fields_of(tmp_path / "input.grib", messages))
 
     return of
 
@@ -40,35 +40,35 @@ TIMES = [NOW + timedelta(hours=hours) for hours in (-48, -24, -18, 0)]
 
 @pytest.fixture(scope="module")
 def four_times(tmp_path_factory):
-    """Holdings with all channels at 48, 24, 18 and 0 hours before NOW."""
-    return take_stock(fields_of(tmp_path_factory.mktemp("input") / "input.grib", complete_history(*TIMES).values()))
+    """AvailableFields with all channels at 48, 24, 18 and 0 hours before NOW."""
+    return list_available(fields_of(tmp_path_factory.mktemp("input") / "input.grib", complete_history(*TIMES).values()))
 
 
-def without(holdings, *gone):
-    """The same holdings less some fields, given as (time, label)."""
+def without(available, *gone):
+    """The same available less some fields, given as (time, label)."""
     states = {
         time: {
             strain: {channel: field for channel, field in fields.items() if (time, CHANNELS[channel].label) not in gone}
             for strain, fields in strains.items()
         }
-        for time, strains in holdings.members[0].items()
+        for time, strains in available.members[0].items()
     }
-    return replace(holdings, members={0: states})
+    return replace(available, members={0: states})
 
 
-def states_of(holdings):
+def states_of(available):
     """All usable fields of the lowest member, by time and channel."""
-    members = holdings.members[min(holdings.members)] if holdings.members else {}
+    members = available.members[min(available.members)] if available.members else {}
     return {time: dict(ChainMap(*strains.values())) for time, strains in members.items()}
 
 
-def labels(holdings, time=NOW):
-    return {CHANNELS[channel].label for channel in states_of(holdings).get(time, {})}
+def labels(available, time=NOW):
+    return {CHANNELS[channel].label for channel in states_of(available).get(time, {})}
 
 
-def message_of(holdings, label, time=NOW):
+def message_of(available, label, time=NOW):
     index = next(index for index, channel in enumerate(CHANNELS) if channel.label == label)
-    return states_of(holdings)[time][index].source.message()
+    return states_of(available)[time][index].source.message()
 
 
 # What is found
@@ -85,20 +85,20 @@ def test_every_channel_is_found_by_parameter_and_level_among_more_and_in_any_ord
         message("z", kind="surface", edition=edition),
     ]
     messages = [*history.values(), *more]
-    holdings = stock([messages[index] for index in np.random.default_rng(1).permutation(len(messages))])
-    assert set(states_of(holdings)) == {YESTERDAY, NOW}
+    available = stock([messages[index] for index in np.random.default_rng(1).permutation(len(messages))])
+    assert set(states_of(available)) == {YESTERDAY, NOW}
     for (time, param, level), expected in history.items():
-        assert message_of(holdings, param if level is None else f"{param}{level}", time) == expected
-    assert all(len(held) == 82 for held in states_of(holdings).values())
-    assert missing_fields(holdings, 0, (YESTERDAY, NOW)) == {}
+        assert message_of(available, param if level is None else f"{param}{level}", time) == expected
+    assert all(len(held) == 82 for held in states_of(available).values())
+    assert missing_fields(available, 0, (YESTERDAY, NOW)) == {}
 
 
 def test_both_editions_may_be_mixed_in_one_file(stock):
     first, second = complete_history(edition=1), complete_history(edition=2)
     mixed = {key: (first if index % 2 else second)[key] for index, key in enumerate(first)}
-    holdings = stock(mixed.values())
-    assert missing_fields(holdings, 0, (NOW,)) == {}
-    assert choose_history(holdings, (0,), Wanted()).times == (NOW,)
+    available = stock(mixed.values())
+    assert missing_fields(available, 0, (NOW,)) == {}
+    assert choose_history(available, (0,), Wanted()).times == (NOW,)
 
 
 @pytest.mark.parametrize("edition", [1, 2])
@@ -119,9 +119,9 @@ def test_both_editions_may_be_mixed_in_one_file(stock):
     ],
 )
 def test_a_field_off_the_13_pressure_levels_is_not_mistaken_for_one_on_them(stock, edition, param, kind, level):
-    holdings = stock([message(param, level, kind=kind, edition=edition)])
-    assert labels(holdings) == set()
-    assert holdings.contents.keys() == {param}
+    available = stock([message(param, level, kind=kind, edition=edition)])
+    assert labels(available) == set()
+    assert available.contents.keys() == {param}
 
 
 def test_a_temperature_2_m_above_ground_is_the_2t_channel_and_never_a_pressure_level(stock):
@@ -173,10 +173,10 @@ def test_a_level_between_two_hectopascals_is_not_rounded_to_a_channel(stock):
     ],
 )
 def test_the_valid_time_counts_and_not_the_base_time(stock, edition, base, step_hours, valid):
-    holdings = stock([message("t", 500, base=base, step_hours=step_hours, edition=edition)])
-    assert holdings.times == {valid}
-    assert labels(holdings, valid) == {"t500"}
-    (held,) = states_of(holdings)[valid].values()
+    available = stock([message("t", 500, base=base, step_hours=step_hours, edition=edition)])
+    assert available.times == {valid}
+    assert labels(available, valid) == {"t500"}
+    (held,) = states_of(available)[valid].values()
     assert held.lead_time_s == step_hours * 3600
     assert held.label == f"t500 valid {valid:%Y-%m-%d %H:%M} UTC"
 
@@ -223,17 +223,17 @@ def test_of_two_equally_good_fields_the_first_is_taken(stock):
     ("alias", "level", "label", "factor"), [("gh", 500, "z500", 9.80665), ("prmsl", None, "msl", 1.0)]
 )
 def test_a_parameter_of_the_same_meaning_stands_in_with_its_factor(stock, alias, level, label, factor):
-    holdings = stock([message(alias, level)])
-    assert labels(holdings) == {label}
-    (held,) = states_of(holdings)[NOW].values()
+    available = stock([message(alias, level)])
+    assert labels(available) == {label}
+    (held,) = states_of(available)[NOW].values()
     assert held.factor == factor
 
 
 @pytest.mark.parametrize("edition", [1, 2])
 def test_members_are_noted_by_number_and_an_unnumbered_field_as_0(stock, edition):
     numbers = [None, 12, 3, 12]
-    holdings = stock([message("t", 500, number=number, edition=edition) for number in numbers])
-    assert set(holdings.members) == {0, 3, 12}
+    available = stock([message("t", 500, number=number, edition=edition) for number in numbers])
+    assert set(available.members) == {0, 3, 12}
 
 
 def test_two_inputs_in_one_process_do_not_mix(stock):
@@ -272,10 +272,10 @@ def test_the_newest_history_lacking_a_field_an_older_one_is_chosen_with_a_warnin
 
 
 def test_a_history_lacking_a_field_of_its_older_state_is_not_chosen(four_times):
-    holdings = without(four_times, (NOW - timedelta(hours=18), "2t"))
-    assert choose_history(holdings, (-24, 0), Wanted()).times[-1] == NOW
+    available = without(four_times, (NOW - timedelta(hours=18), "2t"))
+    assert choose_history(available, (-24, 0), Wanted()).times[-1] == NOW
     with pytest.raises(InputError, match=r"^the input lacks 1 of the 164 fields that a forecast from 2020-01-02 12:00"):
-        choose_history(holdings, (-18, 0), Wanted())
+        choose_history(available, (-18, 0), Wanted())
 
 
 @pytest.mark.parametrize(
@@ -295,9 +295,9 @@ def test_the_time_that_was_asked_for_is_chosen_among_several(four_times, wanted,
 
 
 def test_only_exactly_the_wanted_time_will_do(stock):
-    holdings = stock(complete_history(NOW).values())
+    available = stock(complete_history(NOW).values())
     with pytest.raises(InputError) as error:
-        choose_history(holdings, (0,), Wanted(time=datetime(2020, 1, 2, 6)))
+        choose_history(available, (0,), Wanted(time=datetime(2020, 1, 2, 6)))
     assert str(error.value) == (
         f"the input has no field valid at 2020-01-02 06:00 UTC. It holds {EVERYTHING}; valid 2020-01-02 12:00 UTC."
     )
@@ -372,7 +372,7 @@ def test_a_file_without_any_field_of_use_lists_everything_as_missing(stock):
 
 def test_no_fields_at_all_are_called_so():
     with pytest.raises(InputError) as error:
-        choose_history(take_stock([]), (0,), Wanted())
+        choose_history(list_available([]), (0,), Wanted())
     assert str(error.value) == "the input has no field valid at any time. It holds no fields at all."
 
 
@@ -403,10 +403,10 @@ def test_a_file_that_was_cut_short_is_told_with_the_place_and_the_field_where_th
         f"the message at byte {start} (w at level 1000): it says to have {len(last)} bytes, but the file ends after "
         f"{end}: it was cut short"
     )
-    holdings = stock([*whole, last[:end]])
+    available = stock([*whole, last[:end]])
     assert caplog.messages == [f"Left out: {problem}"]
     with pytest.raises(InputError) as error:
-        choose_history(holdings, (0,), Wanted())
+        choose_history(available, (0,), Wanted())
     assert str(error.value).startswith(
         "the input lacks 1 of the 82 fields that a forecast from 2020-01-02 12:00 UTC needs:\n"
         "  w at 1000 hPa; valid 2020-01-02 12:00 UTC\nIt holds "
@@ -429,10 +429,10 @@ def test_two_fields_in_one_message_are_detected_and_the_message_says_what_to_do(
     both = two_fields_in_one_message(
         messages.pop((NOW, "u", 500)), messages.pop((NOW, "v", 500)), tmp_path / "both.grib"
     )
-    holdings = stock([*messages.values(), both])
-    assert holdings.fields_in_one_message == 2
+    available = stock([*messages.values(), both])
+    assert available.fields_in_one_message == 2
     with pytest.raises(InputError) as error:
-        choose_history(holdings, (0,), Wanted())
+        choose_history(available, (0,), Wanted())
     assert str(error.value) == (
         "the input lacks 1 of the 82 fields that a forecast from 2020-01-02 12:00 UTC needs:\n"
         "  v at 500 hPa; valid 2020-01-02 12:00 UTC\n"
@@ -446,10 +446,10 @@ def test_two_fields_in_one_message_are_detected_and_the_message_says_what_to_do(
 @pytest.mark.parametrize("edition", [1, 2])
 def test_an_ordinary_file_is_not_accused_of_holding_several_fields_in_one_message(stock, edition):
     messages = [message("t", 500, edition=edition), message("u", 500, edition=edition, missing=[3])]
-    holdings = stock(messages)
-    assert holdings.fields_in_one_message == 1
+    available = stock(messages)
+    assert available.fields_in_one_message == 1
     with pytest.raises(InputError) as error:
-        choose_history(holdings, (0,), Wanted())
+        choose_history(available, (0,), Wanted())
     assert "Some of its messages" not in str(error.value)
 
 

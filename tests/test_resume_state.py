@@ -8,10 +8,17 @@ import pytest
 from steps import forecast_step
 
 from ai_models_mosaic.errors import OutputError, ResumeError
-from ai_models_mosaic.forecast.resume import Journal, Record, differences, open_journal, read_record, state_folder
+from ai_models_mosaic.forecast.resume import (
+    ResumeRecord,
+    ResumeState,
+    differences,
+    open_resume_state,
+    read_record,
+    state_folder,
+)
 
 START = datetime(2020, 2, 29, 18)
-FRESH = Record({"seed": 1}, {"torch": "2"})
+FRESH = ResumeRecord({"seed": 1}, {"torch": "2"})
 
 
 class Clock:
@@ -29,9 +36,9 @@ def made(step, members=(1,)):
     return forecast_step(step, 24 * step, members, np.full((len(members), 4, 3, 1), step, dtype=np.float32))
 
 
-def journal(folder, batches=1, history=2, **more):
+def resume_state(folder, batches=1, history=2, **more):
     folder.mkdir(exist_ok=True)
-    return Journal(folder, FRESH, history, batches, **more)
+    return ResumeState(folder, FRESH, history, batches, **more)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +57,7 @@ def test_the_state_is_kept_in_a_folder_that_exists_beside_the_output(path, folde
 @pytest.mark.parametrize("history", [1, 2, 4])
 @pytest.mark.parametrize("batches", [1, 2, 3])
 def test_exactly_the_states_are_kept_that_the_next_steps_start_from(tmp_path, history, batches):
-    kept = journal(tmp_path / "s", batches, history)
+    kept = resume_state(tmp_path / "s", batches, history)
     done = [-1] * batches
     for units in range(1, 6 * batches):
         step, batch = divmod(units - 1, batches)
@@ -66,7 +73,7 @@ def test_exactly_the_states_are_kept_that_the_next_steps_start_from(tmp_path, hi
 
 
 def test_states_that_were_not_due_are_saved_when_their_turn_comes(tmp_path):
-    kept = journal(tmp_path / "s")
+    kept = resume_state(tmp_path / "s")
     for step in range(6):
         kept.note(0, made(step))
     kept.save(6, {"out.grib": 17})
@@ -77,12 +84,14 @@ def test_states_that_were_not_due_are_saved_when_their_turn_comes(tmp_path):
         name: {"sha256": sha256((kept.folder / name).read_bytes()).hexdigest(), "shape": [1, 2, 2, 1]} for name in names
     }
     assert [np.load(kept.folder / name)[0, 0, 0, 0] for name in names] == [4, 5]
-    assert found == Record({"seed": 1}, {"torch": "2"}, 6, {"out.grib": 17}, tails={"out.grib": None}, states=states)
+    assert found == ResumeRecord(
+        {"seed": 1}, {"torch": "2"}, 6, {"out.grib": 17}, tails={"out.grib": None}, states=states
+    )
 
 
 def test_no_more_than_its_share_of_the_time_is_spent_on_the_state(tmp_path):
     clock = Clock()
-    kept = journal(tmp_path / "s", share=0.05, clock=clock)
+    kept = resume_state(tmp_path / "s", share=0.05, clock=clock)
     assert kept.is_due
     clock.cost = 1.0  # a second between the start and the end of saving
     kept.save(1, {})
@@ -95,7 +104,7 @@ def test_no_more_than_its_share_of_the_time_is_spent_on_the_state(tmp_path):
 
 
 def test_a_disk_without_room_leaves_the_record_before_it(tmp_path):
-    kept = journal(tmp_path / "s")
+    kept = resume_state(tmp_path / "s")
     kept.note(0, made(1))
     kept.save(2, {"out.grib": 10})
     kept.note(0, made(2))
@@ -112,21 +121,21 @@ def test_a_disk_without_room_leaves_the_record_before_it(tmp_path):
 
 def test_two_runs_do_not_share_a_state(tmp_path):
     folder = tmp_path / "s"
-    with open_journal(folder, FRESH, 2, 1, resume=False) as first:
+    with open_resume_state(folder, FRESH, 2, 1, resume=False) as first:
         first.save(1, {})
         for resume in (False, True):
             with (
                 pytest.raises(
                     ResumeError, match="is in use by another run: wait for it to end, or choose another --path"
                 ),
-                open_journal(folder, FRESH, 2, 1, resume=resume),
+                open_resume_state(folder, FRESH, 2, 1, resume=resume),
             ):
                 pass
     assert read_record(folder).units == 1
 
 
 def test_a_run_that_kept_nothing_leaves_nothing(tmp_path):
-    with open_journal(tmp_path / "s", FRESH, 2, 1, resume=True) as kept:
+    with open_resume_state(tmp_path / "s", FRESH, 2, 1, resume=True) as kept:
         assert kept.record == FRESH
     assert list(tmp_path.iterdir()) == []
 
@@ -134,7 +143,7 @@ def test_a_run_that_kept_nothing_leaves_nothing(tmp_path):
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
     with (
         pytest.raises(OutputError, match=r"^cannot write .*/absent/s: No such file or directory$"),
-        open_journal(tmp_path / "absent" / "s", FRESH, 2, 1, resume=False),
+        open_resume_state(tmp_path / "absent" / "s", FRESH, 2, 1, resume=False),
     ):
         pass
 
@@ -154,7 +163,7 @@ def test_a_damaged_record_is_refused(tmp_path, text, message):
 
 
 def test_a_damaged_state_is_refused(tmp_path):
-    kept = journal(tmp_path / "s")
+    kept = resume_state(tmp_path / "s")
     kept.note(0, made(1))
     kept.save(2, {})
     (kept.folder / "step-00001-batch-00000.npy").write_bytes(b"\x93NUMPY")
@@ -163,9 +172,9 @@ def test_a_damaged_state_is_refused(tmp_path):
 
 
 def test_another_machine_is_warned_of_and_not_refused(tmp_path, caplog):
-    with open_journal(tmp_path / "s", FRESH, 2, 1, resume=False) as kept:
+    with open_resume_state(tmp_path / "s", FRESH, 2, 1, resume=False) as kept:
         kept.save(1, {})
-    with open_journal(tmp_path / "s", Record({"seed": 1}, {"torch": "3"}), 2, 1, resume=True) as kept:
+    with open_resume_state(tmp_path / "s", ResumeRecord({"seed": 1}, {"torch": "3"}), 2, 1, resume=True) as kept:
         assert kept.record.units == 1
     assert "The run began with torch 2 and goes on with 3: fields may differ in the last bits" in caplog.text
 

@@ -1,4 +1,4 @@
-"""A whole session with a toy for a network: identity, journal, cards and files as a run of the runner has them."""
+"""A whole session with a toy for a network: identity, resume_state, cards and files as a run of the runner has them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ai_models_mosaic.checkpoints.files import DataFile
 from ai_models_mosaic.errors import TerminatedError
 from ai_models_mosaic.forecast.options import Options, parse_options
 from ai_models_mosaic.forecast.progress import Watch
-from ai_models_mosaic.forecast.ranks import Alone
-from ai_models_mosaic.forecast.series import Session, Settings
+from ai_models_mosaic.forecast.ranks import SingleRank
+from ai_models_mosaic.forecast.series import ForecastSeries, SeriesSettings
 from ai_models_mosaic.inputs.fields import Wanted
 from ai_models_mosaic.outputs.grib.output import GribEncoder, GribOutput, Labels, grib_template
 from ai_models_mosaic.variants import MINI, Variant
@@ -69,7 +69,7 @@ class Toy:
     def run(self, options: Options, engine: LoadedToy | None = None) -> LoadedToy:
         engine = engine or LoadedToy()
         templates = tuple(grib_template(path, "--path", self.metadata) for path in (self.path, *self.more_paths))
-        settings = Settings(self.variant, options, self.steps, self.metadata, templates, "toy")
+        settings = SeriesSettings(self.variant, options, self.steps, self.metadata, templates, "toy")
         start = initial_state(self.input_number)
         start = replace(start, times=tuple(time + (self.initial_time - START) for time in start.times))
         labels = Labels(self.initial_time, options.ensemble_size, self.metadata)
@@ -79,9 +79,9 @@ class Toy:
             with GribEncoder(GRID, labels, range(FIELDS)) as encoder:
                 yield GribOutput(self.path, encoder)
 
-        Session(
+        ForecastSeries(
             settings,
-            Alone(),
+            SingleRank(),
             Watch(),
             read=lambda _: dict.fromkeys(options.members, start),
             load=lambda: engine,

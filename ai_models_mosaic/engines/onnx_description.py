@@ -25,7 +25,7 @@ INPUTS, OUTPUT = ("history", "progress", "noise"), "next_state"
 
 
 @dataclass(frozen=True)
-class Card:
+class GraphDescription:
     """What an exported graph says of itself.
 
     Parameters
@@ -79,7 +79,7 @@ class Card:
     format: int = field(default=FORMAT)
 
     @classmethod
-    def from_metadata(cls, path: Path, metadata: Mapping[str, str]) -> Card:
+    def from_metadata(cls, path: Path, metadata: Mapping[str, str]) -> GraphDescription:
         """Read the metadata of a graph.
 
         Parameters
@@ -91,7 +91,7 @@ class Card:
 
         Returns
         -------
-        Card
+        GraphDescription
             What the graph says, unchecked but for its format; see `check`.
 
         Raises

@@ -10,7 +10,7 @@ import tiny
 from exporting import exported
 
 from ai_models_mosaic.engines.onnx import load_engine
-from ai_models_mosaic.engines.onnx_card import FORM, METADATA_KEY
+from ai_models_mosaic.engines.onnx_description import FORM, METADATA_KEY
 from ai_models_mosaic.engines.onnx_export import Form, make_card
 from ai_models_mosaic.errors import CheckpointError
 
