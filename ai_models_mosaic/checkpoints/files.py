@@ -69,7 +69,7 @@ class Assets:
 
 def bundled_folder() -> Path:
     """Where the weights that come with this package are: inside it, or beside it in a checkout."""
-    package = Path(__file__).parent
+    package = Path(__file__).parent.parent
     installed = package / "weights"
     return installed if installed.is_dir() else package.parent / "weights"
 
