@@ -9,7 +9,7 @@ from pathlib import Path
 import eccodes
 
 from ..errors import InputError
-from ..outputs.grib.templates import UNKNOWN_SIZE, UNKNOWN_SIZE_LARGE, UNTRAINED_EXPVER
+from ..outputs.grib.keys import UNKNOWN_SIZE, UNKNOWN_SIZE_LARGE, UNTRAINED_EXPVER
 
 PRODUCT_OF_TEMPLATE = {"2": "derived", "5": "probability", "6": "percentile", "86": "quantile"}
 """Kinds of products by their product definition template."""

@@ -23,7 +23,8 @@ from ..queue import Commit, Job
 from .encoder import GribEncoder
 from .every_path import HasKeys, all_paths
 from .files import MessageFiles, abandon_files, check_writable, close_files
-from .templates import EXPVER, UNTRAINED_EXPVER, EncodedMessage, Labels
+from .keys import EXPVER, UNTRAINED_EXPVER, Labels
+from .templates import EncodedMessage
 
 if TYPE_CHECKING:
     from ...state import ForecastStep
@@ -394,5 +395,7 @@ def _messages(path: Path) -> Iterator[EncodedMessage]:
     """The messages of a file, each until the next."""
     with path.open("rb") as file:
         while (handle := eccodes.codes_grib_new_from_file(file)) is not None:
-            yield EncodedMessage(handle)
-            eccodes.codes_release(handle)
+            try:
+                yield EncodedMessage(handle)
+            finally:
+                eccodes.codes_release(handle)
