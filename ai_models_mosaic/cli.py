@@ -14,10 +14,11 @@ from . import __version__
 from .checkpoints.files import LICENCE
 from .commands.surroundings import check_surroundings
 from .errors import MosaicError, OptionError, ReplayError
-from .forecast.console import counted, report, say, show_all_characters
+from .forecast.console import report, say, show_all_characters
 from .training import command as training_command
 from .variants import VARIANTS
 from .verification.options import add_options as _add_verify_options
+from .wording.numbers import counted
 from .wording.redaction import redact_process
 from .world import command as world_command
 

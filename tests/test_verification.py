@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
+from crps import fair_crps, plain_crps
 from miniature_cases import GRID, LEADS, NAMES, World, case, days, forecast
 from steps import forecast_step
 
@@ -19,7 +20,7 @@ from ai_models_mosaic.verification.cases import Case, Regridded, case_of_rollout
 from ai_models_mosaic.verification.climatology import FittedClimatology
 from ai_models_mosaic.verification.evaluation import Evaluation, scores_of
 from ai_models_mosaic.verification.plan import Event, Plan, find_channels
-from ai_models_mosaic.verification.scores import area_weights, fair_crps, plain_crps
+from ai_models_mosaic.verification.scores import area_weights
 from ai_models_mosaic.verification.tables import comparison_rows, score_rows
 
 CHANNEL_LIST = find_channels(NAMES)

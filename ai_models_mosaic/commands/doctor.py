@@ -17,10 +17,10 @@ from pathlib import Path
 from ..channels import CHANNELS
 from ..checkpoints.files import check_assets, locate
 from ..errors import InputError, MosaicError
-from ..forecast.console import counted
 from ..forecast.progress import duration
 from ..inputs.services import SOURCES, check_reachable, find_account
 from ..variants import Variant
+from ..wording.numbers import counted
 from .surroundings import check_eccodes, check_user
 
 OK, WARNING, FAILURE = "ok", "warning", "FAILURE"
