@@ -10,11 +10,11 @@ from test_writer import plan, write
 from ai_models_mosaic.errors import OutputError
 from ai_models_mosaic.files import claim, claim_lock, claim_new, create, place_of, read_own, write_whole
 from ai_models_mosaic.forecast.provenance import write_beside
-from ai_models_mosaic.forecast.resume import Record, open_resume_state
+from ai_models_mosaic.forecast.resume import ResumeRecord, open_resume_state
 from ai_models_mosaic.outputs.grib.files import MessageFiles, check_writable
 from ai_models_mosaic.state import ForecastStep
 
-FRESH = Record({"seed": 1}, {"torch": "2"})
+FRESH = ResumeRecord({"seed": 1}, {"torch": "2"})
 SOMEBODY = 65534
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs to give files to somebody else")

@@ -96,8 +96,10 @@ def _messages(paths: Iterable[Path]) -> Iterator[int]:
         try:
             with path.open("rb") as file:
                 while (handle := eccodes.codes_grib_new_from_file(file, headers_only=True)) is not None:
-                    yield handle
-                    eccodes.codes_release(handle)
+                    try:
+                        yield handle
+                    finally:
+                        eccodes.codes_release(handle)
         except (OSError, eccodes.CodesInternalError) as error:
             raise InputError(f"{path} cannot be read as GRIB: {error}") from error
 
