@@ -233,7 +233,7 @@ def test_devices_need_no_folder_that_can_be_written_to(monkeypatch: pytest.Monke
 WRITES = """
 import sys
 from pathlib import Path
-from ai_models_mosaic.outputs.files import MessageFiles
+from ai_models_mosaic.outputs.grib.files import MessageFiles
 files = MessageFiles()
 files.append(Path(sys.argv[1]), b"GRIB and more")
 files.finish()
