@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BufferedWriter, FileIO, IOBase
 from pathlib import Path
+from typing import BinaryIO
 
 from .errors import OutputError
 
@@ -127,7 +128,7 @@ def create(path: Path) -> int:
 
 
 @contextmanager
-def whole_file(path: Path, *, shared: bool = False) -> Iterator[BufferedWriter]:
+def whole_file(path: Path, *, shared: bool = False) -> Iterator[BinaryIO]:
     """A file to write to, that is whole and on disk as soon as it is there under its name.
 
     Parameters
@@ -139,7 +140,7 @@ def whole_file(path: Path, *, shared: bool = False) -> Iterator[BufferedWriter]:
 
     Yields
     ------
-    BufferedWriter
+    BinaryIO
         Empty. What had the name before still has it if this ends in an error.
 
     Raises
