@@ -18,8 +18,8 @@ from ai_models_mosaic.forecast.progress import Watch
 from ai_models_mosaic.forecast.ranks import SingleRank, connected, find_launch
 from ai_models_mosaic.forecast.resume import ResumeRecord, open_resume_state, state_folder
 from ai_models_mosaic.forecast.run import EnsembleRun, NoWriter
+from ai_models_mosaic.outputs.grib.keys import Labels
 from ai_models_mosaic.outputs.grib.packing import Bits, Packing
-from ai_models_mosaic.outputs.grib.templates import Labels
 from ai_models_mosaic.outputs.options import OutputOptions
 from ai_models_mosaic.outputs.plan import OutputPlan
 from ai_models_mosaic.outputs.products import parse_products

@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 from steps import forecast_step
 from test_writer import plan, write
@@ -126,7 +125,7 @@ def test_two_that_write_the_same_file_do_not_mix(tmp_path):
 
 def save(folder: Path) -> None:
     with open_resume_state(folder, FRESH, 2, 1, resume=False) as resume_state:
-        resume_state.note(0, forecast_step(1, 24, (1,), np.zeros((1, 4, 3, 1), dtype=np.float32)))
+        resume_state.note(0, forecast_step(1, 24, (1,)))
         resume_state.save(2, {})
         resume_state.remove()
 

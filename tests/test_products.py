@@ -10,9 +10,9 @@ from test_grib_output import Decoded
 
 from ai_models_mosaic.errors import OptionError
 from ai_models_mosaic.geometry.grid import LatLonGrid
+from ai_models_mosaic.outputs.grib.keys import product_keys
 from ai_models_mosaic.outputs.grib.output import GribEncoder, Labels
 from ai_models_mosaic.outputs.grib.packing import Bits, Packing
-from ai_models_mosaic.outputs.grib.product_keys import product_keys
 from ai_models_mosaic.outputs.products import Product, compute, parse_products
 from ai_models_mosaic.outputs.selection import Selection
 from ai_models_mosaic.params import named

@@ -16,8 +16,8 @@ from test_grib_output import Decoded, messages_in
 from ai_models_mosaic.channels import CHANNELS
 from ai_models_mosaic.errors import OptionError, OutputError
 from ai_models_mosaic.geometry.grid import LatLonGrid, to_grib_order
+from ai_models_mosaic.outputs.grib.keys import Labels
 from ai_models_mosaic.outputs.grib.packing import Packing, parse_bits
-from ai_models_mosaic.outputs.grib.templates import Labels
 from ai_models_mosaic.outputs.options import OutputOptions
 from ai_models_mosaic.outputs.plan import OutputPlan
 from ai_models_mosaic.outputs.products import parse_products

@@ -16,7 +16,9 @@ import xarray
 import zarr
 
 from ai_models_mosaic.channels import CHANNELS, LEVELS_HPA
-from ai_models_mosaic.inputs.states import read_initial_state
+from ai_models_mosaic.inputs.fields import Wanted
+from ai_models_mosaic.inputs.states import initial_state_of, read_initial_state
+from ai_models_mosaic.inputs.zarr import zarr_fields
 from ai_models_mosaic.state import InitialState
 from ai_models_mosaic.variants import MINI
 
@@ -29,6 +31,12 @@ ZARR_3 = zarr.__version__.startswith("3")
 @lru_cache(maxsize=1)
 def sample_state() -> InitialState:
     return read_initial_state(earthkit.data.from_source("file", str(SAMPLE)), GRID, LAGS)
+
+
+def read_zarr(path, grid, lags_hours, wanted: Wanted | None = None) -> InitialState:
+    """Select, check and regrid the history of a store; without `wanted` the newest."""
+    wanted = wanted or Wanted()
+    return initial_state_of(zarr_fields(path, lags_hours, wanted), grid, lags_hours, wanted)
 
 
 def sample_dataset() -> xarray.Dataset:

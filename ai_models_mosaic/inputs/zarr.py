@@ -1,7 +1,7 @@
 """Fields from a Zarr store in the layout of WeatherBench 2.
 
 Variables are named as the channels are, with dimensions time, level, latitude and longitude in any order and
-direction, perhaps members, and perhaps versions of ERA5 (expver). A field that is NaN on_every_rank is not there.
+direction, perhaps members, and perhaps versions of ERA5 (expver). A field that is NaN everywhere is not there.
 """
 
 from __future__ import annotations
@@ -20,11 +20,8 @@ import numpy as np
 from ..arrays import FloatArray
 from ..channels import CHANNELS, Channel
 from ..errors import InputError
-from ..geometry.grid import LatLonGrid
-from ..state import InitialState
 from ..wording.redaction import redacted
 from .fields import AvailableField, AvailableFields, Wanted, list_times
-from .states import initial_state_of
 from .zarr_store.layout import (
     DIMENSIONS,
     LEAD_TIME,
@@ -40,7 +37,7 @@ from .zarr_store.opening import SUFFIX, is_zarr, open_dataset, values_of
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["is_zarr", "open_store", "read_zarr", "zarr_fields"]
+__all__ = ["is_zarr", "open_store", "zarr_fields"]
 
 LOG = logging.getLogger(__name__)
 
@@ -67,31 +64,23 @@ DATASET = "the dataset"
 """What messages call one that has no name."""
 
 
-def read_zarr(path: str, grid: LatLonGrid, lags_hours: Sequence[int], wanted: Wanted | None = None) -> InitialState:
-    """Select, check and regrid the history of a Zarr store.
+def zarr_fields(path: str, lags_hours: Sequence[int], wanted: Wanted) -> AvailableFields:
+    """What a store holds for one initial time.
 
     Parameters
     ----------
     path : str
         Local path, or a URL that fsspec knows, such as ``gs://…/era5.zarr``.
-    grid : LatLonGrid
-        The variant's grid.
     lags_hours : sequence of int
         Hours of the states relative to the initial time, oldest first.
-    wanted : Wanted or None
-        The initial time; None for the newest complete history.
+    wanted : Wanted
+        The initial time; without one, the newest complete history.
 
     Raises
     ------
     InputError
-        If the store cannot be opened or has no usable time, and as `inputs.read_initial_state`.
+        If the store cannot be opened or has no usable time.
     """
-    wanted = wanted or Wanted()
-    return initial_state_of(zarr_fields(path, lags_hours, wanted), grid, lags_hours, wanted)
-
-
-def zarr_fields(path: str, lags_hours: Sequence[int], wanted: Wanted) -> AvailableFields:
-    """What a store holds for one initial time; arguments and errors are those of `read_zarr`."""
     dataset = open_store(path)
     return _available_of(Store(dataset, path), times_of(dataset, path), lags_hours, wanted)
 
@@ -298,7 +287,7 @@ def _available_of(
         if len(present) < len(store.channels):
             absent = [channel.label for channel in store.channels if channel not in present]
             LOG.warning(
-                "%s: at %s UTC %d of %d fields are NaN on_every_rank, and count as missing: %s%s",
+                "%s: at %s UTC %d of %d fields are NaN everywhere, and count as missing: %s%s",
                 redacted(store.path),
                 list_times([state]),
                 len(absent),
@@ -345,7 +334,7 @@ def _newest_complete(
             if passed:
                 LOG.warning(
                     "%s: %d newer time%s (to %s UTC) %s not complete: fields there, or in the states before, are NaN "
-                    "on_every_rank, or not written yet. Starting from %s UTC; --date chooses another",
+                    "everywhere, or not written yet. Starting from %s UTC; --date chooses another",
                     redacted(store.path),
                     passed,
                     "s" if passed > 1 else "",
@@ -361,7 +350,7 @@ def _newest_complete(
         span = " to ".join(list_times([time]) for time in dict.fromkeys((tried[-1], tried[0])))
         raise InputError(
             f"{redacted(store.path)}: at {span} UTC, and the states before, not all fields have values: they are NaN "
-            "on_every_rank, or not written yet. Choose a time that has them with --date and --time"
+            "everywhere, or not written yet. Choose a time that has them with --date and --time"
         )
     return [tried[0]]
 

@@ -14,8 +14,8 @@ import numpy as np
 from ..arrays import BoolArray, FloatArray
 from ..channels import CHANNELS, Channel
 from ..errors import InputError
-from ..forecast.console import counted
 from ..geometry.grid import LatLonGrid
+from ..wording.numbers import counted
 from .cases import Case, Truth
 from .climatology import Climate, Climatology
 from .plan import Event, Plan
@@ -325,7 +325,7 @@ def require_grid(what: str, grid: LatLonGrid, expected: LatLonGrid) -> None:
 
 
 def _present(fields: FloatArray, name: str) -> BoolArray:
-    """Which of the fields ``(…, lon, lat)`` are there: NaN on_every_rank is absent, NaN in places is an error."""
+    """Which of the fields ``(…, lon, lat)`` are there: NaN everywhere is absent, NaN in places is an error."""
     finite = np.isfinite(fields)
     there = finite.all(axis=(-2, -1))
     if (finite.any(axis=(-2, -1)) & ~there).any():

@@ -16,6 +16,7 @@ import numpy as np
 from ..arrays import AnyArray, Float32Array, FloatArray, TimeArray
 from ..channels import CHANNELS, LEVELS_HPA, Channel
 from ..errors import InputError
+from ..files import PARTIAL_SUFFIX
 from ..geometry.grid import LatLonGrid
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class WorldStore:
         attributes: Mapping[str, Any],
     ) -> None:
         self.path, self.grid, self.times = path, grid, times
-        self.partial = path.with_name(path.name + ".partial")
+        self.partial = path.with_name(path.name + PARTIAL_SUFFIX)
         try:
             import zarr
         except ImportError as error:
