@@ -1,7 +1,6 @@
 """Forecasts in a program: the same members, and the same bytes, as those of the commands."""
 
 import doctest
-import importlib.util
 import re
 import subprocess
 import sys
@@ -10,12 +9,10 @@ from datetime import datetime
 import eccodes
 import numpy as np
 import pytest
-from running import BIN, ROOT, SAMPLE
+from running import BIN, HAS_RUNNER, ROOT, SAMPLE
 
 import ai_models_mosaic as mosaic
 from ai_models_mosaic.errors import InputError, OptionError, OutputError
-
-HAS_RUNNER = importlib.util.find_spec("ai_models") is not None
 
 
 @pytest.fixture(scope="module")
