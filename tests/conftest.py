@@ -14,7 +14,7 @@ HOOK = jaxtyping.install_import_hook(CHECKED, "beartype.beartype").hook
 
 from fetching import FILES, Machine  # noqa: E402
 from hub_standin import Hub, hub_with  # noqa: E402
-from running import HAS_RUNNER, Runner  # noqa: E402
+from running import Runner, need_runner  # noqa: E402
 
 import ai_models_mosaic.model  # noqa: E402
 
@@ -34,8 +34,7 @@ def run(
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> Runner:
-    if not HAS_RUNNER:
-        pytest.skip("the ai-models runner is not installed")
+    need_runner()
     caplog.set_level("INFO")
     return Runner(tmp_path, monkeypatch, capsys)
 

@@ -22,6 +22,12 @@ HAS_RUNNER = importlib.util.find_spec("ai_models") is not None
 """Whether ai-models is installed: it is not where NumPy 2 is."""
 
 
+def need_runner() -> None:
+    """Skip the test where the runner is not installed."""
+    if not HAS_RUNNER:
+        pytest.skip("the ai-models runner is not installed")
+
+
 @dataclass(frozen=True)
 class Refused:
     """A run that ended with an error message."""
@@ -63,6 +69,7 @@ class Runner:
 
 def elsewhere(folder: Path, *words: object, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run ``ai-models`` in a process of its own."""
+    need_runner()
     command = [str(BIN / "ai-models"), *(str(word) for word in words)]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, **options)
 
