@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import earthkit.data
 import numpy as np
@@ -26,6 +27,9 @@ SAMPLE = Path(__file__).parents[1] / "examples" / "mini-input.grib"
 GRID, LAGS = MINI.architecture.grid, MINI.lags_hours
 
 ZARR_3 = zarr.__version__.startswith("3")
+
+FORMAT_2: dict[str, Any] = {"zarr_format": 2} if ZARR_3 else {}
+"""Asks for the format that consolidated metadata are part of."""
 
 
 @lru_cache(maxsize=1)

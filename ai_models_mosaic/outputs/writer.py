@@ -21,7 +21,8 @@ from .grib.output import GribOutput, OnMessage
 from .plan import OutputPlan
 from .products import Product, compute
 from .queue import Commit, OrderedQueue, usual_workers
-from .store.folder import GROUP, StoreFolder
+from .store.folder import StoreFolder
+from .store.format2 import GROUP
 from .store.netcdf import convert
 from .store.zarr import ZarrOutput
 
