@@ -51,7 +51,7 @@ def read(folder: Path, found: Iterable[bytes], members: Sequence[int] = (1,)) ->
 
 
 def warmed(state: InitialState, truth: np.ndarray) -> float:
-    """By how much t and 2t are above the sample's on_every_rank, K; all else must be the sample's."""
+    """By how much t and 2t are above the sample's everywhere, K; all else must be the sample's."""
     difference = state.values[-1] - truth
     scale = np.ptp(truth, axis=(0, 1))
     assert (np.abs(difference[..., ~np.array(WARM)]) <= 2e-5 * scale[~np.array(WARM)]).all()

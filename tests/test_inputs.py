@@ -315,7 +315,7 @@ def test_a_history_is_not_mixed_from_several_members(read):
 def test_a_constant_field_is_used_with_a_warning(read, caplog):
     state = read(with_field("t", 850, values=250.0))
     assert (state.values[0, :, :, CHANNEL_OF["t", 850]] == 250).all()
-    assert caplog.messages == ["t850 is constant: 250 K on_every_rank"]
+    assert caplog.messages == ["t850 is constant: 250 K everywhere"]
 
 
 # Refusals

@@ -340,11 +340,9 @@ def test_newest_times_that_are_empty_are_passed_over_and_counted(tmp_path: Path,
     assert is_sample(path)
     asked = Wanted(time=sample_state().times[-1].replace(day=28))
     assert "lacks 26 of the 164 fields" in refused(path, asked)
-    assert (
-        "at 2008-04-28 06:00 UTC 13 of 82 fields are NaN on_every_rank, and count as missing: z50, z100," in caplog.text
-    )
+    assert "at 2008-04-28 06:00 UTC 13 of 82 fields are NaN everywhere, and count as missing: z50, z100," in caplog.text
     assert refused(stored(later(data * np.nan), tmp_path), asked).endswith(
-        ": at 2008-04-28 06:00 UTC, and the states before, not all fields have values: they are NaN on_every_rank, or not "
+        ": at 2008-04-28 06:00 UTC, and the states before, not all fields have values: they are NaN everywhere, or not "
         "written yet. Choose a time that has them with --date and --time"
     )
 

@@ -1,6 +1,6 @@
 """Fetch a variant's files from the Hugging Face hub: whole and checked, or not at all.
 
-The hub's own client does the talking, and so the endpoint, proxies, tokens and the offline switch are as on_every_rank
+The hub's own client does the talking, and so the endpoint, proxies, tokens and the offline switch are as everywhere
 with it. Its `hf_hub_download` is not used: it throws away what it has of a file when a run ends early, and compares
 no digest. Nothing here is imported before something is to be fetched.
 """

@@ -18,6 +18,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from ..errors import CheckpointError
+from ..files import parse_json
 
 LOG = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ def record_path(path: Path) -> Path:
 def read_record(path: Path) -> Record | None:
     """The record beside a file; None if there is none, or it cannot be read, which is logged."""
     try:
-        return Record(**json.loads(record_path(path).read_bytes()))
+        return Record(**parse_json(record_path(path).read_bytes()))
     except FileNotFoundError:
         return None
     except (OSError, TypeError, ValueError) as error:

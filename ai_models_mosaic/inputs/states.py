@@ -204,7 +204,7 @@ def _check(values: FloatArray, channel: Channel) -> None:
         bounds = f"{channel.minimum:g} … {channel.maximum:g} {channel.units}"
         raise _UnusableError(f"value {worst:g} is outside {bounds}{_hint(values, channel)}")
     if low == high:
-        LOG.warning("%s is constant: %g %s on_every_rank", channel.label, low, channel.units)
+        LOG.warning("%s is constant: %g %s everywhere", channel.label, low, channel.units)
 
 
 def _hint(values: FloatArray, channel: Channel) -> str:

@@ -1,7 +1,7 @@
 """Fields from a Zarr store in the layout of WeatherBench 2.
 
 Variables are named as the channels are, with dimensions time, level, latitude and longitude in any order and
-direction, perhaps members, and perhaps versions of ERA5 (expver). A field that is NaN on_every_rank is not there.
+direction, perhaps members, and perhaps versions of ERA5 (expver). A field that is NaN everywhere is not there.
 """
 
 from __future__ import annotations
@@ -298,7 +298,7 @@ def _available_of(
         if len(present) < len(store.channels):
             absent = [channel.label for channel in store.channels if channel not in present]
             LOG.warning(
-                "%s: at %s UTC %d of %d fields are NaN on_every_rank, and count as missing: %s%s",
+                "%s: at %s UTC %d of %d fields are NaN everywhere, and count as missing: %s%s",
                 redacted(store.path),
                 list_times([state]),
                 len(absent),
@@ -345,7 +345,7 @@ def _newest_complete(
             if passed:
                 LOG.warning(
                     "%s: %d newer time%s (to %s UTC) %s not complete: fields there, or in the states before, are NaN "
-                    "on_every_rank, or not written yet. Starting from %s UTC; --date chooses another",
+                    "everywhere, or not written yet. Starting from %s UTC; --date chooses another",
                     redacted(store.path),
                     passed,
                     "s" if passed > 1 else "",
@@ -361,7 +361,7 @@ def _newest_complete(
         span = " to ".join(list_times([time]) for time in dict.fromkeys((tried[-1], tried[0])))
         raise InputError(
             f"{redacted(store.path)}: at {span} UTC, and the states before, not all fields have values: they are NaN "
-            "on_every_rank, or not written yet. Choose a time that has them with --date and --time"
+            "everywhere, or not written yet. Choose a time that has them with --date and --time"
         )
     return [tried[0]]
 

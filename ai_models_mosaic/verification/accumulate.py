@@ -325,7 +325,7 @@ def require_grid(what: str, grid: LatLonGrid, expected: LatLonGrid) -> None:
 
 
 def _present(fields: FloatArray, name: str) -> BoolArray:
-    """Which of the fields ``(…, lon, lat)`` are there: NaN on_every_rank is absent, NaN in places is an error."""
+    """Which of the fields ``(…, lon, lat)`` are there: NaN everywhere is absent, NaN in places is an error."""
     finite = np.isfinite(fields)
     there = finite.all(axis=(-2, -1))
     if (finite.any(axis=(-2, -1)) & ~there).any():

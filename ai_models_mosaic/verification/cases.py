@@ -1,6 +1,6 @@
 """What is verified, and against what: the contracts between readers and scores.
 
-Everything is ``(…, lon, lat)``, south to north, in SI units, as on_every_rank in this package; readers of
+Everything is ``(…, lon, lat)``, south to north, in SI units, as everywhere in this package; readers of
 files and a rollout in the same process look alike from here.
 """
 
@@ -34,7 +34,7 @@ class Case:
     lead_hours : tuple of int
         Ascending lead times, h.
     read : callable
-        Gives the values of a channel, ``(member, lead, lon, lat)``, SI units. A field that is NaN on_every_rank
+        Gives the values of a channel, ``(member, lead, lon, lat)``, SI units. A field that is NaN everywhere
         is absent. It is called once per channel, and only while the case is current.
     skipped : tuple of str
         What the source holds of this date but cannot be used, in words.
@@ -83,7 +83,7 @@ class Truth(Protocol):
         ...
 
     def read(self, channel: Channel, times: Sequence[datetime]) -> FloatArray:
-        """Values ``(time, lon, lat)``; NaN on_every_rank at a time that is not there."""
+        """Values ``(time, lon, lat)``; NaN everywhere at a time that is not there."""
         ...
 
 

@@ -188,7 +188,7 @@ class GribTruth:
         return self._decode.grid
 
     def read(self, channel: Channel, times: Sequence[datetime]) -> FloatArray:
-        """Values ``(time, lon, lat)``; NaN on_every_rank at a time that is not there."""
+        """Values ``(time, lon, lat)``; NaN everywhere at a time that is not there."""
         fields = np.full((len(times), *self.grid.shape), np.nan, dtype=np.float32)
         for field, time in zip(fields, times, strict=True):
             message = self._where.get(((channel.param, channel.level_hpa), time))

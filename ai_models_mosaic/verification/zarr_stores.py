@@ -255,7 +255,7 @@ class ZarrTruth:
         return sorted(self._where)
 
     def read(self, channel: Channel, times: Sequence[datetime]) -> FloatArray:
-        """Values ``(time, lon, lat)``; NaN on_every_rank at a time that is not there."""
+        """Values ``(time, lon, lat)``; NaN everywhere at a time that is not there."""
         fields = np.full((len(times), *self.grid.shape), np.nan, dtype=np.float32)
         self._fetch(channel, [time for time in times if (channel.name, time) not in self._kept])
         for field, time in zip(fields, times, strict=True):

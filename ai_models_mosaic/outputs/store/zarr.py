@@ -8,19 +8,18 @@ write to the same one.
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from ...arrays import FloatArray
 from ...errors import OutputError
-from ...files import PARTIAL_SUFFIX, partial_of, sync
+from ...files import PARTIAL_SUFFIX, parse_json, partial_of, sync
 from ...params import Field
 from ..extras import require
 from ..grib.files import check_folder
@@ -83,7 +82,7 @@ class ZarrOutput:
                 else:
                     self._folder.begin()
                     self._group = zarr.open_group(str(self.place), mode="w-")
-                    self._create()
+                    self._create(self._group)
                     self._unsynced.update(found for found in self.place.rglob("*") if found.is_file())
                 self._arrays = {variable.name: self._group[variable.name] for variable in self._variables}
         except BaseException:
@@ -110,12 +109,27 @@ class ZarrOutput:
             self._folder.tidy()
         else:
             self._folder.go_on()
-        self._group = zarr.open_group(str(self.place), mode="r+")
-        if not self._is_of_this_run():
-            raise OutputError(
-                f"cannot write {self.path}: expected the store of an unfinished run in {self.place}, got that of "
-                "another. Run without --resume, and name stores by their initial time, such as {date}-{time}.zarr"
+        found = run_of(self.place)
+        if found is not None and found != self._run:
+            self._refuse(
+                "that of another. Run without --resume, and name stores by their initial time, such as "
+                "{date}-{time}.zarr"
             )
+        self._refuse_changed(zarr)
+        self._group = zarr.open_group(str(self.place), mode="r+")
+
+    def _refuse_changed(self, zarr: Any) -> None:
+        """Raise if a store is not as this run made it, but for the chunks of its variables."""
+        made = zarr.storage.KVStore({})
+        self._create(zarr.open_group(made))
+        for key, content in made.items():
+            if not _is_same(self.place / key, bytes(content)):
+                self._refuse(f"another {key}, or none: it was damaged or changed. Run without --resume")
+
+    def _refuse(self, found: str) -> NoReturn:
+        raise OutputError(
+            f"cannot write {self.path}: expected the store of an unfinished run in {self.place}, got {found}"
+        )
 
     def write_member(self, lead_time_hours: int, member: int, fields: FloatArray) -> None:
         """Write all fields of a member.
@@ -249,25 +263,20 @@ class ZarrOutput:
         places = (*where, *(0 for _ in variable.dimensions[len(where) :]))
         return self._folder.partial / variable.name / ".".join(str(place) for place in places)
 
-    def _is_of_this_run(self) -> bool:
-        expected = {name: values for name, (values, _) in coordinates(self._layout).items()}
-        return run_of(self.place) == self._run and all(
-            name in self._group and np.array_equal(self._group[name][...], values) for name, values in expected.items()
-        )
-
-    def _create(self) -> None:
+    def _create(self, group: Any) -> None:
+        """Make all of a store but the chunks of its variables."""
         layout = self._layout
         run = {} if self._run is None else {RUN: self._run}
-        self._group.attrs.update({"Conventions": "CF-1.8", **dict(layout.attributes), **run})
+        group.attrs.update({"Conventions": "CF-1.8", **dict(layout.attributes), **run})
         for name, (values, attributes) in coordinates(layout).items():
             # Without a fill value: zarr's, 0, would make xarray take the number 0 for missing.
-            array = self._group.create_dataset(name, data=values, chunks=False, fill_value=None)
+            array = group.create_dataset(name, data=values, chunks=False, fill_value=None)
             array.attrs.update(attributes)
         sizes = {name: values.shape[-1] for name, (values, _) in coordinates(layout).items()}
         for variable in self._variables:
             # Products come level by level, from any thread.
             whole = ("longitude", "latitude", *(("level",) if variable.product is None else ()))
-            array = self._group.create_dataset(
+            array = group.create_dataset(
                 variable.name,
                 shape=[sizes[name] for name in variable.dimensions],
                 chunks=[sizes[name] if name in whole else 1 for name in variable.dimensions],
@@ -303,10 +312,22 @@ def check_store(path: Path, option: str) -> None:
 def run_of(store: Path) -> str | None:
     """Digest of the run that a store is of; None if it carries none, or is none."""
     try:
-        found = json.loads((store / ".zattrs").read_bytes())
-    except (OSError, ValueError, RecursionError):
+        found = parse_json((store / ".zattrs").read_bytes())
+    except (OSError, ValueError):
         return None
     return found.get(RUN) if isinstance(found, dict) else None
+
+
+def _is_same(path: Path, content: bytes) -> bool:
+    """Whether a file of a store holds this; of metadata, whether it says the same."""
+    try:
+        found = path.read_bytes()
+        if not path.name.startswith("."):
+            return found == content
+        same: bool = parse_json(found) == parse_json(content)
+    except (OSError, ValueError):
+        return False
+    return same
 
 
 @contextmanager
