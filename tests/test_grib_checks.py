@@ -34,6 +34,7 @@ VALUES = [
         "what it says of them (grid_second_order_general_grib1) does not end where it ends",
     ),
     ({}, (5, 20, 65), "bitsPerValue of grid_simple is 65, expected 0-64"),
+    ({"packing": COMPLEX}, (5, 36, 128), "referenceForGroupWidths of " + COMPLEX + " is 128, expected 0-64"),
     ({"packing": COMPLEX}, (5, 37, 128), "numberOfBitsUsedForTheGroupWidths of " + COMPLEX + " is 128, expected 0-64"),
     ({"packing": COMPLEX}, (5, 47, 127), "numberOfBitsForScaledGroupLengths of " + COMPLEX + " is 127, expected 0-64"),
     ({"packing": COMPLEX}, (5, 49, 255), "numberOfOctetsExtraDescriptors of " + COMPLEX + " is 255, expected 0-8"),

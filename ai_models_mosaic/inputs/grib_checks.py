@@ -16,6 +16,7 @@ END = "7777"
 
 WIDTHS = {
     "bitsPerValue": 64,
+    "referenceForGroupWidths": 64,
     "numberOfBitsUsedForTheGroupWidths": 64,
     "numberOfBitsForScaledGroupLengths": 64,
     "widthOfWidths": 64,
