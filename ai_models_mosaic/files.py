@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import logging
 import os
 import stat
@@ -16,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BufferedWriter, FileIO, IOBase
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 from .errors import OutputError
 
@@ -27,6 +28,9 @@ PARTIAL_SUFFIX = ".partial"
 
 MOST_LINKS = 40
 """Links that lead to links, as the kernel follows them."""
+
+MOST_NESTED = 100
+"""Containers in one another in a JSON text; those of this package have fewer than ten."""
 
 MOST_ATTEMPTS = 5
 """To make what another process may make, or remove, at the same moment."""
@@ -219,6 +223,41 @@ def read_own(path: Path) -> bytes:
     """
     with open_own(path) as file:
         return file.readall()
+
+
+def parse_json(text: bytes | str, *, finite: bool = False) -> Any:
+    """What a JSON text says that somebody else may have written.
+
+    Parameters
+    ----------
+    text : bytes or str
+    finite : bool
+        Whether to refuse NaN and Infinity, which are no JSON, but which Python and others write.
+
+    Raises
+    ------
+    ValueError
+        If it is none, or is nested so deeply that going through it would end in a RecursionError.
+    """
+    too_deep = f"expected at most {MOST_NESTED} containers in one another, got more"
+    try:
+        found = json.loads(text, parse_constant=_refuse_constant if finite else None)
+    except RecursionError:
+        raise ValueError(too_deep) from None
+    inner = [found]
+    for _ in range(MOST_NESTED + 1):
+        inner = [value for each in inner if isinstance(each, dict | list) for value in _values(each)]
+        if not inner:
+            return found
+    raise ValueError(too_deep)
+
+
+def _values(found: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return found.values() if isinstance(found, dict) else found
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"expected finite numbers, got {name}")
 
 
 def open_own(path: Path) -> FileIO:

@@ -231,14 +231,10 @@ class Kills:
         shared = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         if size == 1:
             return [toy_command.run(place, *words)]
+        befores = [death.before if rank == lost else lambda: None for rank in range(size)]
         children = [
-            Child(
-                place,
-                words,
-                death.before if rank == lost else lambda: None,
-                shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            )
-            for rank in range(size)
+            Child(place, words, before, shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+            for rank, before in enumerate(befores)
         ]
         if lost >= 0 and death.after_s is not None:
             time.sleep(death.after_s)
@@ -390,11 +386,8 @@ def main(words: list[str] | None = None) -> int:
                     faults[name] += 1
                     print(f"{name} {trial}: {fault}", flush=True)
             if count:
-                took = time.monotonic() - start
-                print(
-                    f"{name}: {count} trials, {kills.deaths - before} deaths, {faults[name]} faults, {took:.0f} s",
-                    flush=True,
-                )
+                figures = f"{count} trials, {kills.deaths - before} deaths, {faults[name]} faults"
+                print(f"{name}: {figures}, {time.monotonic() - start:.0f} s", flush=True)
     return 1 if faults else 0
 
 

@@ -40,11 +40,14 @@ def refusal(path):
         ("3", ": expected metadata that are texts by name, got 3"),
         ('{"untrained": true}', ": expected metadata that are texts by name, got {'untrained': True}"),
         ("{", ": expected metadata in JSON, got something else (Expecting property name enclosed in double quotes: "),
-        (DEEP, ": expected metadata in JSON, got something else (maximum recursion depth exceeded"),
+        (DEEP, ": expected metadata in JSON, got something else (expected at most 100 containers in one another"),
         ('{"recipe": "[]"}', ": expected a recipe with without_selected true or false, got []"),
         ('{"recipe": "null"}', ": expected a recipe with without_selected true or false, got None"),
         ('{"recipe": "{"}', ": expected metadata in JSON, got something else (Expecting property name"),
-        (json.dumps({"recipe": DEEP}), ": expected metadata in JSON, got something else (maximum recursion"),
+        (
+            json.dumps({"recipe": DEEP}),
+            ": expected metadata in JSON, got something else (expected at most 100 containers",
+        ),
         (
             '{"recipe": "{\\"without_selected\\": \\"no\\"}"}',
             ": expected a recipe with without_selected true or false, got {'without_selected': 'no'}",

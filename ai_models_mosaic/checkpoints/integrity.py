@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from ..errors import CheckpointError
-from ..files import whole_file
+from ..files import parse_json, whole_file
 
 LOG = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ def record_path(path: Path) -> Path:
 def read_record(path: Path) -> Record | None:
     """The record beside a file; None if there is none, or it cannot be read, which is logged."""
     try:
-        return Record(**json.loads(record_path(path).read_bytes()))
+        return Record(**parse_json(record_path(path).read_bytes()))
     except FileNotFoundError:
         return None
     except (OSError, TypeError, ValueError) as error:

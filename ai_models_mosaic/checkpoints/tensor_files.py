@@ -6,7 +6,6 @@ file.
 
 from __future__ import annotations
 
-import json
 import pickle
 import struct
 import zipfile
@@ -18,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..errors import CheckpointError
+from ..files import parse_json
 from ..wording.excerpts import first_line, mention, shortened
 
 METADATA_KEY = "mosaic"
@@ -66,9 +66,9 @@ def read_metadata(path: Path) -> dict[str, str]:
             length = int.from_bytes(file.read(8), "little")
             if length > MOST_HEADER_BYTES:
                 raise ValueError(f"expected a header of at most {MOST_HEADER_BYTES} bytes, got {length}")
-            header = json.loads(file.read(length))
+            header = parse_json(file.read(length))
         said = header.get("__metadata__", {}).get(METADATA_KEY, "{}")
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path} is not a complete safetensors file: {first_line(error)}") from error
     return _texts(path, said)
 
@@ -90,8 +90,8 @@ def parsed(path: Path, text: str) -> Any:
         If it is none.
     """
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return parse_json(text)
+    except ValueError as error:
         raise CheckpointError(f"{path}: expected metadata in JSON, got something else ({first_line(error)})") from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from ..channels import CHANNELS
 from ..errors import CheckpointError, OptionError
+from ..files import parse_json
 from ..variants import Variant
 from ..wording.excerpts import first_line, shortened
 
@@ -100,8 +100,8 @@ class GraphDescription:
             If they were not written by this package, or by a version too different.
         """
         try:
-            said = json.loads(metadata.get(METADATA_KEY, "null"))
-        except (ValueError, RecursionError) as error:
+            said = parse_json(metadata.get(METADATA_KEY, "null"))
+        except ValueError as error:
             raise CheckpointError(
                 f"{path}: expected metadata in JSON, got something else ({first_line(error)})"
             ) from error

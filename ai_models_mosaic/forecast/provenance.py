@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..files import named_errors, write_whole
+from ..files import named_errors, parse_json, write_whole
 from ..outputs.contents import describe
 from ..outputs.grib.files import is_stream
 from ..state import InitialState
@@ -198,8 +198,8 @@ def _beside(output: Path) -> Path:
 def _card(path: Path) -> dict[str, Any]:
     """What a card says; nothing if it cannot be read."""
     try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        found = parse_json(path.read_bytes())
+    except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 

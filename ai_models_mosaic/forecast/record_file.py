@@ -11,7 +11,9 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from typing import Any
+
+from ..files import parse_json
 
 DIGEST = "sha256"
 """Under which the digest of all else stands."""
@@ -44,10 +46,7 @@ def unseal(text: bytes, formats: int) -> dict[str, Any]:
     ValueError
         If anything of it is not as it was written, or is of no use.
     """
-    try:
-        found = json.loads(text, parse_constant=_refuse_constant)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+    found = parse_json(text, finite=True)
     if not isinstance(found, dict):
         raise ValueError(f"expected an object, got {_short(found)}")
     if found.get("format") != formats:
@@ -70,10 +69,6 @@ def unseal(text: bytes, formats: int) -> dict[str, Any]:
 
 def _digest(fields: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"expected finite numbers, got {name}")
 
 
 def _short(value: object) -> str:

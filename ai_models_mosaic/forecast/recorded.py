@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, OptionError
+from ..files import parse_json
 from ..geometry.grid import Region
 from ..outputs.grib.packing import Bits, Packing
 from ..outputs.selection import Selection
@@ -117,14 +117,14 @@ def read_card(path: Path) -> Card:
         If it cannot be read, or is none.
     """
     try:
-        found = json.loads(path.read_bytes())
+        found = parse_json(path.read_bytes())
         refuse_other_forms(found)
         card = Card(path, found)
         _ = (card.variant, card.ensemble, card.packing, card.region, card.threads, card.attention_backend("cpu"))
         _ = (found["weights"]["sha256"], found["input"]["source"], found["input"]["initial_time"])
         _ = [(file["file"], file["sha256"]) for file in card.data.values()]
         _ = (found["precision"], found["metadata"], dict(found["packages"]), found["ensemble_size"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OptionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OptionError) as error:
         raise InputError(
             f"{path}: expected the card of a forecast, NAME.grib{SUFFIX}, got something else ({error!r})"
         ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from ..checkpoints.files import STATICS, STATISTICS, Assets, check_assets, locat
 from ..checkpoints.integrity import digest_of
 from ..engines.choice import EngineChoice, prepare_engine
 from ..errors import CheckpointError, InputError, OptionError, OutputError
+from ..files import parse_json
 from ..geometry.grid import to_grib_order
 from ..inputs.fields import Wanted, list_available
 from ..inputs.grib_messages import find_messages
@@ -329,8 +329,8 @@ def _originals(card: Card) -> Iterator[Path]:
     for beside in sorted(card.path.parent.glob(f"*{SUFFIX}")):
         original = beside.with_name(beside.name.removesuffix(SUFFIX))
         try:
-            run = json.loads(beside.read_bytes()).get("run")
-        except (ValueError, AttributeError):
+            run = parse_json(beside.read_bytes()).get("run")
+        except (OSError, ValueError, AttributeError):
             continue
         if is_grib(original) and (beside == card.path or (run is not None and run == card.found.get("run"))):
             yield original

@@ -20,7 +20,7 @@ from ..channels import CHANNELS, STANDARD_GRAVITY
 from ..errors import InputError
 from .field_kinds import integer, kind_of, text
 from .field_origins import UNLABELLED, Origin, number_of, origin_of, process_of, times_of
-from .grib_messages import Damage, FieldMessage, Message, sections
+from .grib_messages import Damage, FieldMessage, Message
 
 LOG = logging.getLogger(__name__)
 
@@ -231,7 +231,7 @@ def _enter(available: AvailableFields, message: Message, count: int) -> None:
     try:
         with message.headers() as handle:
             _enter_headers(available, message, handle, f"message {count}")
-    except CodesInternalError as error:
+    except (CodesInternalError, ValueError) as error:
         available.damages.append(f"message {count} cannot be read ({error}); was the file cut short?")
 
 
@@ -243,7 +243,7 @@ def _enter_headers(available: AvailableFields, message: Message, handle: int, pl
     times = times_of(handle)
     if times is not None:
         available.times.add(times.valid_time)
-    grid, fields = sections(message)
+    grid, fields = message.grid_and_count()
     available.fields_in_one_message = max(available.fields_in_one_message, fields)
     param, factor = ALIASES.get(name, (name, 1.0))
     channel = INDEX_OF.get((param, pressure))

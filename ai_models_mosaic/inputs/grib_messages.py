@@ -6,7 +6,6 @@ others. Only where messages are is kept, so that a file may be of any size.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ import numpy as np
 
 from ..arrays import FloatArray
 from .field_kinds import integer, text
+from .grib_checks import check_points, check_values, grid_section
+from .grib_sections import LARGE_GRIB1, grid_and_count, sections_of
 
 START, END = b"GRIB", b"7777"
 EDITIONS = (1, 2)
@@ -31,26 +32,7 @@ SEARCH_BYTES = 2**20
 NAMED_BYTES = 2**28
 """Largest message cut short whose field is still told."""
 
-HEADERS_BYTES = 4096
-"""Of a message, read at once while its sections are looked for."""
-
-LARGE_GRIB1 = 0x800000
-"""Bit of the 24 of GRIB1's length: messages above 8 MiB count in units of 120 bytes, by a convention of ECMWF."""
-
-MOST_POINTS = 300_000_000
-"""Of a field; the finest global grids have a few ten million."""
-
-BYTES_PER_POINT = 64
-"""Memory that reading a field takes, with its coordinates."""
-
 MISSING = 1e30
-
-GRID_KEYS = (
-    *("Ni", "Nj", "numberOfDataPoints", "latitudeOfFirstGridPointInDegrees", "latitudeOfLastGridPointInDegrees"),
-    *("longitudeOfFirstGridPointInDegrees", "longitudeOfLastGridPointInDegrees"),
-    *("iScansNegatively", "jScansPositively"),
-)
-"""What a grid section says, for messages."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +71,17 @@ class Message:
         """Some of its bytes."""
         return self.message()[start : start + length]
 
+    def grid_and_count(self) -> tuple[bytes, int]:
+        """The section that describes the grid, and the number of fields in it.
+
+        Raises
+        ------
+        ValueError
+            If its sections do not lead to its end.
+        """
+        message = self.message()
+        return grid_and_count(lambda start, length: message[start : start + length], len(message))
+
     def to_numpy(self, *, flatten: bool = True, dtype: type = np.float64) -> FloatArray:
         """The values in the message's own order, ``(point,)``; NaN where there are none.
 
@@ -98,7 +91,7 @@ class Message:
             If the message says another number of points than it has, or they cannot be decoded.
         """
         with self._handle() as handle:
-            check_points(handle)
+            check_values(handle)
             try:
                 eccodes.codes_set(handle, "missingValue", MISSING)
                 values: FloatArray = eccodes.codes_get_values(handle).astype(dtype)
@@ -158,6 +151,10 @@ class FileMessage(Message):
         """The whole message."""
         return self.part(0, self.length)
 
+    def grid_and_count(self) -> tuple[bytes, int]:
+        """As any message, without the data, which then need not be read from the disk."""
+        return grid_and_count(self.part, self.length)
+
     def part(self, start: int, length: int) -> bytes:
         """Some of its bytes."""
         with self.path.open("rb", buffering=0) as file:
@@ -214,12 +211,29 @@ def find_messages(path: Path) -> Iterator[FileMessage | Damage]:
             if length is None:
                 position = start + len(START)
                 continue
-            if _ends_well(file, start, length, size):
-                yield FileMessage(path, start, length)
+            message = FileMessage(path, start, length)
+            if (problem := _problem(file, message, size)) is None:
+                yield message
                 position = start + length
             else:
-                yield Damage(_damage(file, start, length, size))
+                yield Damage(problem)
                 position = start + len(START)
+
+
+def _problem(file: BinaryIO, message: FileMessage, size: int) -> str | None:
+    """What is wrong with a message, if anything is."""
+    if not _ends_well(file, message.offset, message.length, size):
+        return _damage(file, message.offset, message.length, size)
+
+    def part(start: int, length: int) -> bytes:
+        file.seek(message.offset + start)
+        return file.read(min(length, message.length - start))
+
+    try:
+        sections_of(part, message.length)
+    except ValueError as error:
+        return f"the message at byte {message.offset}: {error}"
+    return None
 
 
 def _ends_well(file: BinaryIO, start: int, length: int, size: int) -> bool:
@@ -287,6 +301,7 @@ def _name_of_part(beginning: bytes, length: int) -> str:
         return ""
     whole = beginning[: length - len(END)].ljust(length - len(END), b"\0") + END
     try:
+        sections_of(lambda start, count: whole[start : start + count], length)
         handle = eccodes.codes_new_from_message(whole)
     except (eccodes.CodesInternalError, ValueError):
         return ""
@@ -295,76 +310,3 @@ def _name_of_part(beginning: bytes, length: int) -> str:
     finally:
         eccodes.codes_release(handle)
     return f" ({name} at level {level})" if name and name != "unknown" else ""
-
-
-def sections(message: Message) -> tuple[bytes, int]:
-    """The section that describes a message's grid, and the number of fields in it.
-
-    Some centres put u and v into one GRIB2 message, of which readers miss the second; ecCodes'
-    own digest of the grid fails on such messages.
-    """
-    beginning = message.part(0, HEADERS_BYTES)
-
-    def part(start: int, length: int) -> bytes:
-        known = beginning[start : start + length]
-        return known if len(known) == length else message.part(start, length)
-
-    if beginning[7] == 1:
-        start = 8 + int.from_bytes(part(8, 3), "big")
-        return part(start, int.from_bytes(part(start, 3), "big")), 1
-    total, position = int.from_bytes(beginning[8:16], "big"), 16
-    grid, fields = b"", 0
-    while position + 5 <= total and (head := part(position, 5))[:4] != END:
-        length, number = int.from_bytes(head[:4], "big"), head[4]
-        grid = part(position, length) if number == 3 else grid
-        fields += number == 7
-        position += max(length, 5)
-    return grid, fields
-
-
-def check_points(handle: int) -> None:
-    """Refuse a field that cannot have as many points as it says, before memory is asked for them.
-
-    Raises
-    ------
-    ValueError
-        With what the grid section says.
-    """
-    points = integer(handle, "numberOfDataPoints") or 0
-    columns, rows = integer(handle, "Ni"), integer(handle, "Nj")
-    regular = text(handle, "gridType").startswith("regular")
-    if regular and columns and rows and columns * rows != points:
-        raise ValueError(f"{columns} × {rows} points are not the {points} that it says to have; {grid_section(handle)}")
-    coded = integer(handle, "numberOfValues")
-    if coded is not None and coded != points and not integer(handle, "bitmapPresent"):
-        raise ValueError(f"it has {coded} values for {points} points; {grid_section(handle)}")
-    _check_directions(handle)
-    if points > min(MOST_POINTS, _memory_bytes() // BYTES_PER_POINT):
-        raise ValueError(f"it says to have {points} points, more than can be read; {grid_section(handle)}")
-
-
-def _check_directions(handle: int) -> None:
-    """Refuse rows that would have to run both ways, of which ecCodes makes no coordinates."""
-    first, last = (integer(handle, f"latitudeOf{end}GridPoint") for end in ("First", "Last"))
-    northwards = integer(handle, "jScansPositively")
-    if first is None or last is None or northwards is None or first == last:
-        return
-    if (last > first) != bool(northwards):
-        way = "northwards" if northwards else "southwards"
-        raise ValueError(
-            f"its rows run {way} by their flag (jScansPositively {northwards}), and the other way by the latitudes of "
-            f"the first and the last; {grid_section(handle)}"
-        )
-
-
-def _memory_bytes() -> int:
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return MOST_POINTS * BYTES_PER_POINT
-
-
-def grid_section(handle: int) -> str:
-    """What a message's grid section says, in words for a message."""
-    said = ((key, text(handle, key)) for key in GRID_KEYS)
-    return f"its grid section says {text(handle, 'gridType')}: " + ", ".join(f"{key} {value}" for key, value in said)

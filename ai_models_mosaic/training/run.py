@@ -18,13 +18,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch
 
 from .. import __version__
 from ..checkpoints.format import Statistics, fitting_network, read_checkpoint, save_checkpoint
 from ..errors import OptionError
-from ..files import named_errors, whole_file, write_whole
+from ..files import named_errors, parse_json, whole_file, write_whole
 from ..model.buffers import CARRIED_BUFFERS
 from . import statistics as archive_statistics
 from .archive import Archive, open_archives
@@ -175,11 +176,19 @@ def _refuse_another(path: Path, recipe: Recipe) -> None:
     if not path.exists():
         path.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
         return
-    held = json.loads(path.read_text(encoding="utf-8"))
+    held = _held(path)
     differing = [name for name in wanted if held.get(name) != wanted[name]]
     if differing:
         details = ", ".join(f"{name} {held.get(name)!r} there, {wanted[name]!r} now" for name in differing)
         raise OptionError(f"{path.parent} holds a run of another recipe: {details}; choose another --output")
+
+
+def _held(path: Path) -> dict[str, Any]:
+    try:
+        found = parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise OptionError(f"{path} cannot be read as the recipe of a run: {error}; choose another --output") from error
+    return found if isinstance(found, dict) else {}
 
 
 def _start(trainer: Trainer, recipe: Recipe, place: TrainingFolders) -> None:

@@ -8,12 +8,12 @@ left out from one that was lost. So only what reads as NaN may be left out of a 
 from __future__ import annotations
 
 import base64
-import json
 import struct
 from typing import Any
 
 from ...channels import CHANNELS
 from ...errors import InputError
+from ...files import parse_json
 from .places import Place, RefusedError
 
 GROUP_FILES = (".zmetadata", "zarr.json", ".zgroup")
@@ -106,8 +106,8 @@ class StoreReader:
         if data is None:
             return None
         try:
-            found = json.loads(data)
-        except (ValueError, RecursionError) as error:
+            found = parse_json(data)
+        except ValueError as error:
             raise InputError(f"{self.name}: expected JSON in {key}: {error}") from error
         if not isinstance(found, dict):
             raise InputError(f"{self.name}: expected a JSON object in {key}, got {type(found).__name__}")

@@ -7,7 +7,6 @@ write to the same one.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 
 from ...arrays import FloatArray
 from ...errors import OutputError
-from ...files import PARTIAL_SUFFIX, named_errors, partial_of
+from ...files import PARTIAL_SUFFIX, named_errors, parse_json, partial_of
 from ...params import Field
 from ..grib.files import check_folder
 from ..products import Product
@@ -289,7 +288,7 @@ def check_store(path: Path, option: str) -> None:
 def run_of(store: Path) -> str | None:
     """Digest of the run that a store is of; None if it carries none, or is none."""
     try:
-        found = json.loads((store / ATTRIBUTES).read_bytes())
-    except (OSError, ValueError, RecursionError):
+        found = parse_json((store / ATTRIBUTES).read_bytes())
+    except (OSError, ValueError):
         return None
     return found.get(RUN) if isinstance(found, dict) else None
