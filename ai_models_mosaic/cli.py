@@ -19,14 +19,17 @@ from .commands import (
     forecast,
     inspect,
     options,
+    plot,
     random_checkpoint,
     replay,
+    report,
     train,
     verify,
     world,
 )
 from .errors import MosaicError
-from .forecast.console import report, say, show_all_characters
+from .forecast import console
+from .forecast.console import say, show_all_characters
 from .wording.redaction import redact_process
 
 COMMANDS = (
@@ -42,6 +45,8 @@ COMMANDS = (
     train,
     world,
     verify,
+    report,
+    plot,
 )
 """In the order of the help."""
 
@@ -71,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(message)s")
         known.command(known)
     except (MosaicError, KeyboardInterrupt) as error:
-        return report("ai-models-mosaic", error)
+        return console.report("ai-models-mosaic", error)
     return 0
 
 

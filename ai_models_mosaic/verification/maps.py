@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import xarray
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ..arrays import FloatArray
-from ..geometry.grid import LatLonGrid, latitude_bounds, longitude_bounds
+from ..geometry.grid import LatLonGrid
+from ..report.drawing import Canvas, colour_bar
+from ..report.maps import contour_levels
+from ..report.plumes import where
+from ..report.styles import Bands, Style, bands, nice_levels, spread_bands, style_of, value_bands
+from ..report.units import pretty
 from .accumulate import Sums
 from .snapshots import Picture, Snapshot
 
 SHOWN_PLUMES = 6
 """Channels of the picture with plumes."""
+
+ERROR_COLOURS = "RdBu_r"
+
+WIDTH_INCHES, ROW_INCHES = 10.0, 3.3
+"""Of a page of maps, and of a row of two."""
 
 
 def map_pages(sums: Sums, name: str) -> Iterator[tuple[str, Figure]]:
@@ -32,59 +43,67 @@ def map_pages(sums: Sums, name: str) -> Iterator[tuple[str, Figure]]:
     snapshot = sums.snapshot
     if snapshot is None:
         return
+    canvas = Canvas(_coordinates(snapshot.grid), width=700)
     for channel in sums.channels:
         picture = snapshot.pictures.get(channel.name)
         if picture is None:
             continue
-        shown = _shown(picture, sums.members, snapshot.member)
-        figure = Figure(figsize=(11, 2.9 * math.ceil(len(shown) / 2) + 0.4), layout="constrained")
-        axes = figure.subplots(math.ceil(len(shown) / 2), 2).ravel()
-        for axis, field in zip(axes, shown, strict=False):
-            _map(axis, snapshot.grid, field, pretty(channel.units))
-        for axis in axes[len(shown) :]:
-            axis.set_axis_off()
+        kind = style_of(channel.param, channel.level_hpa, channel.units)
+        shown = _shown(picture, sums.members, snapshot.member, kind)
+        figure, axes = _sheet(len(shown))
+        for axis, field in zip(axes, shown, strict=True):
+            _map(canvas, figure, axis, field)
         figure.suptitle(
-            f"{name}: {channel.name.replace('_', ' ')}, from {snapshot.initial_time:%Y-%m-%d %H} UTC, "
-            f"day {picture.lead_hours / 24:g}",
+            f"{name}: {kind.label}, from {snapshot.initial_time:%Y-%m-%d %H} UTC, day {picture.lead_hours / 24:g}",
             fontsize=12,
         )
         yield channel.label, figure
 
 
+def _coordinates(grid: LatLonGrid) -> xarray.Dataset:
+    return xarray.Dataset(coords={"latitude": list(grid.latitude_deg), "longitude": list(grid.longitude_deg)})
+
+
+def _sheet(count: int) -> tuple[Figure, list[Axes]]:
+    """As many axes, in rows of two; the last stands in the middle if it is alone."""
+    rows = [[f"{place}"] * 2 + [f"{place + 1}"] * 2 for place in range(0, count - 1, 2)]
+    if count % 2:
+        rows.append([".", f"{count - 1}", f"{count - 1}", "."])
+    figure = Figure(figsize=(WIDTH_INCHES, ROW_INCHES * len(rows) + 0.4), layout="constrained")
+    axes = figure.subplot_mosaic("\n".join("".join(row) for row in rows))
+    return figure, [axes[f"{place}"] for place in range(count)]
+
+
 @dataclass(frozen=True)
 class _Field:
-    """What one map shows, and the ends of its colours."""
+    """What one map shows: ``(lat, lon)``, in the units of its bar."""
 
     title: str
     values: FloatArray
-    colours: str
-    low: float
-    high: float
+    bands: Bands
+    units: str
+    contours: tuple[float, ...] = ()
 
 
-def _shown(picture: Picture, members: int, number: int) -> list[_Field]:
+def _shown(picture: Picture, members: int, number: int, kind: Style) -> list[_Field]:
     """The maps of one channel; fields of the same kind share their colours."""
     plain = {"truth": picture.truth}
     if members > 1:
         plain["ensemble mean"] = picture.mean
     plain[f"member {number}" if members > 1 else "forecast"] = picture.member
-    low = min(float(values.min()) for values in plain.values())
-    high = max(float(values.max()) for values in plain.values())
-    fields = [_Field(title, values, "viridis", low, high) for title, values in plain.items()]
+    plain = {title: kind.converted(values).T for title, values in plain.items()}
+    ends = [(float(np.nanmin(values)), float(np.nanmax(values))) for values in plain.values()]
+    kind = kind.fitted(min(low for low, _ in ends), max(high for _, high in ends))
+    shades, lines = value_bands(kind), tuple(contour_levels(kind)) if kind.contour else ()
+    fields = [_Field(title, values, shades, kind.units, lines) for title, values in plain.items()]
     if members > 1:
-        spread = picture.spread
-        fields.append(_Field(f"spread of {members} members", spread, "magma_r", 0.0, float(spread.max()) or 1.0))
-    error = picture.mean - picture.truth
-    largest = float(np.abs(error).max()) or 1.0
+        spread = picture.spread.T * kind.factor
+        title = f"spread of {members} members"
+        fields.append(_Field(title, spread, spread_bands(float(np.nanmax(spread))), kind.units))
+    error = (picture.mean - picture.truth).T * kind.factor
+    largest = float(np.nanmax(np.abs(error)))
     title = "mean − truth" if members > 1 else "forecast − truth"
-    return [*fields, _Field(title, error, "RdBu_r", -largest, largest)]
-
-
-def pretty(units: str) -> str:
-    """Units as they are printed: ``m² s⁻²``."""
-    for plain, raised in (("**-1", "⁻¹"), ("**-2", "⁻²"), ("**2", "²")):
-        units = units.replace(plain, raised)
-    return units
+    return [*fields, _Field(title, error, bands(ERROR_COLOURS, nice_levels(-largest, largest, 10)), kind.units)]
 
 
 def _required(snapshot: Snapshot | None) -> Snapshot:
@@ -93,18 +112,13 @@ def _required(snapshot: Snapshot | None) -> Snapshot:
     return snapshot
 
 
-def _map(axis: Axes, grid: LatLonGrid, field: _Field, units: str) -> None:
-    """One field, cell by cell: no smoothing that the grid does not have."""
-    bounds = longitude_bounds(np.array(grid.longitude_deg)), latitude_bounds(grid)
-    mesh = axis.pcolormesh(*bounds, field.values.T, cmap=field.colours, vmin=field.low, vmax=field.high)
+def _map(canvas: Canvas, figure: Figure, axis: Axes, field: _Field) -> None:
+    canvas.fill(axis, field.values, field.bands)
+    if field.contours:
+        canvas.contours(axis, field.values, field.contours, labels=False, width=0.4)
+    canvas.frame(axis, line=0.5)
     axis.set_title(field.title, fontsize=10)
-    axis.set_xlim(float(bounds[0][0]), float(bounds[0][-1]))
-    axis.set_xticks(range(0, 361, 60))
-    axis.set_yticks(range(-90, 91, 30))
-    axis.tick_params(labelsize=7)
-    bar = axis.figure.colorbar(mesh, ax=axis, fraction=0.05, pad=0.02)
-    bar.ax.tick_params(labelsize=7)
-    bar.set_label(units, fontsize=8)
+    colour_bar(figure, [axis], field.bands, field.units)
 
 
 def plume_page(sums: Sums, name: str, colour: str) -> Figure:
@@ -138,13 +152,22 @@ def plume_page(sums: Sums, name: str, colour: str) -> Figure:
         axis.plot(days, picture.plume.mean(axis=0), color=colour, linewidth=2, label=label)
         axis.plot(days, picture.plume_truth, color="#222222", linewidth=1.6, linestyle="--", label="truth")
         axis.set_ylabel(f"{channel.label} ({pretty(channel.units)})", fontsize=8)
+        whole_days(axis)
         axis.grid(alpha=0.25)
     axes[0].legend(fontsize=7, frameon=False)
     axes[-1].set_xlabel("lead time (days)")
-    latitude, longitude = snapshot.point_deg
-    figure.suptitle(
-        f"{name}: at {abs(latitude):g}°{'N' if latitude >= 0 else 'S'} {longitude:g}°E, "
-        f"from {snapshot.initial_time:%Y-%m-%d %H} UTC",
-        fontsize=12,
-    )
+    figure.suptitle(f"{name}: {_place(snapshot)}\nfrom {snapshot.initial_time:%Y-%m-%d %H} UTC", fontsize=12)
     return figure
+
+
+def _place(snapshot: Snapshot) -> str:
+    """The place as it was asked for, and the grid's point that stands for it, if that is another."""
+    point = where(*snapshot.point_deg)
+    asked = where(*snapshot.asked_deg)
+    return f"at {asked}" if asked == point else f"at {asked} (nearest point of the grid: {point})"
+
+
+def whole_days(axis: Axes) -> None:
+    """An axis of lead times in days that begins at step 0 and has ticks at whole days only."""
+    axis.set_xlim(left=0)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))

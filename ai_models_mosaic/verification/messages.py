@@ -95,8 +95,8 @@ def find_files(pattern: str) -> list[Path]:
     return sorted(found)
 
 
-def scan(path: Path, fields: Collection[Name]) -> Iterator[ScannedMessage]:
-    """The messages of a file that bear the name of one of some fields; their values are not read.
+def scan(path: Path, fields: Collection[Name] | None = None) -> Iterator[ScannedMessage]:
+    """The messages of a file that bear the name of one of some fields, or any; their values are not read.
 
     Raises
     ------
@@ -108,14 +108,21 @@ def scan(path: Path, fields: Collection[Name]) -> Iterator[ScannedMessage]:
         with path.open("rb") as file:
             while (handle := eccodes.codes_grib_new_from_file(file, headers_only=True)) is not None:
                 try:
-                    found = _name(handle)
-                    message = _message(path, handle, *found) if found is not None and found[0] in fields else None
+                    message = message_of(path, handle, fields)
                 finally:
                     eccodes.codes_release(handle)
                 if message is not None:
                     yield message
     except (OSError, ValueError, eccodes.CodesInternalError) as error:
         raise InputError(f"{path} cannot be read as GRIB: {error}. Expected complete messages") from error
+
+
+def message_of(path: Path, handle: int, fields: Collection[Name] | None = None) -> ScannedMessage | None:
+    """What a message is; None if it is on a level of fractions, or bears no name of some fields."""
+    found = _name(handle)
+    if found is None or (fields is not None and found[0] not in fields):
+        return None
+    return _message(path, handle, *found)
 
 
 def _refuse_netcdf(path: Path) -> None:
@@ -176,7 +183,7 @@ class Decoder:
     """Decodes messages on one grid to ``(lon, lat)``, south to north."""
 
     def __init__(self, first: ScannedMessage) -> None:
-        self.grid, self._order, self._key = _with_handle(first, _grid)
+        self.grid, self._order, self._key = with_handle(first, _grid)
 
     def __call__(self, message: ScannedMessage) -> FloatArray:
         """Values in the channel's units; NaN where the message has none.
@@ -186,7 +193,7 @@ class Decoder:
         InputError
             If the message is on another grid, or cannot be decoded.
         """
-        values, key = _with_handle(message, _values)
+        values, key = with_handle(message, values_of)
         if key != self._key:
             raise InputError(
                 f"{message.path}: {message.field[0]} from {message.initial_time} UTC is on another grid than the first "
@@ -195,7 +202,14 @@ class Decoder:
         return (values[self._order] * message.factor).astype(np.float32)
 
 
-def _with_handle(message: ScannedMessage, use: Callable[[int, ScannedMessage], Used]) -> Used:
+def with_handle(message: ScannedMessage, use: Callable[[int, ScannedMessage], Used]) -> Used:
+    """What a function of ecCodes' handle and the message gives.
+
+    Raises
+    ------
+    InputError
+        If the message cannot be read or decoded.
+    """
     try:
         with message.path.open("rb") as file:
             file.seek(message.offset)
@@ -225,7 +239,8 @@ def _grid(handle: int, message: ScannedMessage) -> tuple[LatLonGrid, IntArray, s
     return grid, order, eccodes.codes_get_string(handle, "md5GridSection")
 
 
-def _values(handle: int, _: ScannedMessage) -> tuple[FloatArray, str]:
+def values_of(handle: int, _: ScannedMessage) -> tuple[FloatArray, str]:
+    """Values in the message's order, NaN where it has none, and what tells its grid from others."""
     missing = 1e30
     eccodes.codes_set(handle, "missingValue", missing)
     values = eccodes.codes_get_values(handle)

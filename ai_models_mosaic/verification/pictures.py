@@ -14,8 +14,10 @@ from matplotlib.ticker import NullFormatter
 
 from ..arrays import BoolArray, FloatArray
 from ..channels import Channel
+from ..report.units import pretty
+from ..wording.numbers import counted
 from .evaluation import Evaluation, Score, scores_of
-from .maps import map_pages, plume_page, pretty
+from .maps import map_pages, plume_page, whole_days
 
 COLOURS = ("#0b6fb8", "#d1495b", "#3a7d44", "#8f5fbf", "#c98b1b")
 """Of the forecast systems, in their order; safe for most colour-blind eyes."""
@@ -85,7 +87,7 @@ def _caption(evaluations: Sequence[Evaluation]) -> str:
     """What the numbers are of, for under the title."""
     first = evaluations[0]
     parts = [
-        f"{each.name}: {len(each.sums.dates)} dates, {each.sums.members} member{'s' * (each.sums.members > 1)}"
+        f"{each.name}: {counted(len(each.sums.dates), 'date')}, {counted(each.sums.members, 'member')}"
         for each in evaluations
     ]
     bootstrap = first.bootstrap
@@ -149,6 +151,7 @@ def _of(single: bool) -> str:
 def _finish(axis: Axes, title: str, bottom: float | None = 0.0) -> None:
     axis.set_title(title, fontsize=10)
     axis.set_xlabel("lead time (days)")
+    whole_days(axis)
     axis.set_ylim(bottom=bottom)
     axis.grid(alpha=0.25)
     axis.legend(fontsize=7, framealpha=0.7, edgecolor="none")
@@ -246,7 +249,7 @@ def _spectrum_pages(evaluations: Sequence[Evaluation]) -> Iterator[Page]:
             lower.set_xscale("log")
             upper.set_ylim(bottom=max(truth[1:].max() * LEAST_POWER, 0.5 * upper.dataLim.minposy))
             upper.set_title(f"day {first.sums.lead_hours[lead] / 24:g}", fontsize=10)
-            upper.set_ylabel(f"power (({pretty(channel.units)})²)" if not column else "")
+            upper.set_ylabel(f"power ({pretty(channel.units, power=2)})" if not column else "")
             lower.set_ylabel("power / truth's power" if not column else "")
             lower.set_xlabel("total wavenumber")
             for axis in (upper, lower):
@@ -285,14 +288,17 @@ def _rank_pages(evaluations: Sequence[Evaluation]) -> Iterator[Page]:
         for number, channels in _pages(each.sums.channels):
             figure, axes = _figure(len(channels), len(leads), 3.6, 2.3)
             value, low, high = each.bootstrap.interval(each.mean(each.sums.ranks) * (each.sums.members + 1))
-            for row, channel in zip(axes, channels, strict=True):
-                column = each.sums.channels.index(channel)
+            columns = [each.sums.channels.index(channel) for channel in channels]
+            top = 1.05 * float(np.nanmax([ends[columns][:, leads].max() for ends in (value, high)]))
+            for row, column in zip(axes, columns, strict=True):
+                channel = each.sums.channels[column]
                 for axis, lead in zip(row, leads, strict=True):
                     height = value[column, lead]
                     ends = np.abs(np.stack([low[column, lead], high[column, lead]]) - height)
                     axis.bar(range(height.size), height, color=colour, alpha=0.75, width=0.9)
                     axis.errorbar(range(height.size), height, ends, fmt="none", ecolor=TRUTH, elinewidth=0.8)
                     axis.axhline(1, color=TRUTH, linewidth=0.8)
+                    axis.set_ylim(0, top)
                     axis.set_title(f"{channel.label}, day {each.sums.lead_hours[lead] / 24:g}", fontsize=9)
                     axis.set_xlabel("members below the truth", fontsize=8)
                 row[0].set_ylabel("frequency / uniform", fontsize=8)

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -35,6 +36,9 @@ TABLES: dict[str, Callable[[Evaluation], Iterator[Row]]] = {
 
 SUMMARY = "summary.json"
 OVERVIEW = "overview.txt"
+
+QUIET_SECONDS = 5.0
+"""Longest silence while there is more to draw, unless one picture takes longer."""
 
 MEANINGFUL_WAVENUMBERS = (1, 15)
 """Wavenumbers over which the summary gives the range of spectral ratios."""
@@ -79,7 +83,7 @@ class Report:
             written.append(_written(folder / SUMMARY, redacted(summary).encode()))
             lines = chain.from_iterable(map(overview, self.evaluations))
             written.append(_written(folder / OVERVIEW, "".join(f"{line}\n" for line in lines).encode()))
-            for name, picture in draw(self.evaluations) if draw else ():
+            for name, picture in _said(draw(self.evaluations)) if draw else ():
                 written.append(_written(folder / name, picture))
         except OSError as error:
             raise OutputError(f"cannot write to {folder}: {error}") from error
@@ -108,6 +112,16 @@ class Report:
             },
             "forecasts": {evaluation.name: _about(evaluation) for evaluation in self.evaluations},
         }
+
+
+def _said(pictures: Iterator[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
+    """The same pictures, of which some are logged as they come: drawing takes a while."""
+    said = time.monotonic()
+    for count, (name, picture) in enumerate(pictures, 1):
+        yield name, picture
+        if time.monotonic() - said >= QUIET_SECONDS:
+            said = time.monotonic()
+            LOG.info("Drew %s, picture %d", name, count)
 
 
 def _about(evaluation: Evaluation) -> dict[str, Any]:

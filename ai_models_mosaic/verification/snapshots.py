@@ -56,6 +56,8 @@ class Snapshot:
         Number of the member that is shown.
     point_deg : (float, float)
         Latitude and longitude of the plumes' grid point.
+    asked_deg : (float, float)
+        The place that was asked for, which that point stands for.
     pictures : dict of str to Picture
         By name of the channel.
     """
@@ -64,6 +66,7 @@ class Snapshot:
     initial_time: datetime
     member: int
     point_deg: tuple[float, float]
+    asked_deg: tuple[float, float]
     pictures: dict[str, Picture] = field(default_factory=dict)
 
 
@@ -81,7 +84,7 @@ class Illustrator:
 
     def __init__(self, grid: LatLonGrid, wanted: datetime | None, point_deg: tuple[float, float]) -> None:
         self._grid, self._wanted = grid, wanted
-        latitude, longitude = point_deg
+        self._asked = latitude, longitude = point_deg
         east = (np.array(grid.longitude_deg) - longitude + 180) % 360 - 180
         self._column = int(np.abs(east).argmin())
         self._row = int(np.abs(np.array(grid.latitude_deg) - latitude).argmin())
@@ -105,7 +108,7 @@ class Illustrator:
             return
         if self.snapshot is None or self.snapshot.initial_time != case.initial_time:
             point = (self._grid.latitude_deg[self._row], self._grid.longitude_deg[self._column])
-            self.snapshot = Snapshot(self._grid, case.initial_time, case.members[0], point)
+            self.snapshot = Snapshot(self._grid, case.initial_time, case.members[0], point, self._asked)
         shown = int(np.abs(np.array(leads) - MAP_LEAD_HOURS).argmin())
         members = forecast[:, shown]
         self.snapshot.pictures[channel.name] = Picture(

@@ -1,0 +1,131 @@
+"""Pictures of an evaluation: what is written on them, and what their axes and colours are."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from miniature_cases import NAMES, World, case, days
+
+from ai_models_mosaic.verification import pictures
+from ai_models_mosaic.verification import report as writing
+from ai_models_mosaic.verification.accumulate import verify
+from ai_models_mosaic.verification.bootstrap import Bootstrap
+from ai_models_mosaic.verification.evaluation import Evaluation
+from ai_models_mosaic.verification.maps import map_pages, plume_page
+from ai_models_mosaic.verification.plan import Plan, find_channels
+
+PLAN = Plan(find_channels(NAMES), spectra=find_channels(NAMES), point_deg=(52.5, 13.4))
+
+
+def evaluated(members=4, dates=6, leads=(24, 48, 72)):
+    sums = verify((case(date, members, leads) for date in days(dates)), World(days(12)), PLAN)
+    return Evaluation("ours", sums, Bootstrap(20, block_length=min(2, dates)))
+
+
+@pytest.fixture(scope="module")
+def evaluation():
+    return evaluated()
+
+
+def drawn(figure):
+    FigureCanvasAgg(figure).draw()
+    return figure
+
+
+def maps_of(figure):
+    """The axes that a map is in, which have a title; bars of colours have none."""
+    return [axis for axis in figure.axes if axis.get_title()]
+
+
+@pytest.mark.parametrize(
+    ("members", "titles"),
+    [
+        (4, ["truth", "ensemble mean", "member 1", "spread of 4 members", "mean − truth"]),
+        (1, ["truth", "forecast", "forecast − truth"]),
+    ],
+)
+def test_no_panel_is_empty(members, titles):
+    sums = evaluated(members, 1).sums
+    for _, figure in map_pages(sums, "ours"):
+        assert [axis.get_title() for axis in maps_of(figure)] == titles
+        # Every panel has its bar, and there is nothing else.
+        assert len(figure.axes) == 2 * len(titles)
+        assert all(axis.images for axis in maps_of(figure))
+
+
+def test_maps_have_coasts_and_reach_round_the_globe(evaluation):
+    _, figure = next(map_pages(evaluation.sums, "ours"))
+    for axis in maps_of(figure):
+        assert max(len(line.get_xdata()) for line in axis.lines) > 5000
+        shown = axis.images[0].get_array()
+        # The equator lies across the whole width of the map: no strip is white.
+        assert np.isfinite(np.asarray(shown)[shown.shape[0] // 2]).all()
+
+
+def test_maps_are_named_in_words_and_in_the_units_that_people_read(evaluation):
+    found = {
+        name: (figure.get_suptitle(), figure.axes[-1].get_xlabel())
+        for name, figure in map_pages(evaluation.sums, "ours")
+    }
+
+    assert found == {
+        "z500": ("ours: geopotential height at 500 hPa, from 2020-01-01 00 UTC, day 3", "dam"),
+        "t850": ("ours: temperature at 850 hPa, from 2020-01-01 00 UTC, day 3", "°C"),
+        "2t": ("ours: 2 m temperature, from 2020-01-01 00 UTC, day 3", "°C"),
+    }
+
+
+def test_the_place_is_the_one_that_was_asked_for(evaluation):
+    title = plume_page(evaluation.sums, "ours", "#000000").get_suptitle()
+
+    assert title == "ours: at 52.5°N 13.4°E (nearest point of the grid: 60°N 0°E)\nfrom 2020-01-01 00 UTC"
+
+
+@pytest.mark.parametrize("leads", [(24, 48, 72), (6, 12, 18, 24, 30)])
+def test_axes_of_lead_times_begin_at_step_0_and_have_whole_days(leads):
+    evaluation = evaluated(leads=leads)
+    figures = [
+        plume_page(evaluation.sums, "ours", "#000000"),
+        *(figure for _, figure in pictures._score_pages([evaluation])),
+    ]
+    for figure in map(drawn, figures):
+        for axis in figure.axes:
+            assert axis.get_xlim()[0] == 0
+            ticks = [tick for tick in axis.get_xticks() if tick <= axis.get_xlim()[1]]
+            assert ticks[0] == 0
+            assert all(tick == round(tick) for tick in ticks)
+
+
+def test_rank_histograms_have_one_scale(evaluation):
+    for _, figure in pictures._rank_pages([evaluation]):
+        limits = {axis.get_ylim() for axis in figure.axes}
+        assert len(limits) == 1
+        top = limits.pop()[1]
+        heights = [bar.get_height() for axis in figure.axes for bar in axis.patches]
+        assert max(heights) < top
+
+
+def test_power_is_in_the_square_of_the_units(evaluation):
+    labels = {name: figure.axes[0].get_ylabel() for name, figure in pictures._spectrum_pages([evaluation])}
+
+    assert labels == {"spectra_z500": "power (m⁴ s⁻⁴)", "spectra_t850": "power (K²)", "spectra_2t": "power (K²)"}
+
+
+def test_one_date_is_one():
+    (_, figure), *_ = pictures._score_pages([evaluated(members=1, dates=1)])
+
+    assert figure.get_suptitle() == "Error by lead time\nours: 1 date, 1 member; no intervals"
+
+
+def test_drawing_is_not_silent(monkeypatch, caplog):
+    now = iter([0.0, 1.0, 6.0, 6.0, 7.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(now))
+    with caplog.at_level(logging.INFO, "ai_models_mosaic"):
+        found = list(writing._said(iter([("scores.png", b"1"), ("spread.png", b"2"), ("plume.png", b"3")])))
+
+    assert found == [("scores.png", b"1"), ("spread.png", b"2"), ("plume.png", b"3")]
+    assert caplog.messages == ["Drew spread.png, picture 2"]
