@@ -11,7 +11,13 @@ ENSEMBLE ?= mini-ensemble.grib
 VERIFICATION ?= mini-verification
 PROJECT = setup.cfg pyproject.toml constraints.txt
 
-.PHONY: forecast test test-long lint types unit bench clean
+# What the Python API needs, where NumPy is 2 and the runner not installed.
+VENV_NUMPY2 ?= .venv-numpy2
+TESTS_NUMPY2 = $(addprefix tests/test_, api.py python_docs.py forecast_command.py inputs.py input_cases.py sources.py \
+	zarr_input.py zarr_store.py format2.py stores.py own_stores.py writer.py grib_output.py products.py \
+	verification.py verification_products.py verification_sources.py verify_command.py)
+
+.PHONY: forecast test test-numpy2 test-long lint types unit bench clean
 
 forecast: $(VENV)/.installed
 	$(BIN)/ai-models mosaic --variant mini --file examples/mini-input.grib --lead-time 48 \
@@ -35,6 +41,9 @@ unit: $(VENV)/.installed-dev
 	$(BIN)/python tests/parity.py tests/data/*.npz
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2
 
+test-numpy2: $(VENV_NUMPY2)/.installed
+	OMP_NUM_THREADS=1 $(VENV_NUMPY2)/bin/pytest --numprocesses 2 $(TESTS_NUMPY2)
+
 # What takes minutes: many damaged files of every kind, and runs that are killed or get in each other's way.
 test-long: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py --many 300
@@ -46,7 +55,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/ensemble_output.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info *.grib *.grib.partial $(VERIFICATION)
+	rm -rf $(VENV) $(VENV_NUMPY2) build dist *.egg-info *.grib *.grib.partial $(VERIFICATION)
 
 $(VENV)/.python:
 	@test -n "$(PYTHON)" || { echo "expected Python 3.10, 3.11 or 3.12 with venv and pip; found none. Try: make PYTHON=/path/to/python3.11"; exit 1; }
@@ -60,3 +69,10 @@ $(VENV)/.installed: $(VENV)/.python $(PROJECT)
 $(VENV)/.installed-dev: $(VENV)/.python $(PROJECT)
 	$(INSTALL) --editable '.[dev]'
 	touch $@ $(VENV)/.installed
+
+$(VENV_NUMPY2)/.installed: setup.cfg environments/numpy2.txt
+	@test -n "$(PYTHON)" || { echo "expected Python 3.11 or 3.12 with venv and pip; found none. Try: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV_NUMPY2)
+	$(VENV_NUMPY2)/bin/pip install --quiet --disable-pip-version-check --requirement environments/numpy2.txt
+	$(VENV_NUMPY2)/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@

@@ -12,11 +12,12 @@ import json
 import logging
 import os
 import stat
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BufferedWriter, FileIO, IOBase
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from .errors import OutputError
 
@@ -83,7 +84,7 @@ def partial_of(path: Path) -> Path:
         As `place_of`.
     """
     place = place_of(path)
-    return place.with_name(place.name + PARTIAL_SUFFIX)
+    return place.with_name(_partial_name(place))
 
 
 def refuse_planted(path: Path) -> None:
@@ -130,8 +131,70 @@ def create(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 
+@contextmanager
+def whole_file(path: Path, *, shared: bool = False) -> Iterator[BinaryIO]:
+    """A file to write to, that is whole and on disk as soon as it is there under its name.
+
+    Parameters
+    ----------
+    path : Path
+        Its name; a link of that name is replaced.
+    shared : bool
+        Whether others may write the same at the same time: then each under a name of its own, and the last wins.
+
+    Yields
+    ------
+    BinaryIO
+        Empty. What had the name before still has it if this ends in an error.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; `TakenError` if another run has begun the same meanwhile.
+    """
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}{PARTIAL_SUFFIX}" if shared else _partial_name(path))
+    with BufferedWriter(FileIO(create(partial), "wb")) as file:
+        try:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            if not is_named(partial, file):
+                raise TakenError
+            partial.replace(path)
+        except BaseException:
+            if is_named(partial, file):
+                partial.unlink()
+            raise
+
+
+@contextmanager
+def whole_path(path: Path) -> Iterator[Path]:
+    """As `whole_file`, for what libraries write by a name: yields the name that it has until it is whole.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    partial = path.with_name(_partial_name(path))
+    os.close(create(partial))
+    mode = partial.stat().st_mode
+    try:
+        yield partial
+        # Some make files that only their owner can read.
+        partial.chmod(mode)
+        sync(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _partial_name(path: Path) -> str:
+    return path.name + PARTIAL_SUFFIX
+
+
 def write_whole(path: Path, parts: Iterable[bytes | memoryview]) -> None:
-    """Write a file that is whole, and on disk, as soon as it is there under its name.
+    """Write what `whole_file` is.
 
     Parameters
     ----------
@@ -145,15 +208,9 @@ def write_whole(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     OutputError
         If it cannot be written; what had the name before still has.
     """
-    partial = path.with_name(path.name + PARTIAL_SUFFIX)
-    with named_errors(path), BufferedWriter(FileIO(create(partial), "wb")) as file:
+    with named_errors(path), whole_file(path) as file:
         for part in parts:
             file.write(part)
-        file.flush()
-        os.fsync(file.fileno())
-        if not is_named(partial, file):
-            raise TakenError
-        partial.replace(path)
 
 
 def read_own(path: Path) -> bytes:

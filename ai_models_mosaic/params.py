@@ -14,7 +14,7 @@ from .arrays import FloatArray
 from .channels import CHANNELS, LEVELS_HPA
 from .errors import OptionError
 
-ALIASES = {"10ws": "10si", "mean_sea_level_pressure": "msl"}
+ALIASES = {"10ws": "10si", "mean_sea_level_pressure": "msl", "t2m": "2t", "u10": "10u", "v10": "10v"}
 """Other names that are in use."""
 
 

@@ -23,7 +23,7 @@ from .forecast.options import parse_options
 from .forecast.setup import ForecastSetup
 from .inputs.initial_times import DEFAULT_DATE, DEFAULT_TIME, AskedTimes
 from .inputs.services import SOURCES
-from .outputs.grib.templates import EXPVER
+from .outputs.grib.keys import EXPVER
 from .wording.redaction import redact_process
 
 RUNNER_DEFAULTS = {"--date": DEFAULT_DATE, "--time": DEFAULT_TIME, "--num-threads": 1}

@@ -22,8 +22,8 @@ from ai_models_mosaic.checkpoints.files import locate
 from ai_models_mosaic.engines.torch import load_engine
 from ai_models_mosaic.forecast.rollout import Ensemble, rollout
 from ai_models_mosaic.inputs.states import read_initial_state
+from ai_models_mosaic.outputs.grib.keys import Labels
 from ai_models_mosaic.outputs.grib.packing import Packing
-from ai_models_mosaic.outputs.grib.templates import Labels
 from ai_models_mosaic.outputs.options import OutputOptions
 from ai_models_mosaic.outputs.plan import OutputPlan
 from ai_models_mosaic.outputs.products import parse_products

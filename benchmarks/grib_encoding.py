@@ -16,11 +16,22 @@ import numpy as np
 from pairs import compare
 
 from ai_models_mosaic.channels import CHANNELS
+from ai_models_mosaic.outputs.grib.files import MessageFiles
 from ai_models_mosaic.outputs.grib.output import EXPVER, GribEncoder, GribOutput, Labels
 from ai_models_mosaic.state import ForecastStep
 from ai_models_mosaic.variants import VARIANTS
 
 START = datetime(2020, 1, 1)
+
+
+def write(path: Path, encoder: GribEncoder, forecast: ForecastStep) -> None:
+    """A step into a file of its own, in turn."""
+    files = MessageFiles()
+    for job in GribOutput(str(path), encoder, files=files).jobs(forecast):
+        commit = job()
+        if commit is not None:
+            commit()
+    files.finish()
 
 
 def main() -> None:
@@ -34,13 +45,11 @@ def main() -> None:
     forecast = ForecastStep(1, 24, (1,), values, grid, START)
     with tempfile.TemporaryDirectory() as folder, GribEncoder(grid, Labels(START, 1, {})) as encoder:
         template = Path(folder) / "template.grib"
-        with GribOutput(str(template), encoder) as output:
-            output.write(ForecastStep(0, 0, (1,), values, grid, START))
+        write(template, encoder, ForecastStep(0, 0, (1,), values, grid, START))
         fields = earthkit.data.from_source("file", str(template))
 
         def ours() -> None:
-            with GribOutput(f"{folder}/ours.grib", encoder) as output:
-                output.write(forecast)
+            write(Path(f"{folder}/ours.grib"), encoder, forecast)
 
         def runners() -> None:
             labels = {"class": "ml", "stream": "enfo", "type": "pf", "expver": EXPVER}

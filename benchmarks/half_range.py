@@ -57,8 +57,8 @@ def half_step(
 ) -> Callable[[Float32Array, tuple[float, float], Float32Array], Float32Array]:
     """A step in the very form that is exported in float16."""
     checkpoint = read_checkpoint(assets.checkpoint)
-    network = build_network(variant.architecture, checkpoint, read_static_fields(variant, assets, checkpoint))
-    module = Step(exportable(network, torch.float16), read_statistics(variant, assets, checkpoint)).eval()
+    network = build_network(variant.architecture, checkpoint, read_static_fields(variant, assets, checkpoint)[0])
+    module = Step(exportable(network, torch.float16), read_statistics(variant, assets, checkpoint)[0]).eval()
 
     def step(history: Float32Array, progress: tuple[float, float], noise: Float32Array) -> Float32Array:
         with torch.no_grad():

@@ -21,10 +21,13 @@ from ai_models_mosaic.engines import Engine
 from ai_models_mosaic.engines.states import StepsOnHost
 from ai_models_mosaic.forecast.progress import Watch
 from ai_models_mosaic.forecast.ranks import SingleRank
-from ai_models_mosaic.forecast.resume import Record, open_resume_state, state_folder
+from ai_models_mosaic.forecast.resume import ResumeRecord, open_resume_state, state_folder
 from ai_models_mosaic.forecast.rollout import Ensemble
 from ai_models_mosaic.forecast.run import EnsembleJob, EnsembleRun
-from ai_models_mosaic.outputs.grib.output import GribEncoder, GribOutput, Labels
+from ai_models_mosaic.outputs.grib.keys import Labels
+from ai_models_mosaic.outputs.options import OutputOptions
+from ai_models_mosaic.outputs.plan import OutputPlan
+from ai_models_mosaic.outputs.writer import Outputs
 from ai_models_mosaic.state import InitialState
 from ai_models_mosaic.variants import MINI
 
@@ -75,12 +78,13 @@ def peak_mb(members: int, steps: int, engine: str) -> float:
     job = EnsembleJob(dict.fromkeys(ensemble.members, initial), ensemble, MINI.step_hours, steps)
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/out.grib"
-        place, fresh = state_folder(path, initial.initial_time), Record({}, {})
+        place, fresh = state_folder(path, initial.initial_time), ResumeRecord({}, {})
+        plan = OutputPlan(path, OutputOptions(), initial.grid, MINI.step_hours, steps, ensemble.members)
         with (
-            GribEncoder(initial.grid, Labels(initial.initial_time, members, {})) as encoder,
+            Outputs(plan, Labels(initial.initial_time, members, {})) as outputs,
             open_resume_state(place, fresh, job.history, members, resume=False) as resume_state,
         ):
-            EnsembleRun(job, network, SingleRank(), GribOutput(path, encoder), resume_state, Watch())()
+            EnsembleRun(job, network, SingleRank(), outputs, resume_state, Watch())()
             resume_state.remove()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
 

@@ -14,7 +14,7 @@ HOOK = jaxtyping.install_import_hook(CHECKED, "beartype.beartype").hook
 
 from fetching import FILES, Machine  # noqa: E402
 from hub_standin import Hub, hub_with  # noqa: E402
-from running import Runner  # noqa: E402
+from running import Runner, need_runner  # noqa: E402
 
 import ai_models_mosaic.model  # noqa: E402
 
@@ -34,6 +34,7 @@ def run(
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> Runner:
+    need_runner()
     caplog.set_level("INFO")
     return Runner(tmp_path, monkeypatch, capsys)
 

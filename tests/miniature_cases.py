@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import xarray
+from zarr_cases import FORMAT_2
 
 from ai_models_mosaic.channels import CHANNELS, Channel
 from ai_models_mosaic.geometry.grid import LatLonGrid
@@ -132,5 +133,5 @@ def forecast_dataset(times: Sequence[datetime], members: int = 4, leads: Sequenc
 
 
 def stored(dataset: xarray.Dataset, path: Path) -> str:
-    dataset.to_zarr(path, mode="w", consolidated=True)
+    dataset.to_zarr(path, mode="w", consolidated=True, **FORMAT_2)
     return str(path)

@@ -1,7 +1,6 @@
 """Forecasts in a program: the same members, and the same bytes, as those of the commands."""
 
 import doctest
-import importlib.util
 import re
 import subprocess
 import sys
@@ -10,12 +9,10 @@ from datetime import datetime
 import eccodes
 import numpy as np
 import pytest
-from running import BIN, ROOT, SAMPLE
+from running import BIN, ROOT, SAMPLE, elsewhere
 
 import ai_models_mosaic as mosaic
 from ai_models_mosaic.errors import InputError, OptionError, OutputError
-
-HAS_RUNNER = importlib.util.find_spec("ai_models") is not None
 
 
 @pytest.fixture(scope="module")
@@ -79,12 +76,10 @@ def test_its_file_is_that_of_the_command_to_the_byte(forecast, of_the_command, t
     assert (tmp_path / "ensemble.grib").read_bytes() == of_the_command.read_bytes()
 
 
-@pytest.mark.skipif(not HAS_RUNNER, reason="the ai-models runner is not installed")
 def test_a_member_alone_is_the_same_from_the_api_and_from_the_runner(model, start, tmp_path):
     model.forecast(start, members=[2], lead_time_hours=24).write(tmp_path / "api.grib")
     words = ("mosaic", "--variant", "mini", "--file", SAMPLE, "--lead-time", 24, "--member-number", 2)
-    command = [str(BIN / "ai-models"), *(str(word) for word in words), "--path", str(tmp_path / "runner.grib")]
-    subprocess.run(command, check=True, capture_output=True)
+    elsewhere(tmp_path, *words, "--path", "runner.grib").check_returncode()
     assert (tmp_path / "api.grib").read_bytes() == (tmp_path / "runner.grib").read_bytes()
 
 

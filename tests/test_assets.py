@@ -127,7 +127,7 @@ def save_statics(folder, **changes):
 
 
 def test_statistics_come_from_the_file_of_the_variant(tmp_path):
-    found = read_statistics(tiny.VARIANT, save_statistics(tmp_path), EMPTY)
+    found, _ = read_statistics(tiny.VARIANT, save_statistics(tmp_path), EMPTY)
     assert (found.mean.tolist(), found.std.tolist()) == ([0, 1, 2, 3, 4], [2.5] * 5)
     assert found.mean.dtype == found.std.dtype == np.float64
 
@@ -144,7 +144,7 @@ def test_only_what_a_checkpoint_lacks_is_read_beside_it(tmp_path):
 
 def test_statistics_of_the_checkpoint_win(tmp_path):
     own = Statistics(np.zeros(5), np.ones(5))
-    assert read_statistics(tiny.VARIANT, save_statistics(tmp_path), Checkpoint(Path("a.pt"), {}, own)) is own
+    assert read_statistics(tiny.VARIANT, save_statistics(tmp_path), Checkpoint(Path("a.pt"), {}, own))[0] is own
 
 
 @pytest.mark.parametrize(
@@ -164,10 +164,13 @@ def test_bad_statistics_are_refused(tmp_path, changes, expected):
 
 def test_static_fields_come_from_the_file_unless_the_checkpoint_has_their_buffer(tmp_path):
     assets = save_statics(tmp_path)
-    np.testing.assert_array_equal(read_static_fields(tiny.VARIANT, assets, EMPTY), tiny.STATICS)
+    np.testing.assert_array_equal(read_static_fields(tiny.VARIANT, assets, EMPTY)[0], tiny.STATICS)
     with_buffer = Checkpoint(Path("a.pt"), {"static_vars": None})
-    assert read_static_fields(tiny.VARIANT, assets, with_buffer) is None
-    assert read_static_fields(tiny.VARIANT, Assets(Path("a.pt"), None, None, Path("absent")), with_buffer) is None
+    assert read_static_fields(tiny.VARIANT, assets, with_buffer) == (None, None)
+    assert read_static_fields(tiny.VARIANT, Assets(Path("a.pt"), None, None, Path("absent")), with_buffer) == (
+        None,
+        None,
+    )
 
 
 @pytest.mark.parametrize(
@@ -213,7 +216,7 @@ def test_a_pinned_file_is_accepted_and_any_other_refused(tmp_path):
     assets = save_statistics(tmp_path)
     digest = hashlib.sha256(assets.statistics.read_bytes()).hexdigest()
     pinned = replace(tiny.VARIANT, sha256=(("data/norm_stats_tiny.npz", digest), ("data/static_vars.npz", "0" * 64)))
-    assert read_statistics(pinned, assets, EMPTY).std.tolist() == [2.5] * 5
+    assert read_statistics(pinned, assets, EMPTY)[0].std.tolist() == [2.5] * 5
     save_statistics(tmp_path, state_std=np.full(5, 2.6))
     got = hashlib.sha256(assets.statistics.read_bytes()).hexdigest()
     says = f"expected SHA-256 {digest} (from the release), got {got}; fetch it again (--download-assets), or, if you changed it yourself, correct or remove it"

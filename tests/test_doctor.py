@@ -13,7 +13,7 @@ from running import BIN, ROOT
 
 from ai_models_mosaic.checkpoints.files import Assets
 from ai_models_mosaic.cli import main
-from ai_models_mosaic.commands.doctor import FAILURE, IDENTITY_MODEL, OK, WARNING, IntendedForecast, examine
+from ai_models_mosaic.commands.checks import FAILURE, IDENTITY_MODEL, OK, WARNING, IntendedForecast, examine
 from ai_models_mosaic.engines.torch import load_engine
 from ai_models_mosaic.variants import ERA5, MINI
 

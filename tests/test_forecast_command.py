@@ -16,7 +16,7 @@ from standins import KEY, serving
 from ai_models_mosaic.cli import main
 from ai_models_mosaic.commands.archive_requests import ArchiveRequests
 from ai_models_mosaic.commands.config import read_config, write_config
-from ai_models_mosaic.commands.forecast import parser
+from ai_models_mosaic.commands.forecast_run import parser
 from ai_models_mosaic.errors import OptionError, OutputError
 
 MINI = ("--variant", "mini", "--file", str(SAMPLE), "--lead-time", "24")

@@ -5,6 +5,7 @@ from pathlib import Path
 import eccodes
 import numpy as np
 import pytest
+from grib_writer import GribWriter
 from steps import forecast_step
 
 from ai_models_mosaic.channels import CHANNELS
@@ -165,7 +166,7 @@ def test_a_field_decodes_at_the_coordinates_that_it_has_in_the_state(encoders, g
     pattern = 3 * latitude + longitude / 100  # neither symmetric nor periodic
     values = np.repeat(pattern[None, :, :, None], len(CHANNELS), axis=3).astype(np.float32)
     path = tmp_path / "x.grib"
-    with GribOutput(str(path), encoders[grid, 5]) as output:
+    with GribWriter(str(path), encoders[grid, 5]) as output:
         output.write(forecast_step(1, 24, (1,), values))
     for content in messages_in(path)[:: len(CHANNELS) // 3]:
         message = Decoded(content)
@@ -374,7 +375,7 @@ def test_a_key_of_the_users_own_may_stand_in_braces():
 def test_a_step_is_written_member_by_member_in_their_order_with_channels_in_theirs(encoder, tmp_path):
     path = tmp_path / "x.grib"
     steps = [forecast_step(step, 24 * step, (4, 1), state(step, members=2)) for step in (0, 1)]
-    with GribOutput(str(path), encoder) as output:
+    with GribWriter(str(path), encoder) as output:
         for step in steps:
             output.write(step)
             assert not path.exists()
@@ -392,7 +393,7 @@ def test_a_step_is_written_member_by_member_in_their_order_with_channels_in_thei
 
 def test_every_file_that_a_path_names_holds_its_own_messages(encoder, tmp_path, caplog):
     caplog.set_level(logging.INFO, logger="ai_models_mosaic.outputs.grib.files")
-    with GribOutput(f"{tmp_path}/{{number:03d}}-{{step}}.grib", encoder) as output:
+    with GribWriter(f"{tmp_path}/{{number:03d}}-{{step}}.grib", encoder) as output:
         for step in (1, 2):
             output.write(forecast_step(step, 24 * step, (3, 1, 2), state(step, members=3)))
     expected = [f"{number:03d}-{hours}.grib" for hours in (24, 48) for number in (3, 1, 2)]
@@ -406,7 +407,7 @@ def test_every_file_that_a_path_names_holds_its_own_messages(encoder, tmp_path, 
 
 
 def fail(path, encoder, *steps):
-    with GribOutput(str(path), encoder) as output:
+    with GribWriter(str(path), encoder) as output:
         for step in steps:
             output.write(step)
         raise KeyError("bug")
@@ -432,7 +433,7 @@ def test_a_run_that_fails_before_it_writes_leaves_nothing_and_says_nothing(encod
 def test_whoever_listens_gets_the_mars_keys_of_every_message_and_its_file(encoder, tmp_path):
     heard = []
     path = f"{tmp_path}/{{number}}.grib"
-    with GribOutput(path, encoder, lambda keys, path: heard.append((keys, path.name))) as output:
+    with GribWriter(path, encoder, lambda keys, path: heard.append((keys, path.name))) as output:
         output.write(forecast_step(1, 24, (4, 2), state(members=2)))
     assert [name for _, name in heard] == ["4.grib"] * 82 + ["2.grib"] * 82
     common = {"class": "ml", "type": "pf", "stream": "enfo", "expver": "mosa", "domain": "g"}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ai_models_mosaic.channels import CHANNELS
-from ai_models_mosaic.commands.inspect import inspect_ensemble
+from ai_models_mosaic.commands.inspection import inspect_ensemble
 from ai_models_mosaic.errors import InputError
 from ai_models_mosaic.geometry.grid import LatLonGrid
 from ai_models_mosaic.outputs.grib.output import GribEncoder, Labels

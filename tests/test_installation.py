@@ -44,9 +44,12 @@ def test_the_commands_of_the_readme_run_in_order(folder: Path):
         )
         assert done.returncode == 0, (command, done.stderr)
     assert len(messages(folder / "member-2.grib")) == 2 * 82
-    (snippet,) = blocks("python")
-    program = snippet + "\nassert spread.shape == (3, 31, 60) and set(wind.data_vars) == {'u10', 'v10'}"
-    subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment(), check=True)
+    in_a_program, reading = blocks("python")
+    check = "\nassert dataset['geopotential'].shape == (3, 3, 1, 31, 60)"
+    subprocess.run([sys.executable, "-c", in_a_program + check], cwd=folder, env=environment(), check=True)
+    assert (folder / "from-python.grib").read_bytes() == (folder / "ensemble.grib").read_bytes()
+    check = "\nassert spread.shape == (3, 31, 60) and set(wind.data_vars) == {'u10', 'v10'}"
+    subprocess.run([sys.executable, "-c", reading + check], cwd=folder, env=environment(), check=True)
 
 
 def test_what_the_readme_calls_the_two_commands_are_targets_of_the_makefile():

@@ -24,6 +24,22 @@ def test_the_top_of_the_package_is_small():
     assert len(list(PACKAGE.glob("*.py"))) <= 12
 
 
+WITHOUT_THE_RUNNER = """
+import importlib, pkgutil, sys
+import ai_models_mosaic
+sys.modules["ai_models"] = None
+# Programs of another environment, and modules for which Triton or a version of zarr has to be there.
+others = {"plugin", "world.simulator", "model.attention.kernel", "weights", *("inputs.zarr_store.version2", "inputs.zarr_store.version3")}
+for module in pkgutil.walk_packages(ai_models_mosaic.__path__, "ai_models_mosaic."):
+    if module.name.removeprefix("ai_models_mosaic.") not in others:
+        importlib.import_module(module.name)
+"""
+
+
+def test_all_but_the_plugin_runs_where_there_is_no_runner():
+    subprocess.run([sys.executable, "-c", WITHOUT_THE_RUNNER], check=True)
+
+
 LIGHT = """
 import sys
 {}

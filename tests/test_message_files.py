@@ -125,7 +125,7 @@ LIMITED = """
 import resource
 from pathlib import Path
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-from ai_models_mosaic.outputs.files import MessageFiles
+from ai_models_mosaic.outputs.grib.files import MessageFiles
 files, others = MessageFiles(), []
 try:
     # Others of the process take all that is left.
@@ -208,7 +208,7 @@ FILLS_UP = """
 import resource, sys
 from pathlib import Path
 from ai_models_mosaic.errors import OutputError
-from ai_models_mosaic.outputs.files import MessageFiles
+from ai_models_mosaic.outputs.grib.files import MessageFiles
 files = MessageFiles()
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 for message in (b"a", b"b", b"c", b"d"):
@@ -272,7 +272,7 @@ AS_NOBODY = """
 import os
 from pathlib import Path
 from ai_models_mosaic.errors import OutputError
-from ai_models_mosaic.outputs.files import MessageFiles, check_writable
+from ai_models_mosaic.outputs.grib.files import MessageFiles, check_writable
 if os.getuid() == 0:
     os.setuid(65534)
 try:

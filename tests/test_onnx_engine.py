@@ -12,7 +12,7 @@ import torch
 from exporting import DATA, MEAN, STATISTICS, STD, exported, tiny_network
 
 from ai_models_mosaic.channels import CHANNELS
-from ai_models_mosaic.commands.doctor import IDENTITY_MODEL
+from ai_models_mosaic.commands.checks import IDENTITY_MODEL
 from ai_models_mosaic.engines import onnx as engines
 from ai_models_mosaic.engines.onnx import CPU, OnnxEngine, Provider, choose_provider, load_engine
 from ai_models_mosaic.engines.onnx_description import METADATA_KEY, GraphDescription

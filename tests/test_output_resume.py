@@ -16,10 +16,10 @@ from toy_run import GRID, START, DyingEngine, ToyEngine, fork, job
 from ai_models_mosaic.errors import ForecastError, OutputError
 from ai_models_mosaic.forecast.progress import Watch
 from ai_models_mosaic.forecast.ranks import SingleRank, connected, find_launch
-from ai_models_mosaic.forecast.resume import Record, open_resume_state, state_folder
+from ai_models_mosaic.forecast.resume import ResumeRecord, open_resume_state, state_folder
 from ai_models_mosaic.forecast.run import EnsembleRun, NoWriter
+from ai_models_mosaic.outputs.grib.keys import Labels
 from ai_models_mosaic.outputs.grib.packing import Bits, Packing
-from ai_models_mosaic.outputs.grib.templates import Labels
 from ai_models_mosaic.outputs.options import OutputOptions
 from ai_models_mosaic.outputs.plan import OutputPlan
 from ai_models_mosaic.outputs.products import parse_products
@@ -46,7 +46,7 @@ def run(folder, made=None, *, resume=False, engine=None, ranks=None, **more):
         return
     plan = outputs_of(folder, made, **more)
     labels = Labels(START, len(made.ensemble.members), {}, packing=PACKING)
-    fresh, place = Record({"seed": 5}, {"engine": "toy"}), state_folder(plan.anchor, START)
+    fresh, place = ResumeRecord({"seed": 5}, {"engine": "toy"}), state_folder(plan.anchor, START)
     with open_resume_state(place, fresh, made.history, len(made.batches), resume=resume, share=1.0) as resume_state:
         positions = resume_state.record.positions
         with Outputs(plan, labels, resuming=positions is not None) as outputs:

@@ -3,18 +3,17 @@
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
+from steps import forecast_step
 from test_writer import plan, write
 
 from ai_models_mosaic.errors import OutputError
 from ai_models_mosaic.files import claim, claim_lock, claim_new, create, place_of, read_own, write_whole
 from ai_models_mosaic.forecast.provenance import write_beside
-from ai_models_mosaic.forecast.resume import Record, open_resume_state
+from ai_models_mosaic.forecast.resume import ResumeRecord, open_resume_state
 from ai_models_mosaic.outputs.grib.files import MessageFiles, check_writable
-from ai_models_mosaic.state import ForecastStep
 
-FRESH = Record({"seed": 1}, {"torch": "2"})
+FRESH = ResumeRecord({"seed": 1}, {"torch": "2"})
 SOMEBODY = 65534
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs to give files to somebody else")
@@ -126,7 +125,7 @@ def test_two_that_write_the_same_file_do_not_mix(tmp_path):
 
 def save(folder: Path) -> None:
     with open_resume_state(folder, FRESH, 2, 1, resume=False) as resume_state:
-        resume_state.note(0, ForecastStep(1, 24, (1,), np.zeros((1, 2, 2, 1), dtype=np.float32)))
+        resume_state.note(0, forecast_step(1, 24, (1,)))
         resume_state.save(2, {})
         resume_state.remove()
 

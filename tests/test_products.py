@@ -10,9 +10,9 @@ from test_grib_output import Decoded
 
 from ai_models_mosaic.errors import OptionError
 from ai_models_mosaic.geometry.grid import LatLonGrid
+from ai_models_mosaic.outputs.grib.keys import product_keys
 from ai_models_mosaic.outputs.grib.output import GribEncoder, Labels
 from ai_models_mosaic.outputs.grib.packing import Bits, Packing
-from ai_models_mosaic.outputs.grib.product_keys import product_keys
 from ai_models_mosaic.outputs.products import Product, compute, parse_products
 from ai_models_mosaic.outputs.selection import Selection
 from ai_models_mosaic.params import named
@@ -260,13 +260,13 @@ def test_the_limit_that_is_not_used_is_missing():
 def test_a_product_has_no_member_and_all_keys_of_mars(text):
     import eccodes
 
-    from ai_models_mosaic.outputs.grib.templates import Message
+    from ai_models_mosaic.outputs.grib.templates import EncodedMessage
 
     found = message(text)
-    assert Message(found._handle).get("step") == 24
+    assert EncodedMessage(found._handle).get("step") == 24
     assert not eccodes.codes_is_defined(found._handle, "number")
     assert not eccodes.codes_is_defined(found._handle, "typeOfEnsembleForecast")
-    keys = Message(found._handle).mars()
+    keys = EncodedMessage(found._handle).mars()
     common = {"class": "ml", "stream": "enfo", "expver": "mosa", "step": "24", "levtype": "sfc", "param": "167"}
     assert keys.items() >= common.items()
     assert "number" not in keys

@@ -81,7 +81,7 @@ def test_states_that_were_not_due_are_saved_when_their_turn_comes(tmp_path):
     found = read_record(kept.folder)
     names = [f"step-0000{step}-batch-00000.npy" for step in (4, 5)]
     states = {
-        name: {"sha256": sha256((kept.folder / name).read_bytes()).hexdigest(), "shape": [1, 2, 2, 1]} for name in names
+        name: {"sha256": sha256((kept.folder / name).read_bytes()).hexdigest(), "shape": [1, 4, 3, 1]} for name in names
     }
     assert [np.load(kept.folder / name)[0, 0, 0, 0] for name in names] == [4, 5]
     assert found == ResumeRecord(

@@ -312,7 +312,10 @@ def test_steps_and_parameters_of_a_replay_are_chosen_by_lists(ensemble: Path):
     with pytest.raises(errors.OptionError, match=r"^--steps: expected a list of at most 65535 numbers, got '24-9+'$"):
         choose_hours("24-99999999999", card)
     assert choose_hours("24/to/72/by/24", card) == (24, 48, 72)
-    with pytest.raises(errors.OptionError, match=r"^--params: expected parameters such as 2t, z500 or u, got 'z501'$"):
+    with pytest.raises(
+        errors.OptionError,
+        match=r"^--params: expected some of 2t, 10u, 10v, msl, z, q, t, u, v, w, or one level such as z500, got 'z501'; levels are ",
+    ):
         choose_channels("z501")
 
 

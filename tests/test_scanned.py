@@ -9,7 +9,7 @@ from exporting import tiny_network
 from ai_models_mosaic.model import attention, scanned
 from ai_models_mosaic.model.attention import BlockLayout, block_sparse_attention, select_blocks
 from ai_models_mosaic.model.network import MosaicNetwork
-from ai_models_mosaic.model.scanned import Product, ScannedAttention, ScannedInterpolation, exportable
+from ai_models_mosaic.model.scanned import ScannedAttention, ScannedInterpolation, ScannedProduct, exportable
 
 FILES = sorted((Path(__file__).parent / "data").glob("*_tiny.npz"))
 
@@ -43,7 +43,7 @@ def test_the_network_that_is_made_exportable_stays_as_it_is():
     before = {key: (value, value.clone()) for key, value in network.state_dict().items()}
     made = exportable(network, torch.float16)
     assert isinstance(network, MosaicNetwork)
-    assert not any(isinstance(module, Product) for module in network.modules())
+    assert not any(isinstance(module, ScannedProduct) for module in network.modules())
     for key, value in network.state_dict().items():
         assert value.data_ptr() == before[key][0].data_ptr()
         assert torch.equal(value, before[key][1])

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from steps import forecast_step
 from test_writer import PRODUCTS, labels, plan, steps_of
 
 from ai_models_mosaic.errors import ResumeError
 from ai_models_mosaic.forecast.record_file import DIGEST, seal, unseal
 from ai_models_mosaic.forecast.resume import FORMAT, ResumeRecord, open_resume_state, read_record
 from ai_models_mosaic.outputs.writer import Outputs
-from ai_models_mosaic.state import ForecastStep
 
 START = datetime(2020, 2, 29, 18)
 FRESH = ResumeRecord({"seed": 1, "members_per_batch": 1}, {"torch": "2"})
@@ -24,12 +24,12 @@ def folder(tmp_path):
     """What a run left after step 1."""
     made = tmp_path / "s"
     with open_resume_state(made, FRESH, 2, 1, resume=False) as resume_state:
-        resume_state.note(0, ForecastStep(1, 24, (1,), np.full((1, 2, 2, 1), 7, dtype=np.float32)))
+        resume_state.note(0, forecast_step(1, 24, (1,), np.full((1, 4, 3, 1), 7, dtype=np.float32)))
         resume_state.save(2, {"out.grib": 10})
     return made
 
 
-def go_on(folder: Path, shape=(1, 2, 2, 1)):
+def go_on(folder: Path, shape=(1, 4, 3, 1)):
     with open_resume_state(folder, FRESH, 2, 1, resume=True) as resume_state:
         return resume_state.load(0, 1, shape)
 
@@ -119,11 +119,11 @@ def test_nothing_may_be_added_to_a_record_or_taken_from_it(folder):
 @pytest.mark.parametrize(
     "values",
     [
-        np.full((1, 2, 2, 1), 8, dtype=np.float32),
-        np.full((1, 2, 2, 1), 7, dtype=np.float64),
-        np.full((1, 2, 2, 1), 7, dtype=">f4"),
-        np.full((1, 2, 2, 2), 7, dtype=np.float32),
-        np.full((2, 2, 1, 1), 7, dtype=np.float32),
+        np.full((1, 4, 3, 1), 8, dtype=np.float32),
+        np.full((1, 4, 3, 1), 7, dtype=np.float64),
+        np.full((1, 4, 3, 1), 7, dtype=">f4"),
+        np.full((1, 4, 3, 2), 7, dtype=np.float32),
+        np.full((4, 3, 1, 1), 7, dtype=np.float32),
         np.full((2, 2), "object", dtype=object),
     ],
 )
@@ -136,8 +136,8 @@ def test_another_state_is_refused(folder, values):
 
 
 def test_a_state_of_another_shape_than_the_run_needs_is_refused_though_record_and_file_agree(folder):
-    with pytest.raises(ResumeError, match=r"expected a state of shape \(2, 2, 2, 1\), got \(1, 2, 2, 1\)"):
-        go_on(folder, (2, 2, 2, 1))
+    with pytest.raises(ResumeError, match=r"expected a state of shape \(2, 4, 3, 1\), got \(1, 4, 3, 1\)"):
+        go_on(folder, (2, 4, 3, 1))
 
 
 def test_a_header_that_promises_too_much_takes_no_memory(folder):

@@ -10,7 +10,7 @@ from running import BIN, MINI, SAMPLE, elsewhere
 from test_doctor import findings
 
 from ai_models_mosaic import __version__
-from ai_models_mosaic.commands.doctor import FAILURE, OK
+from ai_models_mosaic.commands.checks import FAILURE, OK
 from ai_models_mosaic.commands.surroundings import LABELS, check_eccodes, check_surroundings, check_user
 from ai_models_mosaic.errors import MosaicError
 

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
+from crps import fair_crps, plain_crps
 from miniature_cases import GRID, LEADS, NAMES, World, case, days, forecast
 from steps import forecast_step
 
@@ -19,7 +20,7 @@ from ai_models_mosaic.verification.cases import Case, Regridded, case_of_rollout
 from ai_models_mosaic.verification.climatology import FittedClimatology
 from ai_models_mosaic.verification.evaluation import Evaluation, scores_of
 from ai_models_mosaic.verification.plan import Event, Plan, find_channels
-from ai_models_mosaic.verification.scores import area_weights, fair_crps, plain_crps
+from ai_models_mosaic.verification.scores import area_weights
 from ai_models_mosaic.verification.tables import comparison_rows, score_rows
 
 CHANNEL_LIST = find_channels(NAMES)
@@ -295,8 +296,13 @@ def test_channels_are_found_by_short_and_long_names():
     names = ["geopotential_500", "z500", "2t", "t2m", "2m_temperature", "u10", "10u", "q700", "msl"]
     assert [channel.label for channel in find_channels(names)] == ["z500", "2t", "10u", "q700", "msl"]
     assert find_channels(["all"]) == CHANNELS
-    with pytest.raises(OptionError, match=r"expected channels such as z500, .*; got 'z501'"):
-        find_channels(["z501"])
+    assert [channel.label for channel in find_channels(["w"])][::12] == ["w50", "w1000"]
+    message = "expected some of 2t, 10u, 10v, msl, z, q, t, u, v, w, or one level such as z500, got 'z501'; levels are"
+    for option in ("--channels", "--spectra"):
+        with pytest.raises(OptionError, match=f"^{option}: {message} 50, 100, "):
+            find_channels(["z501"], option)
+    with pytest.raises(OptionError, match=r"^--channels: .* got '10ws';"):
+        find_channels(["10ws"])
 
 
 def test_a_plan_refuses_what_it_cannot_do():

@@ -185,7 +185,10 @@ def test_truth_on_another_grid_needs_leave_to_regrid(data: Path, tmp_path: Path,
 def test_options_that_cannot_be_honoured_are_refused(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     output = tmp_path / "out"
     for words, expected in {
-        ("--channels", "z5"): "expected channels such as z500",
+        (
+            "--channels",
+            "z5",
+        ): "--channels: expected some of 2t, 10u, 10v, msl, z, q, t, u, v, w, or one level such as z500, got 'z5'",
         ("--point", 95, 0): "--point: expected a latitude and a longitude in degrees, got 95 0",
         ("--case", "tomorrow"): "--case: expected a date such as 2020-01-31T00; got tomorrow",
         ("--lead-times", "a"): "--lead-times: expected numbers with commas between them, got a",

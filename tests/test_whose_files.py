@@ -13,7 +13,7 @@ from running import MINI, ROOT, SAMPLE, Runner, keys, messages
 from ai_models_mosaic.cli import main
 from ai_models_mosaic.engines.torch import TorchEngine
 from ai_models_mosaic.errors import OutputError, ResumeError
-from ai_models_mosaic.forecast.resume import Record, open_resume_state
+from ai_models_mosaic.forecast.resume import ResumeRecord, open_resume_state
 from ai_models_mosaic.outputs.grib.files import MessageFiles, check_writable, is_stream, tail_digest
 
 SMALL = ("--output-params", "2t,z500", "--num-threads", 1)
@@ -88,7 +88,7 @@ def test_the_end_of_a_file_tells_whose_it_is(tmp_path: Path):
 def test_a_record_of_before_there_were_digests_is_gone_on_with(tmp_path: Path):
     (tmp_path / "x.grib.partial").write_bytes(b"something else")
     for tails, refused in ((None, False), ({str(tmp_path / "x.grib"): "0" * 64}, True)):
-        record = Record({}, {}, 1, {str(tmp_path / "x.grib"): 5}, tails=tails)
+        record = ResumeRecord({}, {}, 1, {str(tmp_path / "x.grib"): 5}, tails=tails)
         with open_resume_state(tmp_path / "s", record, 1, 1, resume=False) as resume_state:
             if not refused:
                 resume_state.check_output()
@@ -233,7 +233,7 @@ def test_devices_need_no_folder_that_can_be_written_to(monkeypatch: pytest.Monke
 WRITES = """
 import sys
 from pathlib import Path
-from ai_models_mosaic.outputs.files import MessageFiles
+from ai_models_mosaic.outputs.grib.files import MessageFiles
 files = MessageFiles()
 files.append(Path(sys.argv[1]), b"GRIB and more")
 files.finish()

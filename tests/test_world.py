@@ -19,13 +19,13 @@ from worlds import write_store
 
 from ai_models_mosaic.channels import CHANNELS, LEVELS_HPA, STANDARD_GRAVITY
 from ai_models_mosaic.cli import main
+from ai_models_mosaic.commands.world import run_of
 from ai_models_mosaic.errors import InputError, OptionError
 from ai_models_mosaic.geometry.grid import LatLonGrid
 from ai_models_mosaic.geometry.regrid import ConservativeRegridder
 from ai_models_mosaic.training.archive import Archive
 from ai_models_mosaic.variants import MINI
 from ai_models_mosaic.world import simulation
-from ai_models_mosaic.world.command import run_of
 from ai_models_mosaic.world.sample import write_sample
 from ai_models_mosaic.world.simulation import Run, Simulator, invented_soil, make_world
 from ai_models_mosaic.world.store import WorldStore

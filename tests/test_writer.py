@@ -16,8 +16,8 @@ from test_grib_output import Decoded, messages_in
 from ai_models_mosaic.channels import CHANNELS
 from ai_models_mosaic.errors import OptionError, OutputError
 from ai_models_mosaic.geometry.grid import LatLonGrid, to_grib_order
+from ai_models_mosaic.outputs.grib.keys import Labels
 from ai_models_mosaic.outputs.grib.packing import Packing, parse_bits
-from ai_models_mosaic.outputs.grib.templates import Labels
 from ai_models_mosaic.outputs.options import OutputOptions
 from ai_models_mosaic.outputs.plan import OutputPlan
 from ai_models_mosaic.outputs.products import parse_products
@@ -369,13 +369,13 @@ def test_a_worker_that_fails_ends_the_run_and_what_was_complete_stays_valid(tmp_
 FILLS_UP = """
 import resource, signal, sys
 from pathlib import Path
-import test_sink
+import test_writer
 from ai_models_mosaic.errors import OutputError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-made = test_sink.plan(Path("."), steps=40, products=test_sink.PRODUCTS)
+made = test_writer.plan(Path("."), steps=40, products=test_writer.PRODUCTS)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 try:
-    test_sink.write(made)
+    test_writer.write(made)
 except OutputError as error:
     print(error)
 """

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import xarray
 from running import ROOT, SAMPLE, Runner, messages, values
-from zarr_cases import GRID, LAGS, sample_dataset, sample_state, stored
+from zarr_cases import GRID, LAGS, read_zarr, sample_dataset, sample_state, stored
 
 from ai_models_mosaic.channels import LEVELS_HPA
 from ai_models_mosaic.errors import InputError
 from ai_models_mosaic.inputs.fields import Wanted
-from ai_models_mosaic.inputs.zarr import is_zarr, read_zarr
+from ai_models_mosaic.inputs.zarr import is_zarr
 from ai_models_mosaic.state import InitialState
 
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import xarray
 import zarr
-from zarr_cases import GRID, LAGS, ZARR_3, Server, sample_dataset, sample_state, serving, stored
+from zarr_cases import GRID, LAGS, ZARR_3, Server, read_zarr, sample_dataset, sample_state, serving, stored
 
 from ai_models_mosaic.channels import CHANNELS
 from ai_models_mosaic.errors import InputError
 from ai_models_mosaic.inputs.fields import Wanted
 from ai_models_mosaic.inputs.states import initial_states_of
-from ai_models_mosaic.inputs.zarr import is_zarr, read_zarr, zarr_fields
+from ai_models_mosaic.inputs.zarr import is_zarr, zarr_fields
 from ai_models_mosaic.inputs.zarr_store import places
 from ai_models_mosaic.verification.zarr_stores import ZarrForecasts, ZarrTruth
 
@@ -120,7 +120,7 @@ def test_verification_names_a_missing_chunk(tmp_path: Path, reader: type):
         if reader is ZarrTruth
         else (lambda: next(iter(ZarrForecasts(path, [T500]).cases())).read(T500))
     )
-    with pytest.raises(InputError, match=r"the chunk temperature/[0.]+ is not in the store, and temperature has no"):
+    with pytest.raises(InputError, match=r"the chunk temperature/[01.]+ is not in the store, and temperature has no"):
         read()
 
 
@@ -204,6 +204,15 @@ def test_the_format_that_is_not_read_yet_is_named(tmp_path: Path):
     assert refused(str(tmp_path)) == (
         f"{tmp_path} is a store of Zarr format 3, and zarr {zarr.__version__} is installed: "
         "write it with zarr_format=2, for instance xarray's to_zarr(…, zarr_format=2)"
+    )
+
+
+def test_an_xarray_that_does_without_the_zarr_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(xarray, "__version__", "2026.8.1")
+    monkeypatch.setattr(zarr, "__version__", "2.18.7")
+    assert refused(f"{tmp_path}/x.zarr") == (
+        f"reading {tmp_path}/x.zarr: xarray 2026.8.1 needs zarr 3, and zarr 2.18.7 is installed: "
+        "pip install 'zarr>=3' or 'xarray<2026.8'"
     )
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from grib_writer import GribWriter
 
 from ai_models_mosaic import files
 from ai_models_mosaic.engines.states import StepsOnHost
@@ -29,7 +30,7 @@ from ai_models_mosaic.forecast.resume import ResumeRecord, open_resume_state, st
 from ai_models_mosaic.forecast.rollout import Ensemble
 from ai_models_mosaic.forecast.run import EnsembleJob, EnsembleRun, NoWriter
 from ai_models_mosaic.geometry.grid import LatLonGrid
-from ai_models_mosaic.outputs.grib.output import GribEncoder, GribOutput, Labels
+from ai_models_mosaic.outputs.grib.output import GribEncoder, Labels
 from ai_models_mosaic.state import InitialState
 
 FIELDS = 6
@@ -96,7 +97,7 @@ def toy_run(
     share: float = 1.0,
     encoder: GribEncoder | None = None,
 ) -> None:
-    """As `session` does it: output, resume_state, run, and nothing left of the resume_state."""
+    """As `session` does it: output, resume state, run, and nothing left of the resume state."""
     made, ranks, watch, engine = made or job(), ranks or SingleRank(), watch or Watch(), engine or ToyEngine()
     if ranks.rank > 0:
         EnsembleRun(made, engine, ranks, NoWriter(), None, watch)()
@@ -110,7 +111,7 @@ def toy_run(
             state_folder(path, START), fresh, 2, len(made.batches), resume=resume, share=share
         ) as resume_state,
     ):
-        output = GribOutput(path, made_of)
+        output = GribWriter(path, made_of)
         output.resume(resume_state.record.positions or {}, finished=resume_state.record.finished)
         EnsembleRun(made, engine, ranks, output, resume_state, watch)()
         resume_state.remove()

@@ -1,4 +1,4 @@
-"""A whole session with a toy for a network: identity, resume_state, cards and files as a run of the runner has them."""
+"""A whole session with a toy for a network: identity, resume state, cards and files as a run of the runner has them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
+from grib_writer import GribWriter
 from toy_run import FIELDS, GRID, START, ToyEngine, initial_state
 
 from ai_models_mosaic.checkpoints.files import DataFile
@@ -18,7 +19,7 @@ from ai_models_mosaic.forecast.progress import Watch
 from ai_models_mosaic.forecast.ranks import SingleRank
 from ai_models_mosaic.forecast.series import ForecastSeries, SeriesSettings
 from ai_models_mosaic.inputs.fields import Wanted
-from ai_models_mosaic.outputs.grib.output import GribEncoder, GribOutput, Labels, grib_template
+from ai_models_mosaic.outputs.grib.output import GribEncoder, Labels, grib_template
 from ai_models_mosaic.variants import MINI, Variant
 
 WORDS = ("--num-ensemble-members", "3", "--members-per-batch", "1")
@@ -75,9 +76,9 @@ class Toy:
         labels = Labels(self.initial_time, options.ensemble_size, self.metadata)
 
         @contextmanager
-        def output(*_: object) -> Iterator[GribOutput]:
+        def output(*_: object) -> Iterator[GribWriter]:
             with GribEncoder(GRID, labels, range(FIELDS)) as encoder:
-                yield GribOutput(self.path, encoder)
+                yield GribWriter(self.path, encoder)
 
         ForecastSeries(
             settings,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import earthkit.data
 import numpy as np
@@ -16,7 +17,9 @@ import xarray
 import zarr
 
 from ai_models_mosaic.channels import CHANNELS, LEVELS_HPA
-from ai_models_mosaic.inputs.states import read_initial_state
+from ai_models_mosaic.inputs.fields import Wanted
+from ai_models_mosaic.inputs.states import initial_state_of, read_initial_state
+from ai_models_mosaic.inputs.zarr import zarr_fields
 from ai_models_mosaic.state import InitialState
 from ai_models_mosaic.variants import MINI
 
@@ -25,10 +28,19 @@ GRID, LAGS = MINI.architecture.grid, MINI.lags_hours
 
 ZARR_3 = zarr.__version__.startswith("3")
 
+FORMAT_2: dict[str, Any] = {"zarr_format": 2} if ZARR_3 else {}
+"""Asks for the format that consolidated metadata are part of."""
+
 
 @lru_cache(maxsize=1)
 def sample_state() -> InitialState:
     return read_initial_state(earthkit.data.from_source("file", str(SAMPLE)), GRID, LAGS)
+
+
+def read_zarr(path, grid, lags_hours, wanted: Wanted | None = None) -> InitialState:
+    """Select, check and regrid the history of a store; without `wanted` the newest."""
+    wanted = wanted or Wanted()
+    return initial_state_of(zarr_fields(path, lags_hours, wanted), grid, lags_hours, wanted)
 
 
 def sample_dataset() -> xarray.Dataset:

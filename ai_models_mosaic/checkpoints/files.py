@@ -180,34 +180,19 @@ class _Content:
 
 def read_companions(variant: Variant, assets: Assets, checkpoint: Checkpoint) -> Companions:
     """Normalisation and static fields of a checkpoint; errors as `read_statistics` and `read_static_fields`."""
-    statistics, of_statistics = _statistics(variant, assets, checkpoint)
-    fields, of_fields = _static_fields(variant, assets, checkpoint)
+    statistics, of_statistics = read_statistics(variant, assets, checkpoint)
+    fields, of_fields = read_static_fields(variant, assets, checkpoint)
     return Companions(statistics, fields, tuple(file for file in (of_statistics, of_fields) if file is not None))
 
 
-def read_statistics(variant: Variant, assets: Assets, checkpoint: Checkpoint) -> Statistics:
-    """Normalisation of a checkpoint: its own, else that of the variant's file.
+def read_statistics(variant: Variant, assets: Assets, checkpoint: Checkpoint) -> tuple[Statistics, DataFile | None]:
+    """Normalisation of a checkpoint, its own, else that of the variant's file; and that file.
 
     Raises
     ------
     CheckpointError
         If there is none, or it is not what was released.
     """
-    return _statistics(variant, assets, checkpoint)[0]
-
-
-def read_static_fields(variant: Variant, assets: Assets, checkpoint: Checkpoint) -> FloatArray | None:
-    """Raw static fields ``(lon, lat, 3)``; None where the checkpoint carries the buffer made of them.
-
-    Raises
-    ------
-    CheckpointError
-        If there are none, or they are not what was released.
-    """
-    return _static_fields(variant, assets, checkpoint)[0]
-
-
-def _statistics(variant: Variant, assets: Assets, checkpoint: Checkpoint) -> tuple[Statistics, DataFile | None]:
     from .format import Statistics
 
     shape = (variant.architecture.channels,)
@@ -221,9 +206,16 @@ def _statistics(variant: Variant, assets: Assets, checkpoint: Checkpoint) -> tup
     return Statistics(arrays["state_mean"], arrays["state_std"]), found.file
 
 
-def _static_fields(
+def read_static_fields(
     variant: Variant, assets: Assets, checkpoint: Checkpoint
 ) -> tuple[FloatArray | None, DataFile | None]:
+    """Raw static fields ``(lon, lat, 3)``, None where the checkpoint carries the buffer made of them; and their file.
+
+    Raises
+    ------
+    CheckpointError
+        If there are none, or they are not what was released.
+    """
     if "static_vars" in checkpoint.state:
         return None, None
     found = _needed(variant, assets, assets.statics, variant.statics, "static fields")

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 
 from ..arrays import FloatArray
 from ..errors import CheckpointError
+from ..files import whole_path
 from ..model.buffers import make_buffers
 from ..model.network import MosaicNetwork
 from ..variants import Architecture
@@ -235,16 +236,8 @@ def save_checkpoint(
             key: torch.from_numpy(np.asarray(values, dtype=np.float64))
             for key, values in zip(STATISTICS, (statistics.mean, statistics.std), strict=True)
         }
-    partial = path.with_name(path.name + ".partial")
-    # The library makes files that only their owner can read; weights are for everybody's eyes.
-    partial.touch()
-    mode = partial.stat().st_mode
-    try:
+    with whole_path(path) as partial:
         save_file(tensors, partial, metadata={METADATA_KEY: json.dumps(dict(metadata), sort_keys=True)})
-        partial.chmod(mode)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _unshared(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -12,13 +12,12 @@ import json
 import logging
 import os
 import re
-import uuid
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 from ..errors import CheckpointError
-from ..files import parse_json
+from ..files import parse_json, whole_file
 
 LOG = logging.getLogger(__name__)
 
@@ -111,10 +110,8 @@ def write_record(path: Path, digest: str, source: str, revision: str | None, lic
 
 def _save(path: Path, record: Record) -> None:
     target = record_path(path)
-    # A name of its own: two processes may write the same record at once.
-    partial = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.partial")
-    partial.write_text(json.dumps(asdict(record), indent=2) + "\n")
-    partial.replace(target)
+    with whole_file(target, shared=True) as file:
+        file.write((json.dumps(asdict(record), indent=2) + "\n").encode())
 
 
 def read_sums(folder: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..checkpoints.files import check_assets, locate
+from ..checkpoints.files import Assets, check_assets, locate
 from ..variants import Variant
 from .onnx import ANYWHERE, Provider
 
@@ -51,6 +51,8 @@ class EngineChoice:
         Only algorithms that give the same bits every time.
     local_rank : int
         Of this process on its machine: chooses the GPU.
+    files : Assets or None
+        Files to use instead of those that `assets` and `checkpoint` lead to.
     device : str or None
         ``cpu``, ``cuda`` or ``cuda:1`` for PyTorch; None: a GPU where there is one.
     """
@@ -69,6 +71,7 @@ class EngineChoice:
     threads: int | None = None
     deterministic: bool = False
     local_rank: int = 0
+    files: Assets | None = None
     device: str | None = None
 
 
@@ -115,7 +118,7 @@ def _prepare_onnx(variant: Variant, choice: EngineChoice) -> Callable[[], Loaded
 
 def _prepare_torch(variant: Variant, choice: EngineChoice) -> Callable[[], LoadedEngine]:
     """Check the weights and choose a device."""
-    assets = locate(variant, choice.assets, choice.checkpoint)
+    assets = choice.files or locate(variant, choice.assets, choice.checkpoint)
     check_assets(variant, assets, full=choice.verify_assets)
     import torch
 

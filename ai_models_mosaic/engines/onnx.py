@@ -22,7 +22,6 @@ from ..errors import CheckpointError, ForecastError, OptionError
 from ..variants import Variant
 from ..wording.excerpts import first_line
 from .onnx_data import MOST_GRAPH_BYTES, ExternalData, read_external_data
-from .onnx_data import external_files as external_files
 from .onnx_description import INPUTS, OUTPUT, GraphDescription
 from .states import StepsOnHost
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..arrays import AnyArray
 from ..checkpoints.files import DataFile
-from ..checkpoints.held_file import held, held_bytes
+from ..checkpoints.held_file import held
 from ..errors import CheckpointError
 
 MOST_GRAPH_BYTES = 2**31
@@ -91,31 +91,6 @@ class ExternalData:
     arrays: dict[str, AnyArray]
     files: tuple[DataFile, ...]
     size: int
-
-
-def external_files(path: Path) -> tuple[Path, ...]:
-    """The files of external data that a graph names.
-
-    Parameters
-    ----------
-    path : Path
-        The graph.
-
-    Returns
-    -------
-    tuple of Path
-        Each once.
-
-    Raises
-    ------
-    CheckpointError
-        If the graph cannot be read, or names a file that it may not.
-    """
-    try:
-        tensors = external_tensors(path, held_bytes(path, MOST_GRAPH_BYTES))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read as an ONNX graph: {error}") from error
-    return tuple(_file(path, location) for location in dict.fromkeys(tensor.location for tensor in tensors))
 
 
 def read_external_data(path: Path, graph: bytes) -> ExternalData:

@@ -20,11 +20,6 @@ PLUGIN = "ai-models mosaic"
 """What a user of the plugin calls."""
 
 
-def counted(number: int, noun: str) -> str:
-    """``1 member``, ``2 members``."""
-    return f"{number} {noun}" + ("" if number == 1 else "s")
-
-
 # Logging.
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from ..outputs.grib.templates import EXPVER, UNTRAINED_EXPVER, Labels
+from ..outputs.grib.keys import EXPVER, UNTRAINED_EXPVER, Labels
 from ..outputs.plan import OutputPlan
 from ..outputs.writer import Outputs
 from ..state import InitialState

@@ -349,7 +349,9 @@ def parser() -> argparse.ArgumentParser:
         prog="ai-models mosaic",
         usage="ai-models mosaic [options of the runner] [options below]",
         description="Options of the mosaic plugin. Those of the runner are listed by: ai-models --help",
-        epilog="Options follow the word mosaic; abbreviations are not accepted.",
+        epilog="Options follow the word mosaic; abbreviations are not accepted. Where the rest is: the options of the "
+        "runner in ai-models --help, both together in ai-models-mosaic forecast --help, and what they do at length in "
+        "docs/input.md, docs/output.md and docs/operations.md.",
         allow_abbrev=False,
         add_help=False,
     )

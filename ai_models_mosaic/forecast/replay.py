@@ -15,6 +15,7 @@ import numpy as np
 from ..channels import CHANNELS
 from ..checkpoints.files import STATICS, STATISTICS, Assets, check_assets, locate
 from ..checkpoints.integrity import digest_of
+from ..engines.choice import EngineChoice, prepare_engine
 from ..errors import CheckpointError, InputError, OptionError, OutputError
 from ..files import parse_json
 from ..geometry.grid import to_grib_order
@@ -26,6 +27,7 @@ from ..inputs.zarr import is_zarr, zarr_fields
 from ..options.number_lists import parse_ranges
 from ..outputs.grib.files import MessageFiles, check_writable
 from ..outputs.grib.output import EXPVER, UNTRAINED_EXPVER, GribEncoder, Labels, is_grib
+from ..params import CHANNEL_FIELDS, named
 from ..state import ForecastStep, InitialState
 from ..wording.redaction import is_redacted
 from .provenance import SUFFIX, packages
@@ -106,13 +108,8 @@ def choose_channels(text: str | None) -> tuple[int, ...]:
     """
     if text is None:
         return tuple(range(len(CHANNELS)))
-    chosen: set[int] = set()
-    for name in (part.strip() for part in text.split(",")):
-        found = {index for index, channel in enumerate(CHANNELS) if name in (channel.param, channel.label)}
-        if not found:
-            raise OptionError(f"--params: expected parameters such as 2t, z500 or u, got {name!r}")
-        chosen |= found
-    return tuple(sorted(chosen))
+    fields = [field for name in text.split(",") for field in named(name.strip(), "--params", CHANNEL_FIELDS)]
+    return tuple(sorted({index for field in fields for index in field.channels}))
 
 
 def replay(
@@ -242,31 +239,37 @@ def _read_input(card: Card, file: str | None, batch: Sequence[int]) -> dict[int,
 
 
 def _load_engine(card: Card, assets: Path | None) -> LoadedEngine:
-    if card.found["options"].get("engine") == "onnx":
-        from ..engines.onnx import load_engine as load_graph
+    choice, weights = _engine_choice(card, assets)
+    load = prepare_engine(card.variant, choice)
+    if choice.name == "torch":
+        # To read weights takes long, and more memory than to hash them.
+        _refuse_other_weights(card, weights, digest_of(weights))
+    engine = load()
+    # The file may be another since it was looked at.
+    _refuse_other_weights(card, weights, engine.checkpoint_sha256)
+    _refuse_other_data(card, engine)
+    return engine
 
+
+def _engine_choice(card: Card, assets: Path | None) -> tuple[EngineChoice, Path]:
+    """What ran the forecast, as far as this machine has it; and the file of its weights."""
+    options = card.found["options"]
+    if options.get("engine") == "onnx":
         graph = Path(str(card.found["weights"]["file"]))
         graph = graph if assets is None else assets / graph.name
-        engine = load_graph(card.variant, graph)
-        _refuse_other_weights(card, graph, engine.checkpoint_sha256)
-        _refuse_other_data(card, engine)
-        return engine
-    located = _locate(card, assets)
-    check_assets(card.variant, located, full=False)
-    _refuse_other_weights(card, located.checkpoint, digest_of(located.checkpoint))
-    import torch
+        return EngineChoice("onnx", onnx_model=graph), graph
+    files = _locate(card, assets)
+    check_assets(card.variant, files, full=False)
+    from ..engines.torch import choose_device
 
-    from ..engines.torch import choose_device, load_engine
-
-    if card.threads is not None:
-        torch.set_num_threads(card.threads)
-    device, compiled = choose_device(only_gpu=False), card.found["options"].get("compiled", False)
-    backend = card.attention_backend(device.type)
-    loaded = load_engine(card.variant, located, device, card.found["precision"], backend, compiled=compiled)
-    # The file may be another since it was looked at.
-    _refuse_other_weights(card, located.checkpoint, loaded.checkpoint_sha256)
-    _refuse_other_data(card, loaded)
-    return loaded
+    choice = EngineChoice(
+        files=files,
+        precision=card.found["precision"],
+        attention_backend=card.attention_backend(choose_device(only_gpu=False).type),
+        compiled=options.get("compiled", False),
+        threads=card.threads,
+    )
+    return choice, files.checkpoint
 
 
 def _locate(card: Card, assets: Path | None) -> Assets:
@@ -336,8 +339,10 @@ def _originals(card: Card) -> Iterator[Path]:
 def _messages(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while (handle := eccodes.codes_grib_new_from_file(file)) is not None:
-            yield eccodes.codes_get_message(handle)
-            eccodes.codes_release(handle)
+            try:
+                yield eccodes.codes_get_message(handle)
+            finally:
+                eccodes.codes_release(handle)
 
 
 def _key(message: bytes) -> Key:
@@ -355,7 +360,9 @@ def _distance(first: bytes, second: bytes) -> tuple[float, float]:
     decoded = []
     for message in (first, second):
         handle = eccodes.codes_new_from_message(message)
-        decoded.append(eccodes.codes_get_values(handle))
-        eccodes.codes_release(handle)
+        try:
+            decoded.append(eccodes.codes_get_values(handle))
+        finally:
+            eccodes.codes_release(handle)
     difference = float(np.abs(decoded[0] - decoded[1]).max())
     return difference, difference / float(decoded[0].std() or 1.0)

@@ -245,7 +245,7 @@ class ResumeState:
 def open_resume_state(
     folder: Path, fresh: ResumeRecord, history: int, batches: int, *, resume: bool, share: float = SHARE
 ) -> Iterator[ResumeState]:
-    """The resume_state of a run that begins, or goes on; nobody else can open it meanwhile.
+    """The resume state of a run that begins, or goes on; nobody else can open it meanwhile.
 
     Parameters
     ----------

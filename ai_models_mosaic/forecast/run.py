@@ -178,7 +178,7 @@ class EnsembleRun:
             raise
 
     def _restore(self) -> None:
-        """Take the newest states of every batch from the resume_state to the rank that resumes it."""
+        """Take the newest states of every batch from the resume state to the rank that resumes it."""
         resume_state = self._resume_state
         self._units, kept = self._ranks.share(
             lambda: (0, []) if resume_state is None else (resume_state.record.units, list(resume_state.kept()))
@@ -207,7 +207,7 @@ class EnsembleRun:
             self._watch.begin(self._job.starts, self._job.ensemble, self._job.steps, self._units)
 
     def _handed_out(self, batch: int, step: int) -> ForecastStep | None:
-        """A state of the resume_state, on the rank that resumes it; None on the others."""
+        """A state of the resume state, on the rank that resumes it; None on the others."""
         resume_state, ranks = self._resume_state, self._ranks
         owner = batch % ranks.size
         values = resume_state.load(batch, step, self._job.shape_of(batch)) if resume_state is not None else None

@@ -233,7 +233,7 @@ class ForecastSeries:
         return found
 
     def _open(self, stack: ExitStack, job: EnsembleJob, found: dict[str, Any], place: _Place) -> bool:
-        """The output, and the resume_state beside it; False if all is done already."""
+        """The output, and the resume state beside it; False if all is done already."""
         initial = next(iter(job.starts.values()))
         path, resume = self._settings.path, self._settings.options.resume
         if path is None:

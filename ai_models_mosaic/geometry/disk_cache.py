@@ -10,14 +10,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from ..arrays import AnyArray
+from ..files import whole_file
 
 LOG = logging.getLogger(__name__)
 
@@ -97,14 +96,8 @@ def _write(path: Path, arrays: Arrays, what: str) -> None:
     """Put arrays into the cache; a folder that cannot be written to is only worth a word."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                np.savez(file, **{DIGEST: np.array(digest_of_arrays(arrays))}, **arrays)
-            Path(name).replace(path)
-        finally:
-            with suppress(FileNotFoundError):
-                Path(name).unlink()
+        with whole_file(path, shared=True) as file:
+            np.savez(file, **{DIGEST: np.array(digest_of_arrays(arrays))}, **arrays)
     except OSError as error:
         LOG.warning("Cannot keep %s in %s: %s", what, path.parent, error)
 

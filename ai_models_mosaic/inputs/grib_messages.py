@@ -305,6 +305,8 @@ def _name_of_part(beginning: bytes, length: int) -> str:
         handle = eccodes.codes_new_from_message(whole)
     except (eccodes.CodesInternalError, ValueError):
         return ""
-    name, level = text(handle, "shortName"), integer(handle, "level")
-    eccodes.codes_release(handle)
+    try:
+        name, level = text(handle, "shortName"), integer(handle, "level")
+    finally:
+        eccodes.codes_release(handle)
     return f" ({name} at level {level})" if name and name != "unknown" else ""

@@ -20,11 +20,8 @@ import numpy as np
 from ..arrays import FloatArray
 from ..channels import CHANNELS, Channel
 from ..errors import InputError
-from ..geometry.grid import LatLonGrid
-from ..state import InitialState
 from ..wording.redaction import redacted
 from .fields import AvailableField, AvailableFields, Wanted, list_times
-from .states import initial_state_of
 from .zarr_store.layout import (
     DIMENSIONS,
     LEAD_TIME,
@@ -40,7 +37,7 @@ from .zarr_store.opening import SUFFIX, is_zarr, open_dataset, values_of
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["is_zarr", "open_store", "read_zarr", "zarr_fields"]
+__all__ = ["is_zarr", "open_store", "zarr_fields"]
 
 LOG = logging.getLogger(__name__)
 
@@ -67,31 +64,23 @@ DATASET = "the dataset"
 """What messages call one that has no name."""
 
 
-def read_zarr(path: str, grid: LatLonGrid, lags_hours: Sequence[int], wanted: Wanted | None = None) -> InitialState:
-    """Select, check and regrid the history of a Zarr store.
+def zarr_fields(path: str, lags_hours: Sequence[int], wanted: Wanted) -> AvailableFields:
+    """What a store holds for one initial time.
 
     Parameters
     ----------
     path : str
         Local path, or a URL that fsspec knows, such as ``gs://…/era5.zarr``.
-    grid : LatLonGrid
-        The variant's grid.
     lags_hours : sequence of int
         Hours of the states relative to the initial time, oldest first.
-    wanted : Wanted or None
-        The initial time; None for the newest complete history.
+    wanted : Wanted
+        The initial time; without one, the newest complete history.
 
     Raises
     ------
     InputError
-        If the store cannot be opened or has no usable time, and as `inputs.read_initial_state`.
+        If the store cannot be opened or has no usable time.
     """
-    wanted = wanted or Wanted()
-    return initial_state_of(zarr_fields(path, lags_hours, wanted), grid, lags_hours, wanted)
-
-
-def zarr_fields(path: str, lags_hours: Sequence[int], wanted: Wanted) -> AvailableFields:
-    """What a store holds for one initial time; arguments and errors are those of `read_zarr`."""
     dataset = open_store(path)
     return _available_of(Store(dataset, path), times_of(dataset, path), lags_hours, wanted)
 

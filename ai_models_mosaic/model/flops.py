@@ -1,4 +1,4 @@
-"""Floating-point operations and bytes of one member-step, counted from the architecture: what a time is compared with.
+"""Operations and weights of one member-step, counted from the architecture: what a time is compared with.
 
 Products only, a multiplication and an addition counting as two. Norms, rotations, softmax and gates
 are left out: they are bound by memory, and a thousandth of the sum.
@@ -126,42 +126,3 @@ def weight_count(architecture: Architecture) -> int:
 
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in MosaicNetwork(architecture).parameters())
-
-
-def bytes_moved(architecture: Architecture, element_bytes: int, members: int = 1) -> int:
-    """Bytes that a step of some members moves between the device and its memory.
-
-    Every weight is read once, and so are the inputs of every operation, and its result written once: norm, q with k and
-    v, rotation, attention with gates, output with the residual sum; norm, first map, gating, second map with the
-    residual sum. The residual stream is float32 whatever the precision. Kernels that fuse more move less.
-
-    Parameters
-    ----------
-    architecture : Architecture
-        Of the variant.
-    element_bytes : int
-        Of what the products take and give.
-    members : int
-        That share one reading of the weights.
-
-    Returns
-    -------
-    int
-        Bytes of a step of all of them.
-    """
-    stages = (*architecture.stages, architecture.bottleneck)
-    per_member = 0.0
-    for stage in stages:
-        # In units of one field (token, width). Queries, keys and values together:
-        heads = 1 + 2 * stage.key_value_heads / stage.query_heads
-        hidden = stage.hidden_width / stage.width
-        attention = 2 + heads + 2 * heads + heads + 2  # norm to projections, their result, rotation, attention, output
-        feed_forward = 2 + 2 * hidden + 3 * hidden + hidden  # norm to first map, its result, gating, second map
-        fields = attention + feed_forward
-        # Read by a norm, read and written by the sum after it.
-        stream = 2 * 3
-        field = stage.pixels * stage.width
-        per_member += (stage.encoder_depth + stage.decoder_depth) * field * (fields * element_bytes + stream * 4)
-    ends = architecture.grid.size * (architecture.features + architecture.channels + 6 * architecture.stages[0].width)
-    weights = weight_count(architecture) * element_bytes
-    return int(weights + members * (per_member + ends * 4))

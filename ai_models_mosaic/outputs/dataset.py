@@ -17,9 +17,6 @@ from .store.layout import DIMENSIONS, Layout, coordinates, variables
 if TYPE_CHECKING:
     import xarray
 
-NOT_OF_XARRAY = (DIMENSIONS, "coordinates")
-"""Attributes that xarray makes itself when it writes."""
-
 LEADING = ("number", "step")
 """First dimensions of every variable."""
 

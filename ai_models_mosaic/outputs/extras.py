@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import OutputError
 
-EXTRAS = {"netCDF4": "netcdf", "zarr": "zarr"}
+EXTRAS = {"netCDF4": "netcdf", "numcodecs": "zarr", "zarr": "zarr"}
 """The extra of this package that brings another."""
 
 

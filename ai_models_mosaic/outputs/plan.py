@@ -15,8 +15,8 @@ from ..params import Field
 from .extras import require
 from .grib.encoder import GribEncoder
 from .grib.files import check_writable, is_stream
+from .grib.keys import Labels
 from .grib.output import GribOutput, check_output, grib_template
-from .grib.templates import Labels
 from .options import OutputOptions
 from .placeholders import NUMBER_KEYS, TIME_NAMES, PathTemplate
 from .products import OPTION, Product

@@ -16,12 +16,13 @@ from ..errors import OutputError, ResumeError
 from ..params import Field
 from ..state import ForecastStep
 from .grib.files import MessageFiles, abandon_files, close_files
+from .grib.keys import Labels
 from .grib.output import GribOutput, OnMessage
-from .grib.templates import Labels
 from .plan import OutputPlan
 from .products import Product, compute
 from .queue import Commit, OrderedQueue, usual_workers
-from .store.folder import GROUP, StoreFolder
+from .store.folder import StoreFolder
+from .store.format2 import GROUP
 from .store.netcdf import convert
 from .store.zarr import ZarrOutput
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import json
 import logging
-import os
 import signal
 import threading
 import time
@@ -26,7 +25,7 @@ import torch
 from .. import __version__
 from ..checkpoints.format import Statistics, fitting_network, read_checkpoint, save_checkpoint
 from ..errors import OptionError
-from ..files import parse_json
+from ..files import named_errors, parse_json, whole_file, write_whole
 from ..model.buffers import CARRIED_BUFFERS
 from . import statistics as archive_statistics
 from .archive import Archive, open_archives
@@ -209,12 +208,8 @@ def _start(trainer: Trainer, recipe: Recipe, place: TrainingFolders) -> None:
 
 
 def _save(trainer: Trainer, path: Path) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    with named_errors(path), whole_file(path) as file:
         torch.save(trainer.state(), file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def _append(path: Path, row: Update | Validation) -> None:
@@ -233,9 +228,7 @@ def _cut(path: Path, updates: int) -> None:
         return
     header, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True)
     kept = [row for row in rows if row.endswith("\n") and int(row.split(",", 1)[0]) < updates]
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("".join([header, *kept]), encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, ["".join([header, *kept]).encode()])
 
 
 @contextmanager

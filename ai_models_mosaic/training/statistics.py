@@ -12,6 +12,7 @@ import numpy as np
 from ..arrays import FloatArray
 from ..channels import CHANNELS
 from ..errors import InputError
+from ..files import named_errors, whole_file
 from ..geometry.grid import LatLonGrid
 from ..geometry.harmonics import analysis, degrees
 from .archive import Archive
@@ -82,10 +83,8 @@ def measure(archives: Sequence[Archive], grid: LatLonGrid, step_hours: int, degr
 
 def save(statistics: ArchiveStatistics, path: Path) -> None:
     """Write an npz with the names of the released statistics, and more."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    with named_errors(path), whole_file(path) as file:
         np.savez(file, **vars(statistics))
-    partial.replace(path)
 
 
 def load(path: Path) -> ArchiveStatistics:

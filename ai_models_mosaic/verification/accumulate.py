@@ -14,8 +14,8 @@ import numpy as np
 from ..arrays import BoolArray, FloatArray
 from ..channels import CHANNELS, Channel
 from ..errors import InputError
-from ..forecast.console import counted
 from ..geometry.grid import LatLonGrid
+from ..wording.numbers import counted
 from .cases import Case, Truth
 from .climatology import Climate, Climatology
 from .plan import Event, Plan

@@ -66,11 +66,6 @@ class Climate:
                 field[:] = np.tensordot(_regressors([time])[0], fitted, axes=1)
         return fields
 
-    def distribution(self, times: Sequence[datetime]) -> FloatArray:
-        """Equally likely values, ``(quantile, time, lon, lat)``."""
-        deviations = self.quantiles[[time.month - 1 for time in times]]
-        return np.swapaxes(self.mean(times)[:, None] + deviations, 0, 1)
-
     @cached_property
     def half_difference(self) -> FloatArray:
         """½ E|x − x′| of two draws from the distribution of every month, ``(month, lon, lat)``."""

@@ -18,8 +18,8 @@ import numpy as np
 from ..arrays import FloatArray
 from ..channels import Channel
 from ..errors import InputError
-from ..forecast.console import counted
 from ..geometry.grid import LatLonGrid
+from ..wording.numbers import counted
 from .cases import Case
 from .messages import CONTROL, Decoder, Name, ScannedMessage, find_files, scan
 

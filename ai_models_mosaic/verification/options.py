@@ -56,8 +56,9 @@ def plan_of(known: argparse.Namespace) -> Plan:
     OptionError
         If one cannot be understood.
     """
-    channels = find_channels(_words(known.channels))
-    spectra = channels if known.spectra is None else find_channels(_words(known.spectra.replace("none", "")))
+    channels = spectra = find_channels(_words(known.channels))
+    if known.spectra is not None:
+        spectra = find_channels(_words(known.spectra.replace("none", "")), "--spectra")
     leads = tuple(int(number) for number in _numbers("--lead-times", known.lead_times))
     latitude, longitude = known.point
     if not (-90 <= latitude <= 90 and -180 <= longitude <= 360):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..forecast.console import counted
+from ..wording.numbers import counted
 from .evaluation import Evaluation, scores_of
 
 COLUMNS = {

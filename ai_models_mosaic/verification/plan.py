@@ -11,43 +11,39 @@ import numpy as np
 from ..arrays import FloatArray
 from ..channels import CHANNELS, Channel
 from ..errors import OptionError
+from ..params import CHANNEL_FIELDS, named
 
 DEFAULT_CHANNELS = ("z500", "t850", "2t", "10u", "q700")
 """What is verified unless something else is asked for."""
-
-OTHER_NAMES = {"t2m": "2t", "u10": "10u", "v10": "10v"}
-"""Short names of single-level channels as other people write them."""
 
 EVENT_PROBABILITIES = (0.1, 0.9)
 """Climatological quantiles below or above which an event is verified."""
 
 
-def find_channels(names: Iterable[str]) -> tuple[Channel, ...]:
-    """Channels by name, short or long: ``geopotential_500``, ``z500``, ``2t``, ``t2m``, ``u10``, or ``all``.
+def find_channels(names: Iterable[str], option: str = "--channels") -> tuple[Channel, ...]:
+    """Channels by name, as `params.named` takes them, or ``all``.
 
     Parameters
     ----------
     names : iterable of str
         In the order wanted; doubles count once.
+    option : str
+        Where they were typed, for the message.
+
+    Returns
+    -------
+    tuple of Channel
+        A parameter alone means all its levels.
 
     Raises
     ------
     OptionError
         If a name is no channel's.
     """
-    known = {name: channel for channel in CHANNELS for name in (channel.name, channel.label)}
-    known |= {other: known[label] for other, label in OTHER_NAMES.items()}
-    found: dict[str, Channel] = {}
+    found: dict[int, Channel] = {}
     for name in names:
-        if name == "all":
-            found |= {channel.name: channel for channel in CHANNELS}
-        elif name in known:
-            found[known[name].name] = known[name]
-        else:
-            raise OptionError(
-                f"expected channels such as z500, geopotential_500, 2t, u10, q700 or all; got {name!r}. "
-                "A channel is one of the 82 of the model's state"
-            )
+        fields = CHANNEL_FIELDS if name == "all" else named(name, option, CHANNEL_FIELDS)
+        found |= {index: CHANNELS[index] for field in fields for index in field.channels}
     return tuple(found.values())
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from .. import __version__
 from ..errors import InputError, OutputError
+from ..files import write_whole
 from ..wording.redaction import redacted
 from .evaluation import Evaluation, scores_of
 from .overview import overview
@@ -183,9 +184,8 @@ def _cell(value: Any) -> Any:
 
 
 def _written(path: Path, content: bytes) -> Path:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    return partial.replace(path)
+    write_whole(path, [content])
+    return path
 
 
 def _drawing() -> Callable[[Sequence[Evaluation]], Iterator[tuple[str, bytes]]]:

@@ -67,32 +67,6 @@ def half_difference(values: FloatArray) -> FloatArray:
     return np.tensordot(factors, np.sort(values, axis=0), axes=1)
 
 
-def fair_crps(forecast: FloatArray, truth: FloatArray) -> FloatArray:
-    """Fair CRPS at every point: mean |x − y| − ΣΣ|xᵢ − xⱼ| / (2 M (M − 1)); of one member, the absolute error.
-
-    Parameters
-    ----------
-    forecast : array (member, …)
-    truth : array (…)
-        In the same units.
-
-    Returns
-    -------
-    array (…)
-    """
-    error = np.asarray(forecast, dtype=np.float64) - truth
-    distance = np.abs(error).mean(axis=0)
-    return distance - half_difference(error) if len(error) > 1 else distance
-
-
-def plain_crps(forecast: FloatArray, truth: FloatArray) -> FloatArray:
-    """CRPS of the members' empirical distribution: as `fair_crps`, with M² in place of M (M − 1)."""
-    error = np.asarray(forecast, dtype=np.float64) - truth
-    members = len(error)
-    distance = np.abs(error).mean(axis=0)
-    return distance - half_difference(error) * (members - 1) / members if members > 1 else distance
-
-
 def reference_terms(name: str, error: FloatArray, weights: FloatArray) -> dict[str, FloatArray]:
     """Area means of the errors of a single reference forecast, ``(lead,)``.
 

@@ -10,6 +10,7 @@ import eccodes
 
 from ..arrays import FloatArray
 from ..channels import CHANNELS, Channel
+from ..files import named_errors, whole_file
 from ..geometry.grid import LatLonGrid, to_grib_order
 from ..training.archive import Archive
 
@@ -35,16 +36,11 @@ def write_sample(archive: Archive, times: Sequence[datetime], path: Path) -> Non
     InputError
         If the store lacks a time.
     """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            for time in times:
-                state = archive.state(time)
-                for index, channel in enumerate(CHANNELS):
-                    file.write(_message(channel, time, archive.grid, state[..., index]))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with named_errors(path), whole_file(path) as file:
+        for time in times:
+            state = archive.state(time)
+            for index, channel in enumerate(CHANNELS):
+                file.write(_message(channel, time, archive.grid, state[..., index]))
 
 
 def _message(channel: Channel, time: datetime, grid: LatLonGrid, field: FloatArray) -> bytes:

@@ -6,20 +6,21 @@ last block is in, so that a store under its own name is whole.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..arrays import AnyArray, Float32Array, FloatArray, TimeArray
 from ..channels import CHANNELS, LEVELS_HPA, Channel
 from ..errors import InputError
+from ..files import PARTIAL_SUFFIX
 from ..geometry.grid import LatLonGrid
-
-if TYPE_CHECKING:
-    import zarr
+from ..outputs.store.format2 import ATTRIBUTES, Format2Store
+from ..outputs.store.layout import DIMENSIONS
 
 EPOCH = np.datetime64("1970-01-01T00:00:00", "s")
 HORIZONTAL = ("longitude", "latitude")
@@ -72,7 +73,9 @@ class WorldStore:
     Raises
     ------
     InputError
-        If zarr is not installed, or a store was begun with other times or another grid.
+        If a store was begun with other times or another grid.
+    OutputError
+        If numcodecs is not installed.
     """
 
     def __init__(
@@ -84,22 +87,19 @@ class WorldStore:
         attributes: Mapping[str, Any],
     ) -> None:
         self.path, self.grid, self.times = path, grid, times
-        self.partial = path.with_name(path.name + ".partial")
-        try:
-            import zarr
-        except ImportError as error:
-            raise InputError("writing a world needs zarr: pip install 'ai-models-mosaic[zarr]'") from error
-        if (self.partial / ".zattrs").exists():
-            self._group = zarr.open_group(str(self.partial), mode="r+")
+        self.partial = path.with_name(path.name + PARTIAL_SUFFIX)
+        self._store = Format2Store(self.partial)
+        if (self.partial / ATTRIBUTES).exists():
             self._refuse_another()
         else:
-            self._group = zarr.open_group(str(self.partial), mode="w")
+            shutil.rmtree(self.partial, ignore_errors=True)
             self._begin(static_fields, attributes)
+        self._attributes = self._store.attributes()
 
     @property
     def written(self) -> int:
         """Times that are in."""
-        return int(self._group.attrs[WRITTEN])
+        return int(self._attributes[WRITTEN])
 
     def write(self, fields: Mapping[str, Float32Array], times: TimeArray) -> None:
         """Add a block.
@@ -121,49 +121,53 @@ class WorldStore:
         if not np.array_equal(self.times[first:last], times) or first > self.written:
             raise InputError(f"{self.path.name}: expected times from {self.times[self.written]} on, got {times[0]}")
         for variable in variables():
-            self._group[variable.name][first:last] = fields[variable.name]
-        self._group.attrs[WRITTEN] = max(self.written, last)
+            # One chunk holds all levels of one time: training and forecasts read whole states.
+            for place, values in enumerate(fields[variable.name], first):
+                places = (place, *(0 for _ in values.shape))
+                self._store.write(variable.name, places, values.astype("<f4", copy=False))
+        self._store.flush()
+        self._attributes[WRITTEN] = max(self.written, last)
+        self._store.describe(self._attributes)
 
     def finish(self) -> None:
         """Consolidate the metadata and give the store its name."""
-        import zarr
-
-        zarr.consolidate_metadata(self._group.store)
+        self._store.consolidate()
+        self._store.flush()
         self.partial.rename(self.path)
 
     def _begin(self, static_fields: Mapping[str, FloatArray], attributes: Mapping[str, Any]) -> None:
-        seconds = (self.times - EPOCH).astype(np.int64)
-        clock = {"units": "seconds since 1970-01-01", "calendar": "proleptic_gregorian"}
-        self._coordinate("time", seconds, clock)
-        self._coordinate("level", np.array(LEVELS_HPA), {"units": "hPa"})
-        self._coordinate("longitude", np.array(self.grid.longitude_deg), {"units": "degrees_east"})
-        self._coordinate("latitude", np.array(self.grid.latitude_deg), {"units": "degrees_north"})
+        self.partial.mkdir(parents=True)
+        self._store.begin()
+        for name, (values, attributes_of_it) in self._coordinates().items():
+            self._store.put(name, values, {DIMENSIONS: [name], **attributes_of_it})
         for name, field in static_fields.items():
-            array = self._group.array(name, np.asarray(field, dtype=np.float32), fill_value=None)
-            array.attrs["_ARRAY_DIMENSIONS"] = list(HORIZONTAL)
+            self._store.put(name, np.asarray(field, dtype="<f4"), {DIMENSIONS: list(HORIZONTAL)})
         for variable in variables():
             levels = (len(LEVELS_HPA),) if variable.on_levels else ()
-            # One chunk holds all levels of one time: training and forecasts read whole states.
-            array = self._group.create_dataset(
+            self._store.create(
                 variable.name,
                 shape=(len(self.times), *levels, *self.grid.shape),
                 chunks=(1, *levels, *self.grid.shape),
-                dtype="f4",
-                fill_value=np.nan,
+                attributes={
+                    DIMENSIONS: ["time", *(["level"] if levels else []), *HORIZONTAL],
+                    "units": variable.units,
+                },
             )
-            array.attrs["_ARRAY_DIMENSIONS"] = ["time", *(["level"] if levels else []), *HORIZONTAL]
-            array.attrs["units"] = variable.units
-        self._group.attrs.update({**attributes, WRITTEN: 0})
+        # Last: what has none was not begun.
+        self._store.describe({**attributes, WRITTEN: 0})
 
-    def _coordinate(self, name: str, values: AnyArray, attributes: Mapping[str, str]) -> None:
-        array: zarr.Array = self._group.array(name, values, fill_value=None)
-        array.attrs.update({"_ARRAY_DIMENSIONS": [name], **attributes})
+    def _coordinates(self) -> dict[str, tuple[AnyArray, dict[str, str]]]:
+        clock = {"units": "seconds since 1970-01-01", "calendar": "proleptic_gregorian"}
+        return {
+            "time": ((self.times - EPOCH).astype("<i8"), clock),
+            "level": (np.array(LEVELS_HPA, dtype="<i8"), {"units": "hPa"}),
+            "longitude": (np.array(self.grid.longitude_deg), {"units": "degrees_east"}),
+            "latitude": (np.array(self.grid.latitude_deg), {"units": "degrees_north"}),
+        }
 
     def _refuse_another(self) -> None:
-        seconds = (self.times - EPOCH).astype(np.int64)
-        same = np.array_equal(self._group["time"][:], seconds) and np.array_equal(
-            self._group["longitude"][:], np.array(self.grid.longitude_deg)
-        )
+        coordinates = self._coordinates()
+        same = all(self._store.holds(name, coordinates[name][0]) for name in ("time", "longitude"))
         if not same:
             raise InputError(
                 f"{self.partial} was begun with other times or another grid: "

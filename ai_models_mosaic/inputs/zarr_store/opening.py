@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 SUFFIX = ".zarr"
 
+OF_ZARR_3 = (2026, 8)
+"""The first xarray that does without zarr 2."""
+
 MOST_BYTES = 2**36
 """More than any field of any archive takes: a shape that asks for it is damaged."""
 
@@ -49,7 +52,7 @@ def open_dataset(path: str, extra: str = "zarr") -> xarray.Dataset:
     Raises
     ------
     InputError
-        If a package is missing, or the store cannot be opened.
+        If a package is missing or too old for another, or the store cannot be opened.
     """
     try:
         import xarray
@@ -58,8 +61,14 @@ def open_dataset(path: str, extra: str = "zarr") -> xarray.Dataset:
         raise InputError(
             f"reading {redacted(path)} needs xarray and zarr: pip install 'ai-models-mosaic[{extra}]'"
         ) from error
-    reader = StoreReader(place_of(path), redacted(path))
     installed = int(zarr.__version__.partition(".")[0])
+    # No requirement can say that: extras do not know what else is installed.
+    if installed == 2 and tuple(map(int, xarray.__version__.split(".")[:2])) >= OF_ZARR_3:
+        raise InputError(
+            f"reading {redacted(path)}: xarray {xarray.__version__} needs zarr 3, and zarr {zarr.__version__} is "
+            "installed: pip install 'zarr>=3' or 'xarray<2026.8'"
+        )
+    reader = StoreReader(place_of(path), redacted(path))
     if reader.zarr_format > installed:
         raise InputError(
             f"{redacted(path)} is a store of Zarr format {reader.zarr_format}, and zarr {zarr.__version__} is "

@@ -12,17 +12,8 @@ from ...arrays import FloatArray
 from ...geometry.grid import LatLonGrid, Region
 from ...params import CHANNEL_FIELDS, Field
 from ..products import Product
-from .product_keys import product_keys
-from .templates import (
-    LARGEST_NUMBER,
-    UNKNOWN_SIZE,
-    UNKNOWN_SIZE_LARGE,
-    Base,
-    EncodedMessage,
-    Labels,
-    Template,
-    refuse_reserved,
-)
+from .keys import Labels, member_keys, needs_large, product_keys, refuse_reserved, step_keys
+from .templates import Base, EncodedMessage, Template
 
 
 class GribEncoder:
@@ -61,16 +52,26 @@ class GribEncoder:
         self.labels = labels
         self._members: dict[tuple[int, bool], Template] = {}
         self._products: dict[tuple[Product, Field], Template] = {}
-        size = labels.ensemble_size
-        for large in (False, True) if size is None else (size > LARGEST_NUMBER,):
-            with Base(self.region, labels, _member_keys(size, large=large)) as base:
+        try:
+            self._prepare_members()
+            self._prepare_products(products, product_members)
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare_members(self) -> None:
+        size = self.labels.ensemble_size
+        for large in (False, True) if size is None else (needs_large(size, size),):
+            with Base(self.region, self.labels, member_keys(size, large=large)) as base:
                 for channel in self.channels:
-                    self._members[channel, large] = Template(CHANNEL_FIELDS[channel], base, labels)
+                    self._members[channel, large] = Template(CHANNEL_FIELDS[channel], base, self.labels)
+
+    def _prepare_products(self, products: Sequence[tuple[Product, Field]], members: int) -> None:
         # A type of the user's is that of members.
-        metadata = {key: value for key, value in labels.metadata.items() if key not in ("type", "dataType")}
-        labels = replace(labels, metadata=metadata)
+        metadata = {key: value for key, value in self.labels.metadata.items() if key not in ("type", "dataType")}
+        labels = replace(self.labels, metadata=metadata)
         for product in dict.fromkeys(product for product, _ in products):
-            with Base(self.region, labels, product_keys(product, product_members)) as base:
+            with Base(self.region, labels, product_keys(product, members)) as base:
                 for field in (field for other, field in products if other == product):
                     self._products[product, field] = Template(field, base, labels)
 
@@ -95,8 +96,8 @@ class GribEncoder:
         values : array (point,)
             From north to south, each row from west to east.
         """
-        large = (self.labels.ensemble_size or member) > LARGEST_NUMBER
-        return self._members[channel, large].fill(values, number=member, step=lead_time_hours)
+        large = needs_large(member, self.labels.ensemble_size)
+        return self._members[channel, large].fill(values, step_keys(lead_time_hours, member))
 
     def encode_product(
         self, product: Product, field: Field, lead_time_hours: int, values: FloatArray
@@ -114,7 +115,7 @@ class GribEncoder:
         values : array (point,)
             From north to south, each row from west to east.
         """
-        return self._products[product, field].fill(values, step=lead_time_hours)
+        return self._products[product, field].fill(values, step_keys(lead_time_hours))
 
     def first_message(self, member: int, lead_time_hours: int = 0, channel: int | None = None) -> EncodedMessage:
         """A member's field of a lead time, the first if no channel is named, without its values."""
@@ -138,13 +139,3 @@ class GribEncoder:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _member_keys(ensemble_size: int | None, *, large: bool) -> dict[str, int | str]:
-    unknown = UNKNOWN_SIZE_LARGE if large else UNKNOWN_SIZE
-    return {
-        "productDefinitionTemplateNumber": 117 if large else 1,
-        "type": "pf",
-        "typeOfGeneratingProcess": 4,
-        "numberOfForecastsInEnsemble": unknown if ensemble_size is None else ensemble_size,
-    }

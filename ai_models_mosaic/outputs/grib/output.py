@@ -22,8 +22,9 @@ from ..products import Product
 from ..queue import Commit, Job
 from .encoder import GribEncoder
 from .every_path import HasKeys, all_paths
-from .files import MessageFiles, abandon_files, check_writable, close_files
-from .templates import EXPVER, UNTRAINED_EXPVER, EncodedMessage, Labels
+from .files import MessageFiles, check_writable
+from .keys import EXPVER, UNTRAINED_EXPVER, Labels
+from .templates import EncodedMessage
 
 if TYPE_CHECKING:
     from ...state import ForecastStep
@@ -94,21 +95,8 @@ class GribOutput:
         self._on_message = on_message
         self._files = MessageFiles() if files is None else files
 
-    def write(self, forecast: ForecastStep) -> None:
-        """Append a step, member by member, channels in order.
-
-        Raises
-        ------
-        OutputError
-            If a file cannot be written.
-        """
-        for job in self.jobs(forecast):
-            commit = job()
-            if commit is not None:
-                commit()
-
     def jobs(self, forecast: ForecastStep) -> Iterator[Job]:
-        """What `write` does, as one job per member, for an `OrderedQueue`.
+        """What encodes a step, member by member with channels in order: one job per member, for an `OrderedQueue`.
 
         Parameters
         ----------
@@ -141,11 +129,6 @@ class GribOutput:
             self._idle.append(encoder)
         return lambda: self._append(encoded)
 
-    @property
-    def paths(self) -> list[Path]:
-        """Every file written to."""
-        return self._files.paths
-
     def check_writable(self, members: Sequence[int], lead_times_hours: Sequence[int] = (0,)) -> None:
         """Raise if a file of a member could not be written.
 
@@ -170,20 +153,6 @@ class GribOutput:
         for path in dict.fromkeys(self.path_of(message) for message in messages):
             check_writable(path)
 
-    def flush(self) -> None:
-        """Bring to disk all that was written.
-
-        Raises
-        ------
-        OutputError
-            If the system cannot.
-        """
-        self._files.flush()
-
-    def positions(self) -> dict[str, int]:
-        """Length in bytes of every file, by the name that it will have."""
-        return self._files.positions()
-
     def resume(self, positions: Mapping[str, int], *, finished: bool = False) -> None:
         """Go on with the files of an unfinished run; see `MessageFiles.resume`.
 
@@ -205,9 +174,6 @@ class GribOutput:
             for name, place in zip(positions, places, strict=True):
                 for message in _messages(place):
                     self._on_message(message.mars(), Path(name))
-
-    def recall(self, forecast: ForecastStep) -> None:
-        """Nothing is needed again of what was written before."""
 
     def check_products_writable(self) -> None:
         """Raise if the first file of a product could not be written.
@@ -237,31 +203,6 @@ class GribOutput:
                     f"--archive-requests: {path} would hold the types {', '.join(sorted(found))}, and a request is of "
                     "one: name the files by type, as in --products-path '{type}.grib'"
                 )
-
-    def close(self) -> None:
-        """Give every file its name.
-
-        Raises
-        ------
-        OutputError
-            If one cannot be renamed.
-        """
-        self.release()
-        close_files(self._files)
-
-    def abort(self) -> None:
-        """Leave the files as they are, under the names of partial ones."""
-        self.release()
-        abandon_files(self._files)
-
-    def __enter__(self) -> GribOutput:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.abort()
 
     def paths_of_members(self, members: Sequence[int], lead_times_hours: Sequence[int]) -> Iterator[Path]:
         """Every file that members go to.
@@ -394,5 +335,7 @@ def _messages(path: Path) -> Iterator[EncodedMessage]:
     """The messages of a file, each until the next."""
     with path.open("rb") as file:
         while (handle := eccodes.codes_grib_new_from_file(file)) is not None:
-            yield EncodedMessage(handle)
-            eccodes.codes_release(handle)
+            try:
+                yield EncodedMessage(handle)
+            finally:
+                eccodes.codes_release(handle)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from ...errors import OptionError
 from ...options.declarations import option
@@ -110,7 +108,3 @@ class Packing:
             if field in named(name, BITS, FIELDS):
                 found = bits
         return found
-
-    def keys(self, field: Field) -> Mapping[str, Any]:
-        """GRIB keys of a field."""
-        return {"packingType": METHODS[self.method], "bitsPerValue": self.bits_for(field)}

@@ -1,14 +1,11 @@
 """GRIB2 templates: messages with every key but those that differ from one to the next.
 
-Templates are our own and not the input's, so that messages are the same whatever the input was
-encoded in. Labels: class ml, stream enfo; type and number by what is written.
+Which keys those are is said in `keys`; here ecCodes is told.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 import eccodes
@@ -17,64 +14,8 @@ from ...arrays import FloatArray
 from ...errors import OutputError
 from ...geometry.grid import Region
 from ...params import Field
+from .keys import GUARDED, MISSING, Keys, Labels, field_keys, level_kind, packing_keys, shared_keys
 from .packing import Packing
-
-EXPVER, UNTRAINED_EXPVER = "mosa", "untr"
-"""Default experiment versions, of trained and of random weights; four characters, as ecCodes demands."""
-
-UNKNOWN_SIZE, UNKNOWN_SIZE_LARGE = 255, 65_535
-"""GRIB2's missing value in templates 4.1 and 4.117, where the size of the ensemble was not said."""
-
-LARGEST_NUMBER = 254
-"""Largest member of template 4.1, whose numbers have one octet; 4.117 has two."""
-
-TABLES_VERSION = 33
-"""The first version with template 4.117."""
-
-RESERVED = {
-    **dict.fromkeys(("edition",), "the output is GRIB2: GRIB1 can lose the member number"),
-    **dict.fromkeys(("number", "perturbationNumber"), "members are chosen with --member-number"),
-    **dict.fromkeys(("numberOfForecastsInEnsemble", "totalNumber"), "it is set with --num-ensemble-members"),
-    **dict.fromkeys(("date", "dataDate", "time", "dataTime"), "the initial time is that of the input"),
-    **dict.fromkeys(("step", "stepRange", "startStep", "endStep", "forecastTime"), "steps follow from the variant"),
-    **dict.fromkeys(("param", "paramId", "shortName", "level", "levelist", "levtype"), "it differs by field"),
-}
-"""Keys of --metadata that are refused, and why."""
-
-GUARDED = (
-    *("edition", "paramId", "typeOfLevel", "level", "stepType", "dataDate", "dataTime", "step", "number"),
-    *("productDefinitionTemplateNumber", "numberOfForecastsInEnsemble", "gridType", "Ni", "Nj"),
-    *("latitudeOfFirstGridPoint", "longitudeOfFirstGridPoint", "latitudeOfLastGridPoint", "longitudeOfLastGridPoint"),
-    *("iScansNegatively", "jScansPositively", "jPointsAreConsecutive", "alternativeRowScanning"),
-    *("derivedForecast", "percentileValue", "quantileValue", "totalNumberOfQuantiles", "probabilityType"),
-    *("scaleFactorOfLowerLimit", "scaledValueOfLowerLimit", "scaleFactorOfUpperLimit", "scaledValueOfUpperLimit"),
-)
-"""Keys that no key of --metadata may change by another name."""
-
-
-@dataclass(frozen=True)
-class Labels:
-    """What all messages of a run have in common.
-
-    Parameters
-    ----------
-    initial_time : datetime
-        UTC, without zone.
-    ensemble_size : int or None
-        ``numberOfForecastsInEnsemble``; None if it was not said.
-    metadata : mapping of str to str
-        Keys of the user's, which win over ours.
-    expver : str
-        Experiment version where the user gives none.
-    packing : Packing
-        How values are packed, unless a key of the user's says otherwise.
-    """
-
-    initial_time: datetime
-    ensemble_size: int | None
-    metadata: Mapping[str, str]
-    expver: str = EXPVER
-    packing: Packing = field(default_factory=Packing)
 
 
 class Template:
@@ -105,15 +46,15 @@ class Template:
         made.handle, made._bits = eccodes.codes_clone(self.handle), self._bits
         return made
 
-    def fill(self, values: FloatArray, **keys: int) -> EncodedMessage:
+    def fill(self, values: FloatArray, keys: Mapping[str, int]) -> EncodedMessage:
         """The message with its values.
 
         Parameters
         ----------
         values : float64 array (point,)
             From north to south, each row from west to east.
-        **keys : int
-            What differs from one message to the next.
+        keys : mapping of str to int
+            What differs from one message to the next: `keys.step_keys`.
         """
         for key, value in keys.items():
             eccodes.codes_set(self.handle, key, value)
@@ -166,10 +107,12 @@ class EncodedMessage:
         """The MARS keys, as for an archive request."""
         iterator = eccodes.codes_keys_iterator_new(self._handle, "mars")
         keys = {}
-        while eccodes.codes_keys_iterator_next(iterator):
-            name = eccodes.codes_keys_iterator_get_name(iterator)
-            keys[name] = eccodes.codes_get_string(self._handle, name)
-        eccodes.codes_keys_iterator_delete(iterator)
+        try:
+            while eccodes.codes_keys_iterator_next(iterator):
+                name = eccodes.codes_keys_iterator_get_name(iterator)
+                keys[name] = eccodes.codes_get_string(self._handle, name)
+        finally:
+            eccodes.codes_keys_iterator_delete(iterator)
         return keys
 
 
@@ -186,15 +129,18 @@ class Base:
         What the messages are of: a member, a product.
     """
 
-    def __init__(self, region: Region, labels: Labels, keys: Mapping[str, Any]) -> None:
-        self._arguments = region, labels, keys
+    def __init__(self, region: Region, labels: Labels, keys: Keys) -> None:
+        self._keys = shared_keys(region, labels, keys)
         self._handles: dict[str, int] = {}
 
     def handle(self, field: Field) -> int:
         """A new handle with every key but those of the field."""
-        kind = "sfc" if field.level_hpa is None else "pl"
+        kind = level_kind(field)
         if kind not in self._handles:
-            self._handles[kind] = _based(kind, *self._arguments)
+            handle = eccodes.codes_grib_new_from_samples(f"regular_ll_{kind}_grib2")
+            # Before the keys: should ecCodes refuse one, it is released with the others.
+            self._handles[kind] = handle
+            _set(handle, self._keys)
         return eccodes.codes_clone(self._handles[kind])
 
     def __enter__(self) -> Base:
@@ -206,56 +152,31 @@ class Base:
         self._handles.clear()
 
 
-def _based(kind: str, region: Region, labels: Labels, keys: Mapping[str, Any]) -> int:
-    handle: int = eccodes.codes_grib_new_from_samples(f"regular_ll_{kind}_grib2")
-    columns, rows = region.shape
-    common: dict[str, Any] = {
-        "tablesVersion": TABLES_VERSION,
-        "Ni": columns,
-        "Nj": rows,
-        "latitudeOfFirstGridPointInDegrees": region.latitude_deg[-1],
-        "longitudeOfFirstGridPointInDegrees": region.longitude_deg[0] % 360,
-        "latitudeOfLastGridPointInDegrees": region.latitude_deg[0],
-        "longitudeOfLastGridPointInDegrees": region.longitude_deg[-1] % 360,
-        "iDirectionIncrementInDegrees": region.grid.spacing_deg,
-        "jDirectionIncrementInDegrees": 180 / (region.grid.shape[1] - 1),
-        # It decides which keys there are, so it comes before them.
-        "productDefinitionTemplateNumber": keys["productDefinitionTemplateNumber"],
-        "setLocalDefinition": 1,
-        "class": "ml",
-        "stream": "enfo",
-        "type": keys["type"],
-        "expver": labels.expver,
-        "generatingProcessIdentifier": 1,
-        "dataDate": int(f"{labels.initial_time:%Y%m%d}"),
-        "dataTime": int(f"{labels.initial_time:%H%M}"),
-    }
-    for key, value in common.items():
-        eccodes.codes_set(handle, key, value)
-    for key, value in keys.items():
-        if value == "MISSING":
-            eccodes.codes_set_missing(handle, key)
-        elif key not in common:
-            eccodes.codes_set(handle, key, value)
-    return handle
-
-
 def _finished(field: Field, base: Base, labels: Labels) -> int:
     """A handle with every key but those that `Template.fill` sets."""
     handle = base.handle(field)
-    eccodes.codes_set(handle, "shortName", field.param)
-    if field.level_hpa is not None:
-        eccodes.codes_set(handle, "level", field.level_hpa)
-    _pack(labels.packing, field, handle)
-    if labels.metadata:
-        _apply(labels.metadata, handle)
+    try:
+        _set(handle, field_keys(field))
+        _pack(labels.packing, field, handle)
+        if labels.metadata:
+            _apply(labels.metadata, handle)
+    except BaseException:
+        eccodes.codes_release(handle)
+        raise
     return handle
+
+
+def _set(handle: int, keys: Keys) -> None:
+    for key, value in keys.items():
+        if value == MISSING:
+            eccodes.codes_set_missing(handle, key)
+        else:
+            eccodes.codes_set(handle, key, value)
 
 
 def _pack(packing: Packing, field: Field, handle: int) -> None:
     try:
-        for key, value in packing.keys(field).items():
-            eccodes.codes_set(handle, key, value)
+        _set(handle, packing_keys(packing, field))
     except eccodes.CodesInternalError as error:
         raise OutputError(f"--packing {packing.method}: this ecCodes cannot pack so ({error})") from error
 
@@ -294,16 +215,3 @@ def _as_number(handle: int, key: str) -> str:
         return str(eccodes.codes_get_long(handle, key))
     except eccodes.CodesInternalError:
         return ""
-
-
-def refuse_reserved(metadata: Mapping[str, str]) -> None:
-    """Raise if the user's keys hold one that would mislabel the fields.
-
-    Raises
-    ------
-    OutputError
-        Says which, and why.
-    """
-    for key in metadata:
-        if key in RESERVED and not (key == "edition" and str(metadata[key]) == "2"):
-            raise OutputError(f"--metadata {key}={metadata[key]} cannot be honoured: {RESERVED[key]}")

@@ -16,15 +16,13 @@ from pathlib import Path
 from ...errors import OutputError
 from ...files import MOST_ATTEMPTS, TakenError, claim_lock, is_named, named_errors, partial_of, place_of, refuse_planted
 from ...files import sync as sync_names
+from .format2 import GROUP
 
 OWN = ".ai-models-mosaic"
 """Folder within a store that is not complete; what has none was not made by a run."""
 
 LOCK = "lock"
 REPLACED = "replaced"
-
-GROUP = ".zgroup"
-"""What makes a folder a Zarr store."""
 
 
 class StoreFolder:

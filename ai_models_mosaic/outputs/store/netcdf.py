@@ -52,11 +52,13 @@ def convert(store: Path, path: Path) -> Path:
         with FileIO(create(partial)) as made:
             with netcdf.Dataset(str(partial), "w", format="NETCDF4") as target:
                 target.setncatts(attributes)
-                for _, array in source.arrays():
+                # zarr 3 gives them in any order.
+                arrays = sorted(source.arrays())
+                for _, array in arrays:
                     for name, size in zip(array.attrs[DIMENSIONS], array.shape, strict=True):
                         if name not in target.dimensions:
                             target.createDimension(name, size)
-                for name, array in source.arrays():
+                for name, array in arrays:
                     _copy(target, name, array)
             sync(partial)
             if not is_named(partial, made):
@@ -75,7 +77,7 @@ def _copy(target: Any, name: str, array: Any) -> None:
     floating = np.issubdtype(array.dtype, np.floating) and len(dimensions) > 1
     made = target.createVariable(
         name,
-        array.dtype,
+        array.dtype.newbyteorder("="),
         dimensions,
         compression="zlib" if floating else None,
         complevel=COMPRESSION_LEVEL,

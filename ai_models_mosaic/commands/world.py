@@ -6,18 +6,19 @@ import argparse
 import logging
 from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import OptionError
 from ..variants import MINI
+from . import Commands
 
 if TYPE_CHECKING:
-    from .simulation import Run
+    from ..world.simulation import Run
 
 LOG = logging.getLogger(__name__)
 
 
-def add(commands: Any) -> None:
+def add(commands: Commands) -> None:
     """Add the command to the subparsers."""
     world = commands.add_parser("world", help="simulate a miniature world to train and to verify on")
     steps = world.add_subparsers(required=True, metavar="STEP")
@@ -49,7 +50,7 @@ def add(commands: Any) -> None:
 
 def make_environment(known: argparse.Namespace) -> None:
     """Make the simulator's environment."""
-    from . import simulation
+    from ..world import simulation
 
     LOG.info("the simulator can be run by %s", simulation.make_environment(known.folder))
 
@@ -58,7 +59,7 @@ def run(known: argparse.Namespace) -> None:
     """Simulate, with a progress bar in days."""
     from tqdm import tqdm
 
-    from .simulation import Simulator, make_world
+    from ..world.simulation import Simulator, make_world
 
     runs = [run_of(text) for text in known.run]
     python = known.environment / "bin" / "python"
@@ -72,7 +73,7 @@ def run(known: argparse.Namespace) -> None:
 def write_sample(known: argparse.Namespace) -> None:
     """Write states as GRIB."""
     from ..training.archive import Archive
-    from . import sample
+    from ..world import sample
 
     sample.write_sample(Archive(known.store, MINI.architecture.grid), known.time, known.output)
 
@@ -85,7 +86,7 @@ def run_of(text: str) -> Run:
     OptionError
         If it is not of that form.
     """
-    from .simulation import Run
+    from ..world.simulation import Run
 
     try:
         name, start, days, seed = text.split(":")

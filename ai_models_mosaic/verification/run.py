@@ -1,4 +1,4 @@
-"""The command ``verify``: readers, scores and report, wired together."""
+"""A verification as its options say: readers, scores and report, wired together."""
 
 from __future__ import annotations
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from . import Commands
 
 if TYPE_CHECKING:
-    from .trainer import Update
+    from ..training.trainer import Update
 
 LOG = logging.getLogger(__name__)
 GIGABYTE = 10**9
 
 
-def add(commands: Any) -> None:
+def add(commands: Commands) -> None:
     """Add the command to the subparsers."""
     train = commands.add_parser("train", help="train a network as a recipe describes it, or go on with a run")
     train.add_argument("recipe", type=Path, metavar="RECIPE.toml")
@@ -32,8 +34,8 @@ def run(known: argparse.Namespace) -> None:
     """Train, with a progress bar."""
     from tqdm import tqdm
 
-    from .recipe import read_recipe
-    from .run import TrainingFolders, train
+    from ..training.recipe import read_recipe
+    from ..training.run import TrainingFolders, train
 
     recipe = read_recipe(known.recipe)
     place = TrainingFolders(known.data, known.output, round(known.memory * GIGABYTE))
