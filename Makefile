@@ -9,6 +9,7 @@ BIN = $(VENV)/bin
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 ENSEMBLE ?= mini-ensemble.grib
 VERIFICATION ?= mini-verification
+REPORT ?= mini-report.html
 PROJECT = setup.cfg pyproject.toml constraints.txt
 
 # What the Python API needs, where NumPy is 2 and the runner not installed.
@@ -25,6 +26,8 @@ forecast: $(VENV)/.installed
 	$(BIN)/ai-models-mosaic inspect $(ENSEMBLE)
 	$(BIN)/ai-models-mosaic verify --forecast mini=$(ENSEMBLE) --truth examples/mini-input.grib examples/mini-truth.grib \
 		--output $(VERIFICATION)
+	$(BIN)/ai-models-mosaic report $(ENSEMBLE) --output $(REPORT)
+	@echo "To look at it, open $(REPORT) in a browser. Commands are in $(BIN): . $(BIN)/activate"
 
 test: lint types unit
 
@@ -55,7 +58,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/ensemble_output.py
 
 clean:
-	rm -rf $(VENV) $(VENV_NUMPY2) build dist *.egg-info *.grib *.grib.partial $(VERIFICATION)
+	rm -rf $(VENV) $(VENV_NUMPY2) build dist *.egg-info *.grib *.grib.partial $(VERIFICATION) $(REPORT)
 
 $(VENV)/.python:
 	@test -n "$(PYTHON)" || { echo "expected Python 3.10, 3.11 or 3.12 with venv and pip; found none. Try: make PYTHON=/path/to/python3.11"; exit 1; }
@@ -63,7 +66,7 @@ $(VENV)/.python:
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.python $(PROJECT)
-	$(INSTALL) --editable '.[verify]'
+	$(INSTALL) --editable '.[report,verify]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.python $(PROJECT)

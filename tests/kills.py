@@ -231,10 +231,10 @@ class Kills:
         shared = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         if size == 1:
             return [toy_command.run(place, *words)]
-        befores = [death.before if rank == lost else lambda: None for rank in range(size)]
+        installs = [death.before if rank == lost else lambda: None for rank in range(size)]
         children = [
             Child(place, words, before, shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
-            for rank, before in enumerate(befores)
+            for rank, before in enumerate(installs)
         ]
         if lost >= 0 and death.after_s is not None:
             time.sleep(death.after_s)
