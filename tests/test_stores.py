@@ -350,7 +350,7 @@ def test_layouts_name_what_they_hold():
     assert layout.levels_hpa == (500, 850)
 
 
-@pytest.mark.parametrize(("package", "extra"), [("zarr", "zarr"), ("netCDF4", "netcdf")])
+@pytest.mark.parametrize(("package", "extra"), [("zarr", "zarr"), ("numcodecs", "zarr"), ("netCDF4", "netcdf")])
 def test_an_output_without_its_package_says_what_to_install(package, extra, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(
