@@ -128,10 +128,7 @@ def load_engine(
     """
     if graphs and device.type != "cuda":
         raise OptionError("--cuda-graphs: expected an NVIDIA GPU, and the forecast runs on the CPU; leave it out")
-    try:
-        backend = choose_backend(backend, variant.architecture, device, PRECISIONS[precision])
-    except UnfitBackendError as error:
-        raise OptionError(f"--attention-backend: {error}; give auto or sdpa, or leave the option out") from error
+    backend = _fit_backend(backend, variant, device, precision)
     checkpoint = read_checkpoint(assets.checkpoint)
     companions = read_companions(variant, assets, checkpoint)
     network = build_network(variant.architecture, checkpoint, companions.static_fields)
@@ -148,6 +145,13 @@ def load_engine(
         graphs=graphs,
         compiled=compiled,
     )
+
+
+def _fit_backend(asked: str, variant: Variant, device: torch.device, precision: str) -> str:
+    try:
+        return choose_backend(asked, variant.architecture, device, PRECISIONS[precision])
+    except UnfitBackendError as error:
+        raise OptionError(f"--attention-backend: {error}; give auto or sdpa, or leave the option out") from error
 
 
 def _checked_digest(checkpoint: Checkpoint, wanted: Expected | None) -> Callable[[], str]:

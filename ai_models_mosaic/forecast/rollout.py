@@ -155,8 +155,7 @@ def rollout(
 ) -> Iterator[ForecastStep]:
     """Every step of every batch of members, from step 0 on: step by step, and in a step batch by batch.
 
-    Nothing is computed before it is asked for. Memory holds the history of every member, and grows
-    with neither steps nor output.
+    Nothing is computed before it is asked for, and memory grows with neither steps nor output.
 
     Parameters
     ----------
@@ -189,7 +188,7 @@ def rollout(
     batches = tuple(ensemble.batches()) if batches is None else batches
     if not batches:
         return
-    initial_time = next(iter(starts.values())).initial_time
+    initial_time = starts[batches[0][0]].initial_time
     states = engine.begin({member: starts[member].values for batch in batches for member in batch})
     for made in restored:
         states.restore(made.members, made.values)
