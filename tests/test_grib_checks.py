@@ -42,6 +42,40 @@ VALUES = [
 ]
 
 
+def second_order(packing):
+    """Of GRIB1, which packs so only what is long enough."""
+    handle = eccodes.codes_new_from_message(grib_files.message("t", 500, edition=1, layout=grib_files.MINI))
+    try:
+        eccodes.codes_set(handle, "packingType", packing)
+        return eccodes.codes_get_message(handle)
+    finally:
+        eccodes.codes_release(handle)
+
+
+GROUPS = {
+    (12, 255): "N1 of grid_second_order is 65456, expected 0-4315",
+    (15, 255): "N2 of grid_second_order is 65440, expected 0-4315",
+    (17, 0, 0): "numberOfGroups of grid_second_order is 0, expected 1-1860",
+    (19, 255): "numberOfSecondOrderPackedValues of grid_second_order is 65346, expected 1-1860",
+    (22, 64): "widthOfWidths of grid_second_order is 64, expected 0-8",
+    (23, 64): "widthOfLengths of grid_second_order is 64, expected 0-32",
+}
+
+
+@pytest.mark.parametrize("damage", GROUPS)
+def test_groups_that_would_crash_the_decoder_are_refused(tmp_path, damage):
+    found = only(tmp_path, damaged(second_order("grid_second_order"), 4, *damage))
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - literally below
+        found.to_numpy()
+    assert str(error.value) == f"its values cannot be decoded: {GROUPS[damage]}"
+
+
+@pytest.mark.parametrize("packing", ["grid_second_order", "grid_second_order_no_SPD", "grid_second_order_SPD1"])
+def test_groups_of_the_first_edition_are_read(tmp_path, packing):
+    values = only(tmp_path, grib_files.message("t", 500, edition=1, layout=grib_files.MINI)).to_numpy()
+    np.testing.assert_allclose(only(tmp_path, second_order(packing)).to_numpy(), values, atol=0.01)
+
+
 @pytest.mark.parametrize(("how", "damage", "said"), VALUES, ids=[said[:20] for *_, said in VALUES])
 def test_values_that_would_crash_the_decoder_are_refused(tmp_path, how, damage, said):
     found = only(tmp_path, damaged(grib_files.message(**{"param": "t", "level": 500, **how}), *damage))

@@ -15,14 +15,20 @@ END = "7777"
 """What ecCodes finds last in a message, under this name."""
 
 WIDTHS = {
-    "bitsPerValue": 64,
+    "widthOfFirstOrderValues": 32,
+    "widthOfWidths": 8,
+    "widthOfLengths": 32,
+    "widthOfSPD": 32,
     "referenceForGroupWidths": 64,
     "numberOfBitsUsedForTheGroupWidths": 64,
     "numberOfBitsForScaledGroupLengths": 64,
-    "widthOfWidths": 64,
     "numberOfOctetsExtraDescriptors": 8,
+    "bitsPerValue": 64,
 }
-"""Largest widths of numbers, of all packings."""
+"""Largest widths of numbers, of all packings; the last is counted with the others."""
+
+SECOND_ORDER = "grid_second_order"
+"""How the names of packings begin of which GRIB1's fourth section says where its parts are, and how many groups."""
 
 IMAGE_SIZES = 8
 """Bytes into an image of JPEG 2000 where its width, height, and what of them is left out stand, four bytes each."""
@@ -54,12 +60,20 @@ def check_values(handle: int) -> None:
     # ecCodes logs that it did not come to the end, gives a handle all the same, and crashes in the values.
     if text(handle, END) != END:
         raise ValueError(f"its values cannot be decoded: what it says of them ({packing}) does not end where it ends")
-    for key, most in WIDTHS.items():
-        width = integer(handle, key)
-        if width is not None and not 0 <= width <= most:
-            raise ValueError(f"its values cannot be decoded: {key} of {packing} is {width}, expected 0-{most}")
+    groups = _second_order(handle) if packing.startswith(SECOND_ORDER) else {}
+    for key, (least, most) in (groups | {key: (0, most) for key, most in WIDTHS.items()}).items():
+        found = integer(handle, key)
+        if found is not None and not least <= found <= most:
+            raise ValueError(f"its values cannot be decoded: {key} of {packing} is {found}, expected {least}-{most}")
     if packing == "grid_jpeg" and integer(handle, "bitsPerValue"):
         _check_image(handle)
+
+
+def _second_order(handle: int) -> dict[str, tuple[int, int]]:
+    """The least and the most that may be of places and counts by which ecCodes goes through the data."""
+    length, points = integer(handle, "section4Length") or 0, integer(handle, "numberOfDataPoints") or 0
+    places, counts = ("N1", "N2"), ("numberOfGroups", "numberOfSecondOrderPackedValues")
+    return dict.fromkeys(places, (0, length)) | dict.fromkeys(counts, (1, points))
 
 
 def _check_image(handle: int) -> None:
