@@ -7,6 +7,7 @@ from ai_models_mosaic.channels import CHANNELS
 from ai_models_mosaic.errors import OptionError
 from ai_models_mosaic.geometry.grid import LatLonGrid, Region
 from ai_models_mosaic.options.number_lists import parse_numbers
+from ai_models_mosaic.outputs.grib.keys import packing_keys
 from ai_models_mosaic.outputs.grib.packing import Packing, parse_bits
 from ai_models_mosaic.outputs.selection import Selection, parse_area, parse_names
 from ai_models_mosaic.params import CHANNEL_FIELDS, FIELDS, named
@@ -214,8 +215,8 @@ def bits(packing, label):
 def test_bits_are_given_for_all_or_by_parameter():
     packing = Packing("ccsds", parse_bits("14,z=18,q=12,z500=20"))
     assert [bits(packing, label) for label in ("2t", "z850", "q50", "z500")] == [14, 18, 12, 20]
-    assert packing.keys(FIELDS[0]) == {"packingType": "grid_ccsds", "bitsPerValue": 14}
-    assert Packing().keys(FIELDS[0]) == {"packingType": "grid_simple", "bitsPerValue": 16}
+    assert packing_keys(packing, FIELDS[0]) == {"packingType": "grid_ccsds", "bitsPerValue": 14}
+    assert packing_keys(Packing(), FIELDS[0]) == {"packingType": "grid_simple", "bitsPerValue": 16}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import numpy as np
 import xarray
 from matplotlib.figure import Figure
 
-from ..errors import OptionError, OutputError
+from ..errors import OptionError
+from ..files import named_errors, whole_file
 from . import maps, plumes, spaghetti, stamps, track_maps
 from .drawing import compact, lead_hours, picture
 from .ensemble import open_ensemble
@@ -231,9 +232,6 @@ def _require_folder(path: Path, suffixes: Sequence[str]) -> None:
 
 
 def _written(path: Path, content: bytes) -> Path:
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_bytes(content)
-        return partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    with named_errors(path), whole_file(path) as file:
+        file.write(content)
+    return path
