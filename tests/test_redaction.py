@@ -25,7 +25,7 @@ URLS = {
     f"simplecache::ftp://u:{SECRET}@host/a": "simplecache::ftp://***@host/a",
     f"http://u:a@{SECRET}@host/a@b": "http://***@host/a@b",
     f"http://u:a/{SECRET}@host/a": "http://***@host/a",
-    f"/work/http:/u:{SECRET}@host/a.zarr": "/work/http:/***@host/a.zarr",
+    f"/data/http:/u:{SECRET}@host/a.zarr": "/data/http:/***@host/a.zarr",
     f"https://host/a?token={SECRET}&b=1": "https://host/a?token=***&b=1",
     f"https://host/a?b=1&X-Amz-Signature={SECRET}&X-Amz-Credential={SECRET}%2Fx)": (
         "https://host/a?b=1&X-Amz-Signature=***&X-Amz-Credential=***)"
