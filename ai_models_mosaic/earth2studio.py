@@ -19,16 +19,16 @@ import torch
 from torch import Tensor
 
 from .api import load_model
-from .arrays import BoolArray, Float32Array
+from .arrays import AnyArray, BoolArray, Float32Array
 from .channels import CHANNELS
 from .checkpoints.hub import REPOSITORY, REVISION
-from .errors import InputError, OptionError
+from .errors import CheckpointError, InputError, OptionError
 from .forecast.rollout import Ensemble, rollout
 from .geometry.grid import SAME_POINT_DEG
 from .state import InitialState
 from .variants import VARIANTS
 
-Coordinates = OrderedDict[str, np.ndarray[Any, Any]]
+Coordinates = OrderedDict[str, AnyArray]
 """Values along every dimension of a tensor, in the order of its dimensions."""
 
 OTHER_NAMES = {"2t": "t2m", "10u": "u10m", "10v": "v10m"}
@@ -140,7 +140,9 @@ class Mosaic:
         """
         names = VARIANTS[variant].asset_files if variant in VARIANTS else ()
         folders = [_folder_of(Path(package.resolve(name)), name) for name in names]
-        return cls(variant, **({"assets": folders[0]} if folders else {}), **options)
+        if folders:
+            options = {"assets": folders[0], **options}
+        return cls(variant, **options)
 
     def input_coords(self) -> Coordinates:
         """What `__call__` takes; empty where any coordinate will do.
@@ -331,6 +333,11 @@ def _device_name(device: str | torch.device | int | None) -> str:
 def _folder_of(path: Path, name: str) -> Path:
     """The assets folder that a file of a package is in: laid out as on the hub, or flat, as in a cache."""
     parts = Path(name).parts
+    if path.name != parts[-1]:
+        raise CheckpointError(
+            f"{name}: expected the package to keep names of files, got {path}; make it with "
+            'cache_options={"same_names": True}, as load_default_package does'
+        )
     return path.parents[len(parts) - 1] if path.parts[-len(parts) :] == parts else path.parent
 
 
@@ -354,7 +361,7 @@ def _check_shape(x: Tensor, coords: Coordinates) -> None:
         raise CoordinatesError(f"expected a tensor of {described}, none of them 0, got shape {tuple(x.shape)}")
 
 
-def _compare(name: str, expected: np.ndarray[Any, Any], values: Any, tolerance: float = 0.0) -> None:
+def _compare(name: str, expected: AnyArray, values: Any, tolerance: float = 0.0) -> None:
     """Raise if coordinates are not what is expected, at the first that is not."""
     got = np.asarray(values)
     if got.shape != expected.shape:
@@ -367,6 +374,6 @@ def _compare(name: str, expected: np.ndarray[Any, Any], values: Any, tolerance: 
         )
 
 
-def _shown(values: np.ndarray[Any, Any]) -> str:
+def _shown(values: AnyArray) -> str:
     ends = f" from {values[0]} to {values[-1]}" if values.ndim == 1 and values.size else ""
     return f"{values.size} values{ends}" if values.ndim == 1 else f"an array of shape {values.shape}"

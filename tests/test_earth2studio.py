@@ -136,10 +136,6 @@ def test_hooks_change_what_goes_on(api, steps, history):
     torch.testing.assert_close(first, history[:, -1:], rtol=0, atol=0)
 
 
-def changed(model, api, **values):
-    return OrderedDict(coords_of(model, api), **values)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -225,6 +221,17 @@ def test_all_files_of_a_variant_are_taken_from_the_package(tmp_path, flat):
         Mosaic.load_model(Folder(tmp_path, flat=flat), "era5")
     files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert files == {name.rpartition("/")[-1] if flat else name for name in ERA5.asset_files}
+
+
+def test_a_package_that_hides_names_of_files_is_refused(tmp_path):
+    class Hashed:
+        def resolve(self, name):
+            return str(tmp_path / "0f3a")
+
+    with pytest.raises(
+        CheckpointError, match=r"era5_best\.pt: expected the package to keep names of files, got .*0f3a"
+    ):
+        Mosaic.load_model(Hashed(), "era5")
 
 
 def test_a_bundled_variant_asks_no_package():
