@@ -82,3 +82,13 @@ def test_a_resumed_run_says_anew_what_a_store_holds(tmp_path: Path, damaged):
     alone.mkdir()
     write(zarr_alone(alone, products=PRODUCTS), run="aa")
     assert contents(tmp_path / "x.zarr") == contents(alone / "x.zarr")
+
+
+def test_metadata_that_somebody_put_into_a_store_are_an_error_that_names_them(tmp_path):
+    foreign = tmp_path / "x.zarr" / "X" / ".zarray"
+    foreign.parent.mkdir(parents=True)
+    store = Format2Store(tmp_path / "x.zarr")
+    store.begin()
+    foreign.write_bytes(b"[" * 100_000)
+    with pytest.raises(OSError, match=r"X/\.zarray was changed by somebody else: expected at most"):
+        store.consolidate()

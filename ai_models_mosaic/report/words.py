@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ..files import parse_json
 from ..forecast.provenance import SUFFIX
 from ..inputs.zarr_store.opening import is_zarr
 from ..verification.messages import find_files
@@ -30,7 +30,7 @@ def cards_of(paths: Sequence[str]) -> list[dict[str, Any]]:
 
 def _card(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_bytes())
+        found = parse_json(path.read_bytes())
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ...arrays import AnyArray
-from ...files import PARTIAL_SUFFIX, create, sync
+from ...files import PARTIAL_SUFFIX, create, parse_json, sync
 from ..extras import require
 
 GROUP = ".zgroup"
@@ -69,7 +69,8 @@ class Format2Store:
 
     def attributes(self) -> dict[str, Any]:
         """The attributes of the whole store."""
-        return json.loads((self.folder / ATTRIBUTES).read_bytes())
+        found: dict[str, Any] = _said_in(self.folder / ATTRIBUTES)
+        return found
 
     def create(self, name: str, shape: Sequence[int], chunks: Sequence[int], attributes: Mapping[str, Any]) -> None:
         """Begin an array of float32, or describe it anew; chunks are missing values until they are written.
@@ -131,7 +132,7 @@ class Format2Store:
     def consolidate(self) -> None:
         """Copy all metadata into one file, where readers look first."""
         files = (path for name in METADATA for path in self.folder.glob(name))
-        metadata = {str(path.relative_to(self.folder)): json.loads(path.read_bytes()) for path in files}
+        metadata = {str(path.relative_to(self.folder)): _said_in(path) for path in files}
         self._write_json(self.folder / CONSOLIDATED, {"metadata": metadata, "zarr_consolidated_format": 1})
 
     def flush(self) -> None:
@@ -178,3 +179,11 @@ class Format2Store:
 def chunk_name(places: Sequence[int]) -> str:
     """Name of a chunk's file."""
     return ".".join(str(place) for place in places)
+
+
+def _said_in(path: Path) -> Any:
+    """What a file of metadata says; an error of the file system if somebody has damaged it."""
+    try:
+        return parse_json(path.read_bytes())
+    except ValueError as error:
+        raise OSError(0, f"{path} was changed by somebody else: {error}") from error
