@@ -24,7 +24,7 @@ import json, logging, sys
 from dataclasses import replace
 from pathlib import Path
 from ai_models_mosaic.errors import MosaicError
-from ai_models_mosaic.hub import fetch
+from ai_models_mosaic.checkpoints.hub import fetch
 from ai_models_mosaic.variants import ERA5
 
 logging.basicConfig(level="INFO", format="%(levelname)s %(message)s", stream=sys.stdout)

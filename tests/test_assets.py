@@ -101,7 +101,7 @@ def test_files_are_located_without_importing_torch(tmp_path):
     code = f"""
 import sys
 from pathlib import Path
-from ai_models_mosaic.assets import locate
+from ai_models_mosaic.checkpoints.files import locate
 from ai_models_mosaic.variants import MINI
 print(locate(MINI, Path({str(tmp_path)!r})).checkpoint.name, "torch" in sys.modules)
 """

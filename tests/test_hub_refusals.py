@@ -13,7 +13,7 @@ def test_a_server_that_dies_leaves_what_came_for_the_next_run(hub: Hub, machine:
     assert f"CheckpointError: {CHECKPOINT}: no answer from {hub.address} (ConnectError: " in refused
     assert "password" not in refused
     assert refused.endswith(
-        "check the network, HTTPS_PROXY and HF_ENDPOINT. What came of a file is kept: the same command goes on with it\n"
+        "check the network, HTTPS_PROXY and HF_ENDPOINT. What came of a file is kept: the same command resumes it\n"
     )
     assert machine.has()
     assert [path.stat().st_size for path in machine.partial()] == [CLIENT_BLOCK]
