@@ -42,7 +42,7 @@ types: $(VENV)/.installed-dev
 
 unit: $(VENV)/.installed-dev
 	$(BIN)/python tests/parity.py tests/data/*.npz
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --cov=ai_models_mosaic --cov-report= --cov-fail-under=94
 
 test-numpy2: $(VENV_NUMPY2)/.installed
 	OMP_NUM_THREADS=1 $(VENV_NUMPY2)/bin/pytest --numprocesses 2 $(TESTS_NUMPY2)
