@@ -62,6 +62,11 @@ def standard_height_m(level_hpa: float) -> float:
     ----------
     level_hpa : float
         Pressure, 10 … 1013 hPa.
+
+    Returns
+    -------
+    float
+        Metres above mean sea level.
     """
     tropopause_hpa, tropopause_m, stratosphere_k = 226.321, 11_000.0, 216.65
     if level_hpa >= tropopause_hpa:
@@ -74,6 +79,11 @@ def _geopotential_bounds(level_hpa: int) -> tuple[float, float]:
     """Bounds around the standard atmosphere that the deepest lows and polar nights stay within.
 
     Heights given in place of geopotential fall outside them at every level above 850 hPa.
+
+    Returns
+    -------
+    (float, float)
+        Lower and upper, m² s⁻².
     """
     height = standard_height_m(level_hpa)
     margin = 1_500.0 + 0.15 * height

@@ -92,6 +92,11 @@ def open_for(source: Any, variant: Variant, time: datetime | None = None) -> Ope
     time : datetime or None
         The initial time, UTC without zone; None for the newest complete history.
 
+    Returns
+    -------
+    OpenInput
+        Looked at; values are read when they are needed.
+
     Raises
     ------
     InputError
