@@ -6,12 +6,14 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..checkpoints.files import Assets, check_assets, locate
+from ..checkpoints.held_file import HeldAhead
 from ..variants import Variant
-from .onnx import ANYWHERE, Provider
+from .providers import ANYWHERE, Provider
 
 if TYPE_CHECKING:
     from . import LoadedEngine
@@ -117,12 +119,15 @@ def _prepare_onnx(variant: Variant, choice: EngineChoice) -> Callable[[], Loaded
 
 
 def _prepare_torch(variant: Variant, choice: EngineChoice) -> Callable[[], LoadedEngine]:
-    """Check the weights and choose a device."""
+    """Check the weights and choose a device; what takes long goes on beside what the caller does until it loads."""
     assets = choice.files or locate(variant, choice.assets, choice.checkpoint)
     check_assets(variant, assets, full=choice.verify_assets)
+    # PyTorch takes seconds to import, in which a disk can be read.
+    weights = HeldAhead(assets.checkpoint)
     import torch
 
-    from .torch import choose_device, load_engine
+    from .torch import PRECISIONS, choose_device, fit_backend, load_engine
+    from .warm_up import Ahead, WarmUp
 
     device = choose_device(only_gpu=choice.only_gpu, local_rank=choice.local_rank, name=choice.device)
     if choice.threads is not None:
@@ -130,13 +135,21 @@ def _prepare_torch(variant: Variant, choice: EngineChoice) -> Callable[[], Loade
     if choice.deterministic:
         _make_torch_deterministic()
 
+    precision = choice.precision
+    if precision == "auto":
+        precision = "float16" if device.type == "cuda" else "float32"
+    backend, graphs = choice.attention_backend, choice.cuda_graphs
+    kernels = None
+    if device.type == "cuda":
+        fit = partial(fit_backend, backend, variant, device, precision)
+        kernels = WarmUp(variant.architecture, device, PRECISIONS[precision], fit)
+    ahead = Ahead(weights, kernels)
+
     def load() -> LoadedEngine:
-        precision = choice.precision
-        if precision == "auto":
-            precision = "float16" if device.type == "cuda" else "float32"
         LOG.info("Loading the weights of %s", assets.checkpoint)
-        backend, graphs = choice.attention_backend, choice.cuda_graphs
-        return load_engine(variant, assets, device, precision, backend, graphs=graphs, compiled=choice.compiled)
+        return load_engine(
+            variant, assets, device, precision, backend, graphs=graphs, compiled=choice.compiled, ahead=ahead
+        )
 
     return load
 

@@ -23,6 +23,7 @@ from ..variants import Variant
 from .batching import HalvingStep, compare_memory, in_parts, members_that_fit
 from .cuda import GraphedStep, StreamedStep
 from .states import StepsOnHost
+from .warm_up import NOTHING, Ahead
 
 # Large arrays on large pages: of small ones, a full-size step touches two million, each a trap into the kernel.
 # PyTorch asks when it makes its first array, not when it is imported.
@@ -94,6 +95,7 @@ def load_engine(
     *,
     graphs: bool = False,
     compiled: bool = False,
+    ahead: Ahead = NOTHING,
 ) -> TorchEngine:
     """The engine of a variant, with the weights as they are in their file now.
 
@@ -113,6 +115,8 @@ def load_engine(
         Record the step as CUDA graphs, on a GPU.
     compiled : bool
         Compile the blocks at the first step.
+    ahead : Ahead
+        What was begun before.
 
     Returns
     -------
@@ -128,12 +132,13 @@ def load_engine(
     """
     if graphs and device.type != "cuda":
         raise OptionError("--cuda-graphs: expected an NVIDIA GPU, and the forecast runs on the CPU; leave it out")
-    backend = _fit_backend(backend, variant, device, precision)
-    checkpoint = read_checkpoint(assets.checkpoint)
+    kernels = ahead.kernels
+    backend = fit_backend(backend, variant, device, precision) if kernels is None else kernels.backend()
+    checkpoint = read_checkpoint(assets.checkpoint, ahead.weights)
     companions = read_companions(variant, assets, checkpoint)
     network = build_network(variant.architecture, checkpoint, companions.static_fields)
     network.use_backend(backend)
-    return TorchEngine(
+    engine = TorchEngine(
         network,
         companions.statistics,
         device,
@@ -145,9 +150,13 @@ def load_engine(
         graphs=graphs,
         compiled=compiled,
     )
+    if kernels is not None:
+        kernels.wait()
+    return engine
 
 
-def _fit_backend(asked: str, variant: Variant, device: torch.device, precision: str) -> str:
+def fit_backend(asked: str, variant: Variant, device: torch.device, precision: str) -> str:
+    """The attention backend to run with; arguments and errors as of `load_engine`."""
     try:
         return choose_backend(asked, variant.architecture, device, PRECISIONS[precision])
     except UnfitBackendError as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..engines.choice import EngineChoice
-from ..engines.onnx import ANYWHERE, Provider
+from ..engines.providers import ANYWHERE, Provider
 from ..errors import OptionError
 from ..options.declarations import add_arguments, built, may_change, option, section, table, told_by
 from ..options.number_lists import parse_numbers
