@@ -28,8 +28,8 @@ if sys.platform == "linux":
 DESCRIPTORS = Path("/proc/self/fd")
 """Where Linux gives the open files of a process as paths."""
 
-BLOCK = 2**20
-"""Bytes that are copied or hashed at a time."""
+BLOCK = 2**24
+"""Bytes that are copied or hashed at a time: for each, a thread waits until another lets go of Python's lock."""
 
 
 class DigestAhead:
