@@ -22,10 +22,11 @@ if TYPE_CHECKING or "jaxtyping" not in sys.modules:
     from typing import Annotated as Float
     from typing import Annotated as Float32
     from typing import Annotated as Float64
+    from typing import Annotated as Int
     from typing import Annotated as Int64
     from typing import Annotated as Shaped
 else:
-    from jaxtyping import Bool, Float, Float32, Float64, Int64, Shaped
+    from jaxtyping import Bool, Float, Float32, Float64, Int, Int64, Shaped
 
 __all__ = [
     "AnyArray",
@@ -36,6 +37,7 @@ __all__ = [
     "Float32Array",
     "Float64",
     "FloatArray",
+    "Int",
     "Int64",
     "IntArray",
     "Shaped",

@@ -285,3 +285,23 @@ def test_gradients_equal_those_of_the_dense_form(backend):
     for gradient, wanted in zip(torch.autograd.grad((found * weights).sum(), leaves), expected, strict=True):
         assert wanted.abs().max() > 0.01
         torch.testing.assert_close(gradient, wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["reference", "sdpa", "tiled"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_the_sum_goes_where_it_is_asked_for(heads, gates, backend, dtype):
+    wide = torch.full((BATCH, PIXELS, HEADS * WIDTH + 8), 7.0, dtype=dtype)
+    out = wide[..., : HEADS * WIDTH].unflatten(-1, (HEADS, WIDTH)).transpose(1, 2)
+    with torch.inference_mode():
+        expected = block_sparse_attention(*heads, gates, LAYOUT, backend)
+        assert block_sparse_attention(*heads, gates, LAYOUT, backend, out=out) is out
+    torch.testing.assert_close(out, expected.to(dtype), rtol=0, atol=0)
+    assert (wide[..., HEADS * WIDTH :] == 7).all()
+
+
+def test_means_that_are_known_are_not_made_again(heads, gates):
+    means = tuple(attention.block_means(tensor, LAYOUT.sparse) for tensor in heads)
+    expected = block_sparse_attention(*heads, gates, LAYOUT)
+    assert torch.equal(block_sparse_attention(*heads, gates, LAYOUT, means=means), expected)
+    nothing = tuple(torch.zeros_like(mean) for mean in means)
+    assert (block_sparse_attention(*heads, only(COMPRESSED), LAYOUT, means=nothing) == 0).all()

@@ -24,6 +24,7 @@ from .problem import (
     Keys,
     MeanKeys,
     MeanQueries,
+    Means,
     Problem,
     Queries,
     RunKeys,
@@ -125,14 +126,22 @@ DEFAULT_BACKEND = "sdpa"
 
 
 def block_sparse_attention(
-    query: Queries, key: Keys, value: Keys, gates: Gates, layout: BlockLayout, backend: str = DEFAULT_BACKEND
+    query: Queries,
+    key: Keys,
+    value: Keys,
+    gates: Gates,
+    layout: BlockLayout,
+    backend: str = DEFAULT_BACKEND,
+    *,
+    means: Means | None = None,
+    out: Queries | None = None,
 ) -> Queries:
     """Gated sum of the local, compressed and selected branches.
 
     Parameters
     ----------
     query : Tensor (member, query head, pixel, d)
-        After RoPE.
+        After RoPE; like all that follows, a view with any strides between pixels, heads and members.
     key, value : Tensor (member, key/value head, pixel, d)
         The keys after RoPE. Query head h is served by key/value head h // G.
     gates : Tensor (member, query head, pixel, 3)
@@ -141,15 +150,21 @@ def block_sparse_attention(
         Blocks; both sizes divide the pixels.
     backend : str
         A name in `BACKENDS`.
+    means : tuple of Tensor (member, head, block, d) or None
+        Query, key and value averaged over the sparse blocks, in float32, where they are known already.
+    out : Tensor (member, query head, pixel, d) or None
+        Where the sum goes, rounded to its precision; with the backend ``triton`` without a copy.
 
     Returns
     -------
     Tensor (member, query head, pixel, d)
-        In the dtype of `gates`.
+        `out`, or else a new one in the dtype of `gates`.
     """
-    means = (block_means(query, layout.sparse), block_means(key, layout.sparse), block_means(value, layout.sparse))
+    if means is None:
+        means = (block_means(query, layout.sparse), block_means(key, layout.sparse), block_means(value, layout.sparse))
     lists = select_blocks(means[0], means[1], layout.selected)
-    return BACKENDS[backend](Problem(query, key, value, gates, means, lists, layout))
+    result = BACKENDS[backend](Problem(query, key, value, gates, means, lists, layout, out))
+    return result if out is None or result is out else out.copy_(result)
 
 
 def select_blocks(

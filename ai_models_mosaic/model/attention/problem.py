@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...arrays import Float, Float32, Int64
+from ...arrays import Float, Float32, Int
 
 Queries = Float[Tensor, "member query_head pixel head_width"]
 Keys = Float[Tensor, "member head pixel head_width"]
@@ -17,7 +17,10 @@ Keys = Float[Tensor, "member head pixel head_width"]
 Gates = Float[Tensor, "member query_head pixel 3"]
 MeanQueries = Float32[Tensor, "member query_head block head_width"]
 MeanKeys = Float32[Tensor, "member head block head_width"]
-Lists = Int64[Tensor, "member head block selected"]
+Lists = Int[Tensor, "member head block selected"]
+Means = tuple[MeanQueries, MeanKeys, MeanKeys]
+"""Query, key and value averaged over the sparse blocks."""
+
 RunQueries = Float[Tensor, "run query head_width"]
 RunKeys = Float[Tensor, "run key head_width"]
 
@@ -55,19 +58,22 @@ class Problem:
         Weights of the branches in the order local, compressed, selected.
     means : tuple of Tensor (member, head, block, d)
         Query, key and value averaged over the sparse blocks, in float32.
-    lists : Tensor (member, key/value head, block, selected) of int64
+    lists : Tensor (member, key/value head, block, selected) of int64 or int32
         Key blocks of every query block, each once, in any order.
     layout : BlockLayout
         Blocks; both sizes divide the pixels.
+    out : Tensor (member, query head, pixel, d) or None
+        Where the sum goes, of a backend that writes into given memory; a view with any strides between pixels.
     """
 
     query: Queries
     key: Keys
     value: Keys
     gates: Gates
-    means: tuple[MeanQueries, MeanKeys, MeanKeys]
+    means: Means
     lists: Lists
     layout: BlockLayout
+    out: Queries | None = None
 
     @property
     def ratio(self) -> int:
