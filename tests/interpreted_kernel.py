@@ -18,7 +18,8 @@ import torch
 
 from ai_models_mosaic.model.attention import BlockLayout, block_sparse_attention
 from ai_models_mosaic.model.attention import triton as attention_triton
-from ai_models_mosaic.model.attention.triton import Tiling, tiling
+from ai_models_mosaic.model.attention.tilings import Tiling
+tiling=None
 from ai_models_mosaic.variants import ERA5, Stage
 
 F16, BF16, F32 = torch.float16, torch.bfloat16, torch.float32

@@ -36,7 +36,7 @@ from .problem import (
 )
 from .problem import BlockLayout as BlockLayout
 from .tiles import tiled_selected
-from .triton import triton_attention
+from .triton import can_select, selected_blocks, triton_attention
 
 SCORES_AT_ONCE = 2**24
 """Scores that a plain softmax holds at a time (64 MiB in float32)."""
@@ -114,7 +114,7 @@ BACKENDS: Mapping[str, Backend] = MappingProxyType(
         "sdpa": gathering(sdpa_attention),
         "tiled": tiled_attention,
         "flex": lambda problem: flex_attention(problem, sdpa_attention),
-        "triton": lambda problem: triton_attention(problem, sdpa_attention),
+        "triton": triton_attention,
     }
 )
 """Backends by name; all agree with `reference` to rounding."""
@@ -162,7 +162,8 @@ def block_sparse_attention(
     """
     if means is None:
         means = (block_means(query, layout.sparse), block_means(key, layout.sparse), block_means(value, layout.sparse))
-    lists = select_blocks(means[0], means[1], layout.selected)
+    select = selected_blocks if backend == "triton" and can_select(*means[:2]) else select_blocks
+    lists = select(means[0], means[1], layout.selected)
     result = BACKENDS[backend](Problem(query, key, value, gates, means, lists, layout, out))
     return result if out is None or result is out else out.copy_(result)
 
