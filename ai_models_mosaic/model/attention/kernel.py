@@ -153,21 +153,23 @@ def attend(
     lists += ((batch * key_heads + group) * blocks + block) * count
     at_gate = gates + batch * gate_batch + head * gate_head + pixel * gate_pixel
 
+    # First the branch with the larger tiles of scores: the other then has registers for its sum beside its own.
     run = block * SIZE // LOCAL * LOCAL
-    summed, total = attended(
-        queries, key, value, key_pixel, value_pixel, lists, run, LOCAL, scale_log2,
-        LOCAL, WIDTH, PADDED_WIDTH, ROWS, LOCAL_KEYS, False, UPCAST, PRECISION,
-    )  # fmt: skip
-    result = summed * (tl.load(at_gate, mask=present, other=0.0).to(tl.float32) / total)[:, None]
     summed, total = attended(
         queries, key, value, key_pixel, value_pixel, lists, run, count * SIZE, scale_log2,
         SIZE, WIDTH, PADDED_WIDTH, ROWS, KEYS, True, UPCAST, PRECISION,
     )  # fmt: skip
+    gate = tl.load(at_gate + 2 * gate_branch, mask=present, other=0.0).to(tl.float32)
+    result = summed * (gate / total)[:, None]
+    summed, total = attended(
+        queries, key, value, key_pixel, value_pixel, lists, run, LOCAL, scale_log2,
+        LOCAL, WIDTH, PADDED_WIDTH, ROWS, LOCAL_KEYS, False, UPCAST, PRECISION,
+    )  # fmt: skip
+    gate = tl.load(at_gate, mask=present, other=0.0).to(tl.float32)
+    result += summed * (gate / total)[:, None]
     of_block = ((batch * key_heads * RATIO + head) * blocks + block) * WIDTH
     by_block = tl.load(compressed + of_block[:, None] + channel[None, :], mask=inside, other=0.0)
     result += by_block * tl.load(at_gate + gate_branch, mask=present, other=0.0).to(tl.float32)[:, None]
-    gate = tl.load(at_gate + 2 * gate_branch, mask=present, other=0.0).to(tl.float32)
-    result += summed * (gate / total)[:, None]
     at_out = out + (batch * out_batch + head * out_head + pixel * out_pixel)[:, None] + channel[None, :]
     tl.store(at_out, result.to(out.dtype.element_ty), mask=inside)
 

@@ -53,7 +53,7 @@ BOUNDS: Mapping[str, tuple[int, int]] = MappingProxyType(
 
 TABLE: Mapping[tuple[int, int], Tiling] = MappingProxyType(
     {
-        # By resources: no spills, and two programs of one multiprocessor. Not measured.
+        # By resources: nothing spills, and keys are read half as often as with 64 rows. Not measured.
         (8, 0): Tiling(128, 64, 64, warps=8, stages=3),
         # Selected keys 128 at a time were the fastest on an H100, and fewer in the local run; branch by branch.
         (9, 0): Tiling(64, 128, 64, warps=4, stages=3),
@@ -129,7 +129,7 @@ def tiling_by_rule(shape: StageShape, element_bytes: int) -> Tiling:
         Not measured on any device.
     """
     padded = max(16, power_of_two(shape.width))
-    # Two sums of rows × width in float32, that of the branches and that of the loop, fill a quarter of a chip's registers.
+    # Two sums of rows × width in float32, of the branches and of the loop, fill a quarter of a chip's registers.
     rows = max(16, min(128, 2**13 // padded, power_of_two(shape.sparse * shape.ratio)))
     keys, local_keys = (max(16, min(64, power_of_two(size))) for size in (shape.sparse, shape.local))
     if element_bytes > 2:

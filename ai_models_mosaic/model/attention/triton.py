@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ...arrays import Float32, Int
 from ..launches import launch
-from .problem import BlockLayout, Keys, MeanKeys, MeanQueries, Means, Problem, Queries
+from .problem import BlockLayout, Gates, Keys, Lists, MeanKeys, MeanQueries, Means, Problem, Queries
+from .selection import select_blocks
 from .tilings import StageShape, Tiling, default_tiling, power_of_two
 
 MOST_COLUMNS = 1024
@@ -44,24 +45,45 @@ def triton_attention(problem: Problem) -> Queries:
     ValueError
         If a local run is not of whole sparse blocks.
     """
-    if problem.trains:
+    refuse_unfit(problem.query, problem.key, problem.value, problem.gates, problem.layout)
+    out = room_for_sum(problem.query, problem.gates) if problem.out is None else problem.out
+    _attend(problem, attended_means(problem.means, exact=problem.query.dtype == torch.float32), out)
+    return out
+
+
+def refuse_unfit(query: Queries, key: Keys, value: Keys, gates: Gates, layout: BlockLayout) -> None:
+    """Refuse what the kernels have no form for.
+
+    Parameters
+    ----------
+    query, key, value, gates : Tensor
+        As of `Problem`.
+    layout : BlockLayout
+        Blocks.
+
+    Raises
+    ------
+    NotImplementedError
+        If gradients are wanted: there is no backward kernel.
+    ValueError
+        If a local run is not of whole sparse blocks.
+    """
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (query, key, value, gates)):
         raise NotImplementedError(
             "the attention backend triton has no gradients; train with the backend reference or sdpa, "
             "or wrap a forecast in torch.inference_mode()"
         )
-    layout = problem.layout
     if layout.local % layout.sparse:
         raise ValueError(
             f"the attention backend triton expected local runs of whole sparse blocks of {layout.sparse} pixels, got "
             f"{layout.local}; take sdpa"
         )
-    out = problem.out
-    if out is None:
-        batch, heads, pixels, width = problem.query.shape
-        # As the next product reads it: the heads of a pixel end to end.
-        out = problem.query.new_empty(batch, pixels, heads, width, dtype=problem.gates.dtype).transpose(1, 2)
-    _attend(problem, attended_means(problem.means, exact=problem.query.dtype == torch.float32), out)
-    return out
+
+
+def room_for_sum(query: Queries, gates: Gates) -> Queries:
+    """An empty sum in the dtype of the gates, as the next product reads it: the heads of a pixel end to end."""
+    batch, heads, pixels, width = query.shape
+    return query.new_empty(batch, pixels, heads, width, dtype=gates.dtype).transpose(1, 2)
 
 
 def shape_of(layout: BlockLayout, ratio: int, width: int) -> StageShape:
@@ -163,13 +185,16 @@ def select_constants(ratio: int, width: int, blocks: int) -> dict[str, Any]:
     }
 
 
-def can_select(mean_query: MeanQueries, mean_key: MeanKeys) -> bool:
-    """Whether `selected_blocks` takes these means: not too many, and without gradients, which are refused later."""
+def lists_of(mean_query: MeanQueries, mean_key: MeanKeys, count: int) -> Lists:
+    """`select_blocks` by the kernel, where it takes so many blocks and no gradients are on: it refuses none."""
     trains = torch.is_grad_enabled() and (mean_query.requires_grad or mean_key.requires_grad)
-    return mean_key.shape[2] <= MOST_COLUMNS and not trains
+    select = select_blocks if trains or mean_key.shape[2] > MOST_COLUMNS else selected_blocks
+    return select(mean_query, mean_key, count)
 
 
-def selected_blocks(mean_query: MeanQueries, mean_key: MeanKeys, count: int) -> Int[Tensor, "member head block {count}"]:
+def selected_blocks(
+    mean_query: MeanQueries, mean_key: MeanKeys, count: int
+) -> Int[Tensor, "member head block {count}"]:
     """`select_blocks` by one launch; equal scores go to the lower block.
 
     Parameters
@@ -251,9 +276,7 @@ def attended_means(means: Means, *, exact: bool) -> Float32[Tensor, "member quer
     return out
 
 
-def _attend(
-    problem: Problem, compressed: Float32[Tensor, "member query_head block head_width"], out: Queries
-) -> None:
+def _attend(problem: Problem, compressed: Float32[Tensor, "member query_head block head_width"], out: Queries) -> None:
     """All branches of the tokens, into `out`, by one launch."""
     query, layout = _by_row(problem.query), problem.layout
     key, value = (_by_row(tensor.to(query.dtype)) for tensor in (problem.key, problem.value))
