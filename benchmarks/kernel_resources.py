@@ -137,7 +137,7 @@ def attention_of_stage(capability: int, name: str, stage: Stage) -> list[Resourc
             cut,
             fixed["num_warps"],
             *compiled(capability, getattr(attention_kernels, kernel), fixed, types, ATTENTION_ALIGNED),
-        )  # fmt: skip
+        )
         for kernel, precision, fixed, types, cut in cases
     ]
 

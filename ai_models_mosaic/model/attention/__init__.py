@@ -12,7 +12,6 @@ from functools import partial
 from types import MappingProxyType
 
 import torch
-from torch import Tensor
 from torch.nn import functional
 
 from .flex import flex_attention
