@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -87,11 +88,19 @@ PLACES = {
 """Parts of what is neither product, norm nor copy, by the innermost function of the package that calls it."""
 
 KERNELS = {
-    "attend_to_lists": "attention",
+    "attend": "attention",
+    "attend_to_means": "attention",
+    "select": "selection",
+    "normalise": "norms",
+    "rotate": "rotation and means",
+    "gate_in_place": "gating",
+    "interpolate": "interpolation",
+    "map_members": "other",
 }
 """Parts of our own kernels."""
 
-GPU = torch.device("cuda")
+GPU, CAPABILITY = torch.device("cuda"), (9, 0)
+"""What tensors say that they are on: an H100."""
 
 
 @dataclass(frozen=True)
@@ -216,8 +225,9 @@ def _counted(func: Any, name: str, args: Any, kwargs: Any, results: Any) -> Coun
         bytes_read, bytes_written = bytes_read + moved, bytes_written + moved
     if name == "topk" and (args[4] if len(args) > 4 else kwargs.get("sorted", True)):
         launches = 3
-    operations = _operations(name, args)
-    half = not operations or _tensors(args)[-1].dtype != torch.float32
+    factors = _factors(name, args)
+    operations = 2.0 * factors[0].numel() * factors[1].shape[-1] if factors else 0.0
+    half = not factors or factors[0].dtype != torch.float32
     return Count(_part(name), Launch(name, bytes_read, bytes_written, operations), launches, half)
 
 
@@ -241,11 +251,9 @@ def _same_memory(one: Tensor, other: Tensor) -> bool:
     )
 
 
-def _operations(name: str, args: Any) -> float:
-    if name not in PRODUCTS:
-        return 0.0
-    left, right = args[-2:] if name in ("mm", "bmm") else args[1:3]
-    return 2.0 * left.numel() * right.shape[-1]
+def _factors(name: str, args: Any) -> tuple[Tensor, ...]:
+    """What a product multiplies; nothing of other operators."""
+    return tuple(args[:2] if name in ("mm", "bmm") else args[1:3]) if name in PRODUCTS else ()
 
 
 def _part(name: str) -> str:
@@ -280,8 +288,16 @@ def pretending() -> Iterator[list[Count]]:
         Grows with every call.
     """
     counts: list[Count] = []
-    with warnings.catch_warnings(), torch.no_grad(), Operators(counts), AsOnGPU(counts), counting() as launches:
+    capable = mock.patch.object(torch.cuda, "get_device_capability", return_value=CAPABILITY)
+    with (
+        warnings.catch_warnings(),
+        torch.no_grad(),
+        capable,
+        Operators(counts),
+        AsOnGPU(counts),
+        counting() as launches,
+    ):
         # Of autocast, which finds no GPU.
         warnings.simplefilter("ignore")
         yield counts
-    counts.extend(Count(KERNELS.get(launch.name, "other"), launch) for launch in launches)
+    counts.extend(Count(KERNELS[launch.name], launch) for launch in launches)

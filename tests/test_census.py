@@ -11,8 +11,10 @@ import torch
 from running import ROOT
 from torch.nn import functional
 
+from ai_models_mosaic.engines.warm_up import run_small, small_architectures
 from ai_models_mosaic.model import flops
 from ai_models_mosaic.model.launches import Launch, launch
+from ai_models_mosaic.variants import ERA5
 
 BENCHMARKS = ROOT / "benchmarks"
 sys.path.append(str(BENCHMARKS))
@@ -90,9 +92,9 @@ def test_choosing_the_largest_sorts_only_where_it_was_asked_to():
 
 def test_own_kernels_report_theirs():
     def call(x):
-        launch(None, (1,), x, reads=(x,), writes=(8,), operations=3.0, name="attend_to_lists")
+        launch(None, (1,), x, reads=(x,), writes=(8,), operations=3.0, name="attend")
 
-    assert one(call, on_gpu(4)) == counting.Count("attention", Launch("attend_to_lists", 16, 8, 3.0))
+    assert one(call, on_gpu(4)) == counting.Count("attention", Launch("attend", 16, 8, 3.0))
 
 
 def test_tensors_say_that_they_are_on_a_gpu_only_within():
@@ -128,6 +130,50 @@ def test_parts_add_up_to_all():
     assert counted.launches == sum(part.launches for part in parts.values())
     outside = sum(part.bytes for name, part in parts.items() if name not in ("products", "attention"))
     assert counted.bytes_per_member == outside / 2
+
+
+@pytest.fixture(scope="module")
+def full_size():
+    """Four members of era5, as the GPU computes them."""
+    return census.take(ERA5.architecture, 4)
+
+
+def test_a_forward_at_full_size_keeps_to_what_was_aimed_at(full_size):
+    assert full_size.launches <= 200
+    assert full_size.bytes_per_member <= 15.4e9
+    assert full_size.seconds_per_member <= 0.0313
+
+
+def test_at_full_size_operations_are_those_of_the_architecture_but_for_padding(full_size):
+    total = sum(part.operations for part in full_size.parts.values()) / 4
+    assert total == pytest.approx(flops.step_flops(ERA5.architecture).total, rel=0.002)
+
+
+def test_every_kernel_of_our_own_has_a_part(full_size):
+    ours = {count.launch.name for count in full_size.counts} & set(counting.KERNELS)
+    assert ours == set(counting.KERNELS)
+    with pytest.raises(KeyError), counting.pretending():
+        launch(None, (1,), on_gpu(4), reads=(), writes=(), name="unheard of")
+
+
+def test_small_networks_launch_every_kernel_that_the_whole_one_does(full_size):
+    with counting.pretending() as counts:
+        for small in small_architectures(ERA5.architecture):
+            run_small(small, torch.device("meta"), HALF, "triton")
+    launched = {count.launch.name for count in counts}
+    assert {count.launch.name for count in full_size.counts} & set(counting.KERNELS) <= launched
+
+
+def test_the_command_prints_the_parts_and_whether_aims_are_reached():
+    done = ran(BENCHMARKS / "gpu.py", "--census", "--variant", "mini", "--members", "2")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == (
+        "Counted, not measured: mini, 2 members at once, float16; launches of all of them, the rest per member."
+    )
+    assert [line.split(" | ")[0][2:] for line in lines[4:14]] == list(counting.PARTS)
+    assert lines[-3].startswith("launches: ")
+    assert lines[-3].endswith(", aim 400: reached")
 
 
 def ran(*words):
