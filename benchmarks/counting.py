@@ -130,11 +130,11 @@ class AsOnGPU(TorchFunctionMode):
 
     Parameters
     ----------
-    counts : list of Count
-        Grows by what is called within.
+    counts : list of Count or None
+        Grows by what is called within; None: nothing is counted, and all keeps its gradients.
     """
 
-    def __init__(self, counts: list[Count]) -> None:
+    def __init__(self, counts: list[Count] | None) -> None:
         super().__init__()
         self._counts = counts
 
@@ -145,9 +145,9 @@ class AsOnGPU(TorchFunctionMode):
             return GPU
         if func == torch.Tensor.is_cuda.__get__:
             return True
-        if func is torch.nn.functional.scaled_dot_product_attention:
-            return self._attended(*args)
-        if func in (torch.nn.functional.rms_norm, torch.rms_norm):
+        if self._counts is not None and func is torch.nn.functional.scaled_dot_product_attention:
+            return self._attended(self._counts, *args)
+        if self._counts is not None and func in (torch.nn.functional.rms_norm, torch.rms_norm):
             made = torch.empty(args[0].shape, dtype=args[0].dtype, device="meta")
             self._counts.append(Count("norms", Launch("rms_norm", byte_count(args[0]), byte_count(made))))
             return made
@@ -156,12 +156,12 @@ class AsOnGPU(TorchFunctionMode):
             kwargs["device"] = _on_meta(torch.device(kwargs["device"]))
         return func(*args, **kwargs)
 
-    def _attended(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def _attended(self, counts: list[Count], query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         made = torch.empty((*query.shape[:-1], value.shape[-1]), dtype=query.dtype, device="meta")
         operations = 2.0 * query.numel() * key.shape[-2] + 2.0 * made.numel() * key.shape[-2]
         read = sum(map(byte_count, (query, key, value)))
         launch = Launch("scaled_dot_product_attention", read, byte_count(made), operations)
-        self._counts.append(Count("attention", launch, half=query.dtype != torch.float32))
+        counts.append(Count("attention", launch, half=query.dtype != torch.float32))
         return made
 
 
