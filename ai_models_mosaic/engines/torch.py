@@ -18,6 +18,7 @@ from ..checkpoints.format import Checkpoint, Statistics, build_network, read_che
 from ..checkpoints.integrity import Expected, refuse_other
 from ..errors import OptionError
 from ..model.attention.choice import AUTO, UnfitBackendError, choose_backend
+from ..model.fused.choice import choose_passes
 from ..model.network import MosaicNetwork
 from ..variants import Variant
 from .batching import HalvingStep, compare_memory, in_parts, members_that_fit
@@ -138,6 +139,7 @@ def load_engine(
     companions = read_companions(variant, assets, checkpoint)
     network = build_network(variant.architecture, checkpoint, companions.static_fields)
     network.use_backend(backend)
+    network.use_passes(choose_passes(variant.architecture, device, PRECISIONS[precision]))
     engine = TorchEngine(
         network,
         companions.statistics,

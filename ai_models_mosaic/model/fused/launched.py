@@ -239,9 +239,7 @@ def _normalise(
 ) -> None:
     """Launch `kernel.normalise`."""
     width = x.shape[-1]
-    rows = x.numel() // max(1, width)
-    if rows == 0:
-        return
+    rows = x.numel() // width
     fixed = norm_constants(width)
     addends = [tensor for tensor in (positions, skip) if tensor is not None]
     results = [tensor for tensor in (out, precise) if tensor is not None]

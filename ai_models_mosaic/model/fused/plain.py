@@ -25,7 +25,7 @@ GATHERED_AT_ONCE = 2**22
 
 Rows = Float[Tensor, "*rows width"]
 Rows32 = Float32[Tensor, "*rows width"]
-GateRows = Float32[Tensor, "member pixel head 3"]
+GateRows = Float32[Tensor, "member pixel query_head 3"]
 
 
 @dataclass(frozen=True)
