@@ -60,6 +60,10 @@ class Copies(Protocol):
     def ahead(self) -> int:
         """See `EnsembleStates.ahead`."""
 
+    @property
+    def separate(self) -> bool:
+        """Whether the device has memory of its own."""
+
     def small(self, array: AnyArray) -> Tensor:
         """A small array on the device."""
 
@@ -93,7 +97,7 @@ class Copies(Protocol):
 class SharedMemory:
     """The device is the host: nothing is copied."""
 
-    ahead = 0
+    ahead, separate = 0, False
 
     def small(self, array: AnyArray) -> Tensor:
         """See `Copies.small`."""
@@ -129,7 +133,7 @@ class StreamedCopies:
         Gives streams: ``torch.cuda``, or what has the interface that it shares with ``torch.cpu``.
     """
 
-    ahead = 1
+    ahead, separate = 1, True
 
     def __init__(self, device: torch.device, accelerator: ModuleType = torch.cuda) -> None:
         self._device, self._accelerator = device, accelerator

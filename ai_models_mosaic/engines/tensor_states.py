@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -92,9 +92,7 @@ class TensorStates:
     ) -> None:
         self._step, self._copies = step, copies
         distinct = {id(history): history for history in histories.values()}
-        stored = {
-            key: [StoredState(state) for state in host_tensor(history)] for key, history in distinct.items()
-        }
+        stored = {key: [StoredState(state) for state in host_tensor(history)] for key, history in distinct.items()}
         self._histories = {
             member: deque(stored[id(history)], maxlen=len(history)) for member, history in histories.items()
         }
@@ -182,6 +180,8 @@ class TensorStates:
 
     def _residents(self, members: int) -> frozenset[int]:
         """Members whose histories stay on the device, beside steps of so many."""
+        if self._resident is None and not self._copies.separate:
+            self._resident = frozenset()
         if self._resident is None:
             history = next(iter(self._histories.values()))
             room = self._step.room(members, history[0].host.nbytes, len(history))
@@ -196,12 +196,12 @@ class TensorStates:
 
     def _spill(self) -> bool:
         """Keep all states in the host's memory alone from now on; whether that made room on the device."""
-        if not self._resident:
+        on_device = [state for history in self._histories.values() for state in history if state.device is not None]
+        if not on_device:
             return False
         self._resident, self._start = frozenset(), None
-        for history in self._histories.values():
-            for state in history:
-                state.device = None
+        for state in on_device:
+            state.device = None
         LOG.warning(
             "The memory of the device does not suffice for the states of all members beside a step: they stay in the "
             "host's memory from now on"

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -316,8 +314,6 @@ class TorchEngine:
 
     def room(self, members: int, state_bytes: int, history: int) -> int:
         """See `DeviceStep.room`."""
-        if self.device.type == "cpu":
-            return sys.maxsize
         step = self.memory_bytes(members) - self._weights_bytes()
         return histories_that_fit(self._free_bytes(), step, history * state_bytes)
 

@@ -229,7 +229,7 @@ def _in_order(
             # What was begun before is whole.
             failure = error
             break
-        while waiting and (not ahead or sum(step > 0 for step, _ in waiting) > ahead):
+        while waiting and sum(later > 0 for later, _ in waiting) - (waiting[0][0] > 0) >= ahead:
             yield waiting.popleft()[1]()
     while waiting:
         yield waiting.popleft()[1]()
