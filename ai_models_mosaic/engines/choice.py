@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..checkpoints.files import Assets, check_assets, locate
 from ..checkpoints.held_file import HeldAhead
+from ..errors import OptionError
 from ..variants import Variant
 from .providers import ANYWHERE, Provider
 
@@ -75,6 +77,28 @@ class EngineChoice:
     local_rank: int = 0
     files: Assets | None = None
     device: str | None = None
+
+
+def parse_provider(text: str) -> Provider:
+    """A provider of ONNX Runtime and its options, from text such as ``CUDA,device_id=1``.
+
+    Parameters
+    ----------
+    text : str
+        A name, with or without its ending ``ExecutionProvider``, then options.
+
+    Raises
+    ------
+    OptionError
+        If it is of another form.
+    """
+    name, *options = (part.strip() for part in text.split(","))
+    pairs = tuple((key, value) for key, found, value in (option.partition("=") for option in options) if key and found)
+    if not re.fullmatch(r"\w+", name) or len(pairs) != len(options):
+        raise OptionError(
+            f"--onnx-provider: expected a name and perhaps options, such as CPU or CUDA,device_id=1, got {text!r}"
+        )
+    return Provider(name.removesuffix("ExecutionProvider") + "ExecutionProvider", pairs)
 
 
 def prepare_engine(variant: Variant, choice: EngineChoice) -> Callable[[], LoadedEngine]:
