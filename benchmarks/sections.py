@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,12 +27,14 @@ from torch import Tensor
 
 from ai_models_mosaic.checkpoints.format import build_network, read_checkpoint
 from ai_models_mosaic.checkpoints.random_weights import make_random_checkpoint
+from ai_models_mosaic.engines import Arrival
+from ai_models_mosaic.engines.form import choose_form
 from ai_models_mosaic.engines.torch import PRECISIONS, TorchEngine
 from ai_models_mosaic.forecast.rollout import Ensemble
 from ai_models_mosaic.inputs.grib_messages import find_messages
 from ai_models_mosaic.inputs.states import read_initial_state
 from ai_models_mosaic.model import flops
-from ai_models_mosaic.model.attention.choice import AUTO, choose_backend
+from ai_models_mosaic.model.attention.choice import AUTO
 from ai_models_mosaic.model.launches import counting
 from ai_models_mosaic.variants import VARIANTS
 
@@ -137,10 +140,10 @@ class Bench:
     def engine(self) -> TorchEngine:
         """The one engine of the one network."""
         architecture = self.variant.architecture
-        backend = choose_backend(self.options.backend or AUTO, architecture, self.device, PRECISIONS[self.precision])
+        form = choose_form(self.options.backend or AUTO, architecture, self.device, PRECISIONS[self.precision])
         checkpoint = read_checkpoint(self.checkpoint)
         network = build_network(architecture, checkpoint)
-        network.use_backend(backend)
+        form.use_in(network)
         if checkpoint.statistics is None:
             raise ValueError("expected a random checkpoint with statistics")
         return TorchEngine(network, checkpoint.statistics, self.device, self.precision, digest=checkpoint.digest)
@@ -372,16 +375,19 @@ def resident(bench: Bench) -> dict[str, Any]:
     engine, members = bench.engine, tuple(range(1, bench.members + 1))
     ensemble = Ensemble(seed=0, members=members, per_batch=engine.best_batch(len(members)))
     states = engine.begin(dict.fromkeys(members, bench.start.values))
-    begun, done = time.monotonic(), 0
+    begun, done, coming = time.monotonic(), 0, deque[Arrival]()
     for number in range(1, bench.options.steps + 1):
         bench.check_time()
         for batch in ensemble.batches():
             noise = np.stack(
                 [ensemble.noise(bench.start.initial_time, one, number, engine.noise_width) for one in batch]
             )
-            states.advance(batch, CLOCK, noise)
-            states.newest(batch)
+            coming.append(states.advance(batch, CLOCK, noise))
+            while len(coming) > states.ahead:
+                coming.popleft()()
         done = number
+    while coming:
+        coming.popleft()()
     taken = time.monotonic() - begun
     return {
         "members": len(members),

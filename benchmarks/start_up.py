@@ -34,6 +34,7 @@ PARTS = {
     "ai_models_mosaic.engines.choice": {"check_assets": "check the files"},
     "ai_models_mosaic.engines.torch": {
         "choose_backend": "try the attention backend",
+        "choose_form": "try the attention backend",
         "read_checkpoint": "read the weights",
         "build_network": "make the network",
         "TorchEngine.__init__": "prepare the network",
@@ -124,7 +125,9 @@ class Watcher:
         with self._clock.lap(part):
             execute(module)
         for path, name in PARTS.get(module.__name__, {}).items():
-            self._clock.wrap(module, path, name)
+            # Another checkout may have it elsewhere.
+            if hasattr(module, path.split(".")[0]):
+                self._clock.wrap(module, path, name)
         if module.__name__ == FIRST[0]:
             _replace(module, FIRST[1], lambda function: lambda *arguments: self._reached())
 

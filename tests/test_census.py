@@ -11,8 +11,10 @@ import torch
 from running import ROOT
 from torch.nn import functional
 
+from ai_models_mosaic.engines.form import Form
 from ai_models_mosaic.engines.warm_up import run_small, small_architectures
 from ai_models_mosaic.model import flops
+from ai_models_mosaic.model.fused import KERNELS
 from ai_models_mosaic.model.launches import Launch, launch
 from ai_models_mosaic.variants import ERA5
 
@@ -159,7 +161,7 @@ def test_every_kernel_of_our_own_has_a_part(full_size):
 def test_small_networks_launch_every_kernel_that_the_whole_one_does(full_size):
     with counting.pretending() as counts:
         for small in small_architectures(ERA5.architecture):
-            run_small(small, torch.device("meta"), HALF, "triton")
+            run_small(small, torch.device("meta"), HALF, Form("triton", KERNELS))
     launched = {count.launch.name for count in counts}
     assert {count.launch.name for count in full_size.counts} & set(counting.KERNELS) <= launched
 

@@ -7,7 +7,9 @@ import tiny
 import torch
 
 from ai_models_mosaic.engines import warm_up
+from ai_models_mosaic.engines.form import Form
 from ai_models_mosaic.engines.warm_up import WarmUp, run_small, small_architectures
+from ai_models_mosaic.model.fused import PLAIN
 from ai_models_mosaic.variants import ERA5, MINI
 
 CPU = torch.device("cpu")
@@ -28,16 +30,16 @@ def test_small_networks_have_every_stage_with_few_pixels(architecture):
 
 def test_a_small_network_runs():
     for small in small_architectures(tiny.ARCHITECTURE):
-        run_small(small, CPU, torch.bfloat16, "sdpa")
+        run_small(small, CPU, torch.bfloat16, Form("sdpa", PLAIN))
 
 
-def test_the_backend_is_the_one_that_was_chosen_and_every_network_runs_with_it(monkeypatch):
-    ran = []
+def test_the_form_is_the_one_that_was_chosen_and_every_network_runs_with_it(monkeypatch):
+    ran, form = [], Form("reference", PLAIN)
     monkeypatch.setattr(warm_up, "run_small", lambda small, *others: ran.append((small, *others)))
-    warm = WarmUp(tiny.ARCHITECTURE, CPU, torch.float32, lambda: "reference")
-    assert warm.backend() == "reference"
+    warm = WarmUp(tiny.ARCHITECTURE, CPU, torch.float32, lambda: form)
+    assert warm.form() is form
     warm.wait()
-    expected = [(small, CPU, torch.float32, "reference") for small in small_architectures(tiny.ARCHITECTURE)]
+    expected = [(small, CPU, torch.float32, form) for small in small_architectures(tiny.ARCHITECTURE)]
     assert sorted(ran, key=str) == sorted(expected, key=str)
 
 
@@ -47,11 +49,11 @@ def test_a_backend_that_is_unfit_is_said_where_it_is_asked_for(caplog):
 
     warm = WarmUp(tiny.ARCHITECTURE, CPU, torch.float32, refuse)
     with pytest.raises(ValueError, match=r"^unfit$"):
-        warm.backend()
+        warm.form()
 
 
 def test_a_small_network_that_fails_is_logged_and_does_not_end_the_run(caplog):
     caplog.set_level(logging.INFO)
-    warm = WarmUp(tiny.ARCHITECTURE, CPU, torch.float32, lambda: "no backend")
+    warm = WarmUp(tiny.ARCHITECTURE, CPU, torch.float32, lambda: Form("no backend", PLAIN))
     warm.wait()
     assert caplog.messages[0].startswith("A small network could not be run ahead of the forecast: ValueError: expected")

@@ -150,7 +150,8 @@ def _prepare_torch(variant: Variant, choice: EngineChoice) -> Callable[[], Loade
     weights = HeldAhead(assets.checkpoint)
     import torch
 
-    from .torch import PRECISIONS, choose_device, fit_backend, load_engine
+    from .form import choose_form
+    from .torch import PRECISIONS, choose_device, load_engine
     from .warm_up import Ahead, WarmUp
 
     device = choose_device(only_gpu=choice.only_gpu, local_rank=choice.local_rank, name=choice.device)
@@ -165,8 +166,8 @@ def _prepare_torch(variant: Variant, choice: EngineChoice) -> Callable[[], Loade
     backend, graphs = choice.attention_backend, choice.cuda_graphs
     kernels = None
     if device.type == "cuda":
-        fit = partial(fit_backend, backend, variant, device, precision)
-        kernels = WarmUp(variant.architecture, device, PRECISIONS[precision], fit)
+        where = variant.architecture, device, PRECISIONS[precision]
+        kernels = WarmUp(*where, partial(choose_form, backend, *where))
     ahead = Ahead(weights, kernels)
 
     def load() -> LoadedEngine:

@@ -15,14 +15,14 @@ from ..checkpoints.files import Assets, DataFile, expected_weights, read_compani
 from ..checkpoints.format import Checkpoint, Statistics, build_network, read_checkpoint
 from ..checkpoints.integrity import Expected, refuse_other
 from ..errors import OptionError
-from ..model.attention.choice import AUTO, UnfitBackendError, choose_backend, choose_tilings, try_backend
+from ..model.attention.choice import AUTO, UnfitBackendError, try_backend
 from ..model.attention.tuned import lists_from_tilings, tilings_from_lists
-from ..model.fused.choice import choose_passes
 from ..model.network import MosaicNetwork
 from ..variants import Variant
 from .batching import Halving, compare_memory, histories_that_fit, members_that_fit
 from .copies import SharedMemory, StreamedCopies
 from .cuda import GraphedStep
+from .form import choose_form
 from .tensor_states import Histories, States, TensorStates
 from .warm_up import NOTHING, Ahead
 
@@ -134,14 +134,14 @@ def load_engine(
     if graphs and device.type != "cuda":
         raise OptionError("--cuda-graphs: expected an NVIDIA GPU, and the forecast runs on the CPU; leave it out")
     kernels = ahead.kernels
-    backend = fit_backend(backend, variant, device, precision) if kernels is None else kernels.backend()
+    if kernels is None:
+        form = choose_form(backend, variant.architecture, device, PRECISIONS[precision])
+    else:
+        form = kernels.form()
     checkpoint = read_checkpoint(assets.checkpoint, ahead.weights)
     companions = read_companions(variant, assets, checkpoint)
     network = build_network(variant.architecture, checkpoint, companions.static_fields)
-    network.use_backend(backend)
-    network.use_passes(choose_passes(variant.architecture, device, PRECISIONS[precision]))
-    if backend == "triton":
-        network.use_tilings(choose_tilings(variant.architecture, device, PRECISIONS[precision]))
+    form.use_in(network)
     engine = TorchEngine(
         network,
         companions.statistics,
@@ -157,14 +157,6 @@ def load_engine(
     if kernels is not None:
         kernels.wait()
     return engine
-
-
-def fit_backend(asked: str, variant: Variant, device: torch.device, precision: str) -> str:
-    """The attention backend to run with; arguments and errors as of `load_engine`."""
-    try:
-        return choose_backend(asked, variant.architecture, device, PRECISIONS[precision])
-    except UnfitBackendError as error:
-        raise OptionError(f"--attention-backend: {error}; give auto or sdpa, or leave the option out") from error
 
 
 def _checked_digest(checkpoint: Checkpoint, wanted: Expected | None) -> Callable[[], str]:

@@ -19,6 +19,7 @@ from ..checkpoints.held_file import HeldAhead
 from ..geometry.grid import LatLonGrid
 from ..model.network import MosaicNetwork
 from ..variants import Architecture, Stage
+from .form import Form
 
 LOG = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ GRID = LatLonGrid.regular(6.0)
 
 
 class WarmUp:
-    """Chooses the attention backend and launches every kernel once, beside whatever else is done.
+    """Chooses how the network computes and launches every kernel once, beside whatever else is done.
 
     Parameters
     ----------
@@ -40,22 +41,22 @@ class WarmUp:
         Where.
     dtype : torch.dtype
         Of its products.
-    fit : callable
-        Chooses the backend, and tries it.
+    choose : callable
+        Gives the form of the network, tried on the device.
     """
 
     def __init__(
-        self, architecture: Architecture, device: torch.device, dtype: torch.dtype, fit: Callable[[], str]
+        self, architecture: Architecture, device: torch.device, dtype: torch.dtype, choose: Callable[[], Form]
     ) -> None:
         self._device = device
         small = small_architectures(architecture)
         self._threads = ThreadPoolExecutor(1 + len(small), thread_name_prefix="warm-up")
-        self._backend = self._threads.submit(fit)
+        self._form = self._threads.submit(choose)
         self._runs = [self._threads.submit(self._run, some, device, dtype) for some in small]
 
-    def backend(self) -> str:
-        """The backend, once it was tried; raises what the choice of it raised."""
-        return self._backend.result()
+    def form(self) -> Form:
+        """The form, once it was tried; raises what the choice of it raised."""
+        return self._form.result()
 
     def wait(self) -> None:
         """Until every kernel was launched. What failed is logged: the first step will say what is wrong."""
@@ -67,7 +68,7 @@ class WarmUp:
             torch.cuda.empty_cache()
 
     def _run(self, architecture: Architecture, device: torch.device, dtype: torch.dtype) -> None:
-        run_small(architecture, device, dtype, self.backend())
+        run_small(architecture, device, dtype, self.form())
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def _sides(largest: int) -> Iterator[int]:
     yield largest
 
 
-def run_small(architecture: Architecture, device: torch.device, dtype: torch.dtype, backend: str) -> None:
+def run_small(architecture: Architecture, device: torch.device, dtype: torch.dtype, form: Form) -> None:
     """One step of a network without numbers.
 
     Parameters
@@ -137,15 +138,15 @@ def run_small(architecture: Architecture, device: torch.device, dtype: torch.dty
         Where.
     dtype : torch.dtype
         Of its products.
-    backend : str
-        Of its attention.
+    form : Form
+        How it computes.
     """
     with torch.device("meta"):
         network = MosaicNetwork(architecture)
     network = network.eval().requires_grad_(False).to_empty(device=device)
     for tensor in network.state_dict().values():
         tensor.zero_()
-    network.use_backend(backend)
+    form.use_in(network)
     network.prepare(dtype)
     shape = (MEMBERS, architecture.history, *architecture.grid.shape, architecture.channels)
     noise = torch.zeros(MEMBERS, architecture.noise_width, device=device)
