@@ -2,44 +2,30 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 import re
-import statistics
 import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 from importlib import metadata
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from bench import CLOCK, ROOT, SAMPLE, Bench
 from census import Rates
 from counting import KERNELS, Count
-from torch import Tensor
 
-from ai_models_mosaic.checkpoints.format import build_network, read_checkpoint
-from ai_models_mosaic.checkpoints.random_weights import make_random_checkpoint
 from ai_models_mosaic.engines import Arrival
 from ai_models_mosaic.engines.form import choose_form
-from ai_models_mosaic.engines.torch import PRECISIONS, TorchEngine
+from ai_models_mosaic.engines.torch import PRECISIONS
 from ai_models_mosaic.forecast.rollout import Ensemble
-from ai_models_mosaic.inputs.grib_messages import find_messages
-from ai_models_mosaic.inputs.states import read_initial_state
 from ai_models_mosaic.model import flops
-from ai_models_mosaic.model.attention.choice import AUTO
+from ai_models_mosaic.model.attention.tuning import event_timer, fastest, timings
 from ai_models_mosaic.model.launches import counting
-from ai_models_mosaic.variants import VARIANTS
-
-ROOT = Path(__file__).parent.parent
-SAMPLE = ROOT / "examples" / "mini-input.grib"
 
 PUBLISHED = {"era5": 0.048}
 """Seconds per member-step: 24 members × 10 steps in 12 s on one H100 (arXiv:2604.16429)."""
@@ -53,12 +39,6 @@ COPIED_BYTES = 2**31
 MEMBERS = (1, 2, 4, 8)
 """At once."""
 
-RUN_MEMBERS = 24
-"""Of the whole run; two on a CPU."""
-
-CLOCK = (0.25, 0.5)
-"""Day and year progress of all that is timed."""
-
 PARTS_OF_NAMES = (
     ("products", r"gemm|cutlass|nvjet|xmma|splitK"),
     ("attention", r"flash|fmha|cudnn.*sdpa"),
@@ -71,130 +51,6 @@ PARTS_OF_NAMES = (
     ("rotation and means", r"reduce_kernel|complex"),
 )
 """Parts by the first pattern that a name of a CUDA kernel holds, where it is none of our own."""
-
-
-class NotThereError(Exception):
-    """The device, or this installation, has nothing of the kind."""
-
-
-@dataclass
-class Bench:
-    """What sections share.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        Of ``gpu.py``.
-    folder : Path
-        For files; gone afterwards.
-    until : float
-        When the section has to be over, by `time.monotonic`.
-    rates : Rates or None
-        As measured, once they are.
-    """
-
-    options: argparse.Namespace
-    folder: Path
-    until: float = 0.0
-    rates: Rates | None = None
-
-    @cached_property
-    def device(self) -> torch.device:
-        """Where it is measured."""
-        return torch.device(self.options.device)
-
-    @cached_property
-    def on_gpu(self) -> bool:
-        """Whether that is one."""
-        return self.device.type == "cuda"
-
-    @cached_property
-    def precision(self) -> str:
-        """Of the products."""
-        return str(self.options.precision) if self.on_gpu else "float32"
-
-    @cached_property
-    def variant(self) -> Any:
-        """What is run."""
-        return VARIANTS[self.options.variant]
-
-    @cached_property
-    def members(self) -> int:
-        """Of the whole run."""
-        return RUN_MEMBERS if self.on_gpu else 2
-
-    @cached_property
-    def start(self) -> Any:
-        """The states that members start from."""
-        architecture = self.variant.architecture
-        return read_initial_state(find_messages(SAMPLE), architecture.grid, self.variant.lags_hours)
-
-    @cached_property
-    def checkpoint(self) -> Path:
-        """A file of random weights."""
-        path = self.folder / "random.safetensors"
-        make_random_checkpoint(self.variant, self.start, path, seed=0)
-        return path
-
-    @cached_property
-    def engine(self) -> TorchEngine:
-        """The one engine of the one network."""
-        architecture = self.variant.architecture
-        form = choose_form(self.options.backend or AUTO, architecture, self.device, PRECISIONS[self.precision])
-        checkpoint = read_checkpoint(self.checkpoint)
-        network = build_network(architecture, checkpoint)
-        form.use_in(network)
-        if checkpoint.statistics is None:
-            raise ValueError("expected a random checkpoint with statistics")
-        return TorchEngine(network, checkpoint.statistics, self.device, self.precision, digest=checkpoint.digest)
-
-    def left(self) -> float:
-        """Seconds."""
-        return self.until - time.monotonic()
-
-    def check_time(self) -> None:
-        """Raise if there is none left.
-
-        Raises
-        ------
-        NotThereError
-            Where the time is up.
-        """
-        if self.left() <= 0:
-            raise NotThereError("no time was left")
-
-    def need_gpu(self) -> None:
-        """Raise on a CPU.
-
-        Raises
-        ------
-        NotThereError
-            Where the device is one.
-        """
-        if not self.on_gpu:
-            raise NotThereError("needs a CUDA GPU")
-
-    def inputs(self, members: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Normalised states, progress and noise on the device."""
-        architecture = self.variant.architecture
-        shape = (members, architecture.history, *architecture.grid.shape, architecture.channels)
-        noise = torch.randn(members, architecture.noise_width, device=self.device)
-        return torch.randn(shape, device=self.device), torch.tensor(CLOCK, device=self.device), noise
-
-    def timed(self, call: Callable[[], object], repeats: int = 3) -> float:
-        """Median seconds of a call, after one that is not counted."""
-        self._wait(call)
-        taken = []
-        for _ in range(repeats):
-            start = time.perf_counter()
-            self._wait(call)
-            taken.append(time.perf_counter() - start)
-        return statistics.median(taken)
-
-    def _wait(self, call: Callable[[], object]) -> None:
-        call()
-        if self.on_gpu:
-            torch.cuda.synchronize()
 
 
 def device(bench: Bench) -> dict[str, Any]:
@@ -247,15 +103,18 @@ def parity(bench: Bench) -> dict[str, Any]:
     import parity as released
 
     backends = ("triton", "sdpa", "reference") if bench.on_gpu else ("sdpa", "reference")
-    precisions = ("float32", "float16", "bfloat16") if bench.on_gpu else ("float32",)
+    precisions = ("float16", "float32", "bfloat16") if bench.on_gpu else ("float32",)
     torch.backends.cuda.matmul.allow_tf32 = False
     found: dict[str, Any] = {}
     for backend, precision, path in product(backends, precisions, sorted((ROOT / "tests" / "data").glob("*.npz"))):
-        bench.check_time()
+        if bench.left() <= 0:
+            # Kernels are compiled for every shape and precision.
+            return found | {"not complete": "no time was left"}
         network, case = released.load(path)
-        network.use_backend(backend)
         network = network.to(bench.device)
-        network.prepare(PRECISIONS[precision])
+        dtype = PRECISIONS[precision]
+        choose_form(backend, network.architecture, bench.device, dtype).use_in(network)
+        network.prepare(dtype)
         case = {key: value.to(bench.device) for key, value in case.items()}
         off = released.predict(network, case).float() - case["output"]
         worst, rms = float(off.abs().max()), float(off.square().mean().sqrt() / case["output"].std())
@@ -342,8 +201,7 @@ def by_part(ran: dict[str, tuple[float, int]]) -> dict[str, Any]:
 
 def part_of(name: str) -> str:
     """The part of a CUDA kernel."""
-    own = next((KERNELS[kernel] for kernel in KERNELS if name.startswith(kernel)), None)
-    return own or next((part for part, pattern in PARTS_OF_NAMES if re.search(pattern, name)), "other")
+    return KERNELS.get(name) or next((part for part, pattern in PARTS_OF_NAMES if re.search(pattern, name)), "other")
 
 
 def against_floor(ran: dict[str, tuple[float, int]], counts: list[Count], rates: Rates) -> dict[str, Any]:
@@ -355,7 +213,7 @@ def against_floor(ran: dict[str, tuple[float, int]], counts: list[Count], rates:
         )
     found = {}
     for kernel, floor in floors.items():
-        taken = sum(seconds for name, (seconds, _) in ran.items() if name.startswith(kernel))
+        taken, _ = ran.get(kernel, (0.0, 0))
         found[kernel] = {"s": taken, "floor, s": floor, "of its floor": taken / floor if floor else 0.0}
     return found
 
@@ -365,9 +223,21 @@ def _row(taken: float, count: int) -> dict[str, Any]:
 
 
 def tiles(bench: Bench) -> dict[str, Any]:
-    """What tiles the attention kernel is fastest with."""
+    """How attention is cut fastest, stage by stage, the default first; the runs before this had the default."""
     bench.need_gpu()
-    raise NotThereError("tiles are fixed")
+    measured, architecture = [], bench.variant.architecture
+    with torch.inference_mode():
+        timed = timings(architecture, bench.device, PRECISIONS[bench.precision], event_timer(bench.device), members=4)
+        for one in timed:
+            measured.append(one)
+            if bench.left() <= 0:
+                break
+    shown = {
+        f"{one.shape} {one.tiling}": one.failure or {"ms": one.milliseconds, "TFLOP/s": one.teraflops}
+        for one in measured
+    }
+    best = {shape: str(tiling) for shape, tiling in fastest(measured).items()}
+    return {"complete": bench.left() > 0, "timed": shown, "fastest": best}
 
 
 def resident(bench: Bench) -> dict[str, Any]:
