@@ -50,14 +50,19 @@ def norm(width: int, rows: int, **how: object) -> Callable[[Passes, Draw], tuple
 
 def norms_of_half(passes: Passes, draw: Draw) -> tuple[Tensor, ...]:
     x = draw.rows(7, 24)
-    return *passes.norm_both(x, draw.dtype, norms=2), passes.norm_to(x, torch.float32, norms=0, silu=True)
+    rows, mapped, factor = passes.norm_and_map(x, draw.dtype, draw(5, 24, dtype=torch.float32), norms=2)
+    mapped = mapped if factor is None else mapped * factor[..., None]
+    return rows, mapped, passes.norm_to(x, torch.float32, norms=0, silu=True)
 
 
 def sum_of(width: int, *, skip: bool) -> Callable[[Passes, Draw], tuple[Tensor, ...]]:
     def case(passes: Passes, draw: Draw) -> tuple[Tensor, ...]:
         x, positions = draw.rows(5, width), draw(5, width)
-        out = torch.empty(x.shape)
-        passes.norm_of_sum(x, positions, out, draw.rows(5, width, dtype=torch.float32) if skip else None)
+        out, again = torch.empty(x.shape), torch.empty_like(x)
+        if skip:
+            passes.norm_of_sum(x, positions, out, draw.rows(5, width, dtype=torch.float32), again)
+            return out, again
+        passes.norm_of_sum(x, positions, out)
         return (out,)
 
     return case
@@ -85,12 +90,15 @@ def gating(hidden: int, rows: int) -> Callable[[Passes, Draw], tuple[Tensor, ...
     return case
 
 
-def interpolation(heads: int, width: int, targets: int, count: int) -> Callable[[Passes, Draw], tuple[Tensor, ...]]:
+def interpolation(
+    heads: int, width: int, targets: int, count: int, *, factor: bool = False
+) -> Callable[[Passes, Draw], tuple[Tensor, ...]]:
     def case(passes: Passes, draw: Draw) -> tuple[Tensor, ...]:
         directions, values = draw.rows(11, heads, 3, dtype=torch.float32), draw.rows(11, heads * width)
         neighbours = torch.arange(targets * count).view(targets, count) * 7 % 11
         toward = draw(targets, count, 3, dtype=torch.float32)
-        return (passes.interpolate(3 * directions, values, neighbours, toward, draw.dtype),)
+        by = draw.rows(11, dtype=torch.float32) if factor else None
+        return (passes.interpolate(3 * directions, values, neighbours, toward, draw.dtype, by),)
 
     return case
 
@@ -119,7 +127,7 @@ CASES = {
     "gate of one number": gating(1, 1),
     "gate of nothing": gating(20, 0),
     "interpolation": interpolation(4, 8, 13, 8),
-    "interpolation of ragged heads": interpolation(3, 5, 6, 5),
+    "interpolation of ragged heads": interpolation(3, 5, 6, 5, factor=True),
     "interpolation from one point": interpolation(1, 4, 1, 1),
     "noise": noise(8, 37),
     "noise of one number": noise(1, 1),

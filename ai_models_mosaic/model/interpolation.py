@@ -6,12 +6,13 @@ Source: specification of the network, section 5.
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..arrays import Float, Float32, Int64
+from ..arrays import Float, Int64
 from ..variants import Stage
 from .fused import PLAIN, Passes
 from .layers import Linear, empty_buffer
@@ -55,8 +56,8 @@ class CrossGridAttention(nn.Module):
         self.folded = self._folded(self.to_kv.weight.detach().chunk(2)[0])
 
     def forward(
-        self, x: Float[Tensor, "member source width"], *, norms: int = 1
-    ) -> Float32[Tensor, "member target width"]:
+        self, x: Float[Tensor, "member source width"], *, norms: int = 1, precise: bool = True
+    ) -> Float[Tensor, "member target width"]:
         """``(member, source, width)`` to ``(member, target, width)``.
 
         Parameters
@@ -65,21 +66,26 @@ class CrossGridAttention(nn.Module):
             Rows that are normed here.
         norms : int
             How often: one more, where the layer before ends with a norm and leaves it to this one.
+        precise : bool
+            In float32 also where products are not.
 
         Returns
         -------
         Tensor (member, target, width)
-            In float32.
+            What the last product gives.
         """
-        passes = PLAIN if in_one_go() else self.passes
+        passes, dtype = PLAIN if in_one_go() else self.passes, self.to_o.weight.dtype
         key_weight, value_weight = self.to_kv.weight.chunk(2)
-        rows, normed = passes.norm_both(x, value_weight.dtype, norms=norms)
-        values = functional.linear(rows, value_weight)
-        with nullcontext() if passes.by_kernels else torch.autocast(x.device.type, enabled=False):
+        # Scores decide between neighbours, and are three numbers per head: in float32 under autocast, too.
+        exact = nullcontext if passes.by_kernels else partial(torch.autocast, x.device.type, enabled=False)
+        with exact():
             folded = self._folded(key_weight) if self.folded is None else self.folded
-            directions = functional.linear(normed, folded).unflatten(-1, (self.heads, 3))
-            gathered = passes.interpolate(directions, values, self.neighbors, self.rel_pos, self.to_o.weight.dtype)
-        return passes.product(gathered, self.to_o.weight)
+            rows, mapped, factor = passes.norm_and_map(x, value_weight.dtype, folded, norms=norms)
+        values = functional.linear(rows, value_weight)
+        with exact():
+            directions = mapped.unflatten(-1, (self.heads, 3))
+            gathered = passes.interpolate(directions, values, self.neighbors, self.rel_pos, dtype, factor)
+        return passes.product(gathered, self.to_o.weight) if precise else self.to_o(gathered)
 
     def _folded(self, key_weight: Float[Tensor, "width inputs"]) -> Float[Tensor, "{3*self.heads} inputs"]:
         """Weights of queries and keys in one, ``(head · 3, width)``, with the scale of the scores."""

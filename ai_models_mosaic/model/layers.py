@@ -7,8 +7,7 @@ Source: specification of the network, sections 5 – 8.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import repeat
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -28,6 +27,9 @@ Stream = Float[Tensor, "member pixel width"]
 
 Noise = Float[Tensor, "member noise"]
 """ε or z."""
+
+Rows = Float[Tensor, "member pixel width"]
+"""The stream normed, and rounded to the precision of the products."""
 
 Shift = Float32[Tensor, "member hidden"]
 """What a member's noise adds to the gate of one feed-forward."""
@@ -147,20 +149,22 @@ class Attention(nn.Module):
         out = block_sparse_attention(self.q_rope(query), self.k_rope(key), value, gates, self.layout, self.backend)
         return self.to_o(out.transpose(1, 2).flatten(2))
 
-    def added_to(self, x: Stream) -> Stream:
+    def added_to(self, x: Stream, rows: Rows | None = None) -> Stream:
         """The stream ``(member, pixel, width)`` plus the attention of the normed stream.
 
         Parameters
         ----------
         x : Tensor (member, pixel, width)
             In float32.
+        rows : Tensor (member, pixel, width) or None
+            The same normed and rounded, where that is known.
 
         Returns
         -------
         Tensor (member, pixel, width)
             In the place of `x` where kernels run: a sum within a product into other memory would first copy it.
         """
-        joined, summary = self._projected(x)
+        joined, summary = self._projected(x, rows)
         # Where the rows of the next product are to be, in its precision.
         room = joined.new_empty(x.shape).unflatten(-1, (-1, self.head_width)).transpose(1, 2)
         query, key, value = self.heads.dealt(joined)
@@ -179,15 +183,15 @@ class Attention(nn.Module):
             self.passes.add_product(x[part], out[part].flatten(2), self.to_o.weight, made[part])
         return made
 
-    def _projected(self, x: Stream) -> tuple[Float[Tensor, "member pixel columns"], Summary]:
+    def _projected(self, x: Stream, rows: Rows | None) -> tuple[Float[Tensor, "member pixel columns"], Summary]:
         """Rotated queries and keys, and values, in the columns of `heads`, of the normed x; gates beside them."""
         weight = torch.cat([each.weight for each in self._maps()]) if self.joined is None else self.joined
         joined = x.new_empty(*x.shape[:2], weight.shape[0], dtype=weight.dtype)
         summary = self.passes.summary(x.shape[0], x.shape[1], self.heads, x.device)
         turns = Turns(self.q_rope.cos_freqs, self.q_rope.sin_freqs, self.k_rope.cos_freqs, self.k_rope.sin_freqs)
         for part in self.passes.slices(x.shape[0], x.shape[1], weight.shape[0], x.device):
-            rows = self.passes.norm_to(x[part], weight.dtype).flatten(0, 1)
-            torch.mm(rows, weight.t(), out=joined[part].flatten(0, 1))
+            some = self.passes.norm_to(x[part], weight.dtype) if rows is None else rows[part]
+            torch.mm(some.flatten(0, 1), weight.t(), out=joined[part].flatten(0, 1))
             self.passes.rotate(
                 joined[part], self.heads, turns.of(part[1]), summary.of(part), without_selected=self.without_selected
             )
@@ -252,7 +256,9 @@ class Block(nn.Module):
         self.ffn = FeedForward(stage, noise_width)
         self.in_slices = True
 
-    def forward(self, x: Stream, noise: Noise, *, attended: bool = False, shift: Shift | None = None) -> Stream:
+    def forward(
+        self, x: Stream, noise: Noise, *, attended: bool = False, shift: Shift | None = None, rows: Rows | None = None
+    ) -> Stream:
         """Map ``(member, pixel, width)`` with z ``(member, noise)``.
 
         Parameters
@@ -265,22 +271,24 @@ class Block(nn.Module):
             `attend` made x of the stream.
         shift : Tensor (member, hidden) or None
             What `ffn.noise_bias` makes of z, where that is known.
+        rows : Tensor (member, pixel, width) or None
+            `x` normed and rounded, where that is known.
 
         Returns
         -------
         Tensor (member, pixel, width)
             Without gradients, it may be where `x` was.
         """
-        x = x if attended else self.attend(x)
+        x = x if attended else self.attend(x, rows)
         if in_one_go() or not self.in_slices:
             return x + self.ffn(self.norm(x), noise)
         return self.ffn.add_to(x, self.ffn.noise_bias(noise) if shift is None else shift)
 
-    def attend(self, x: Stream) -> Stream:
-        """The part that knows no noise, ``(member, pixel, width)``."""
+    def attend(self, x: Stream, rows: Rows | None = None) -> Stream:
+        """The part that knows no noise, ``(member, pixel, width)``; `rows` as of `forward`."""
         if in_one_go() or not self.in_slices:
             return x + self.attention(self.norm(x))
-        return self.attention.added_to(x)
+        return self.attention.added_to(x, rows)
 
 
 class BlockStack(nn.Module):
@@ -291,12 +299,18 @@ class BlockStack(nn.Module):
         self.blocks = nn.ModuleList(Block(stage, noise_width) for _ in range(depth))
 
     def forward(
-        self, x: Stream, noise: Noise, *, attended: bool = False, shifts: Iterable[Shift] | None = None
+        self,
+        x: Stream,
+        noise: Noise,
+        *,
+        attended: bool = False,
+        shifts: Sequence[Shift] | None = None,
+        rows: Rows | None = None,
     ) -> Stream:
         """Map ``(member, pixel, width)``; arguments as of `Block.forward`, a shift for every block."""
-        for block, shift in zip(self.blocks, shifts or repeat(None)):  # noqa: B905
-            x = block(x, noise, attended=attended, shift=shift)
-            attended = False
+        for index, block in enumerate(self.blocks):
+            x = block(x, noise, attended=attended, shift=shifts[index] if shifts else None, rows=rows)
+            attended, rows = False, None
         return x
 
     def attend(self, x: Stream) -> Stream:
@@ -304,68 +318,95 @@ class BlockStack(nn.Module):
         return cast(Block, self.blocks[0]).attend(x)
 
 
-class Downsample(nn.Module):
-    """From a stage to the next coarser one: the four children of a nested pixel become it (section 6)."""
+class Resampling(nn.Module):
+    """A map between a stage and the next finer one, of pixels and of where their four children lie (section 6).
+
+    Parameters
+    ----------
+    pixels : int
+        Of the coarser stage.
+    inputs, outputs : int
+        Of the map of a coarse pixel.
+    """
 
     rel_pos: Float32[Tensor, "pixel 12"]
 
-    def __init__(self, fine: Stage, coarse: Stage) -> None:
+    def __init__(self, pixels: int, inputs: int, outputs: int) -> None:
         super().__init__()
-        empty_buffer(self, "rel_pos", coarse.pixels, 12)
-        self.proj_x = Linear(4 * fine.width, coarse.width)
-        self.proj_pos = Linear(12, coarse.width)
+        empty_buffer(self, "rel_pos", pixels, 12)
+        self.proj_x = Linear(inputs, outputs)
+        self.proj_pos = Linear(12, outputs)
         self.norm = RMSNorm()
         self.passes: Passes = PLAIN
         self.positions: Tensor | None = None
 
     def place(self) -> None:
-        """Hold the map of the positions, which never changes."""
+        """Hold the map of where the children lie, which never changes."""
         self.positions = self.proj_pos(self.rel_pos)
+
+    def placed(self, pixels: slice) -> Float[Tensor, "pixel outputs"]:
+        """The map of where the children of some pixels lie."""
+        return self.proj_pos(self.rel_pos[pixels]) if self.positions is None else self.positions[pixels]
+
+    def _room(self, batch: int, pixels: int, width: int) -> tuple[Stream, Rows | None]:
+        """Memory for the stream of the other stage and, where kernels run, for the same normed once more."""
+        weight = self.proj_x.weight
+        stream = weight.new_empty(batch, pixels, width, dtype=torch.float32)
+        return stream, weight.new_empty(batch, pixels, width) if self.passes.by_kernels else None
+
+
+class Downsample(Resampling):
+    """From a stage to the next coarser one: the four children of a nested pixel become it (section 6)."""
+
+    def __init__(self, fine: Stage, coarse: Stage) -> None:
+        super().__init__(coarse.pixels, 4 * fine.width, coarse.width)
 
     def forward(self, x: Float[Tensor, "member children fine_width"]) -> Float[Tensor, "member children//4 width"]:
         """``(member, 4·pixel, fine width)`` to ``(member, pixel, coarse width)``."""
+        return self.coarser(x)[0]
+
+    def coarser(
+        self, x: Float[Tensor, "member children fine_width"]
+    ) -> tuple[Float[Tensor, "member children//4 width"], Float[Tensor, "member children//4 width"] | None]:
+        """`forward`, and what it gives normed and rounded where the kernels leave that, else None."""
         children = x.unflatten(1, (-1, 4)).flatten(2)
         if in_one_go():
-            return self.norm(by_row(self.proj_x, children) + self.proj_pos(self.rel_pos))
-        made = x.new_empty(*children.shape[:2], self.proj_x.out_features, dtype=torch.float32)
+            return self.norm(by_row(self.proj_x, children) + self.proj_pos(self.rel_pos)), None
+        stream, rows = self._room(*children.shape[:2], self.proj_x.out_features)
         for part in self.passes.slices(x.shape[0], children.shape[1], children.shape[2], x.device):
-            held = self.positions
-            positions = self.proj_pos(self.rel_pos[part[1]]) if held is None else held[part[1]]
-            self.passes.norm_of_sum(by_row(self.proj_x, children[part]), positions, made[part])
-        return made
+            again = None if rows is None else rows[part]
+            mapped = by_row(self.proj_x, children[part])
+            self.passes.norm_of_sum(mapped, self.placed(part[1]), stream[part], again=again)
+        return stream, rows
 
 
-class Upsample(nn.Module):
+class Upsample(Resampling):
     """From a stage to the next finer one, with the skip of the encoder (section 6)."""
 
-    rel_pos: Float32[Tensor, "pixel 12"]
-
     def __init__(self, coarse: Stage, fine: Stage) -> None:
-        super().__init__()
-        empty_buffer(self, "rel_pos", coarse.pixels, 12)
-        self.proj_x = Linear(coarse.width, 4 * fine.width)
-        self.proj_pos = Linear(12, 4 * fine.width)
-        self.norm = RMSNorm()
-        self.passes: Passes = PLAIN
-        self.positions: Tensor | None = None
-
-    def place(self) -> None:
-        """Hold the map of the positions, which never changes."""
-        self.positions = self.proj_pos(self.rel_pos)
+        super().__init__(coarse.pixels, coarse.width, 4 * fine.width)
 
     def forward(
         self, x: Stream, skip: Float[Tensor, "member 4*pixel fine_width"]
     ) -> Float[Tensor, "member 4*pixel fine_width"]:
         """``(member, pixel, coarse width)`` and ``(member, 4·pixel, fine width)`` to the latter's shape."""
+        return self.finer(x, skip)[0]
+
+    def finer(
+        self, x: Stream, skip: Float[Tensor, "member 4*pixel fine_width"]
+    ) -> tuple[Float[Tensor, "member 4*pixel fine_width"], Float[Tensor, "member 4*pixel fine_width"] | None]:
+        """`forward`, and what it gives normed and rounded where the kernels leave that, else None."""
         if in_one_go():
             children = by_row(self.proj_x, x) + self.proj_pos(self.rel_pos)
-            return self.norm(children.unflatten(-1, (4, -1)) + skip.unflatten(1, (-1, 4))).flatten(1, 2)
-        made = torch.empty_like(skip)
+            return self.norm(children.unflatten(-1, (4, -1)) + skip.unflatten(1, (-1, 4))).flatten(1, 2), None
+        stream, rows = self._room(*skip.shape)
         for members, pixels in self.passes.slices(x.shape[0], x.shape[1], self.proj_x.out_features, x.device):
-            rows = members, slice(4 * pixels.start, 4 * pixels.stop)
-            positions = self.proj_pos(self.rel_pos[pixels]) if self.positions is None else self.positions[pixels]
-            children = by_row(self.proj_x, x[members, pixels])
+            part = members, slice(4 * pixels.start, 4 * pixels.stop)
             # Child by child they are rows of the finer stage.
-            dealt, places = (part.unflatten(-1, (4, -1)).flatten(-3, -2) for part in (children, positions))
-            self.passes.norm_of_sum(dealt, places, made[rows], skip[rows])
-        return made
+            mapped, places = (
+                each.unflatten(-1, (4, -1)).flatten(-3, -2)
+                for each in (by_row(self.proj_x, x[members, pixels]), self.placed(pixels))
+            )
+            again = None if rows is None else rows[part]
+            self.passes.norm_of_sum(mapped, places, stream[part], skip[part], again)
+        return stream, rows

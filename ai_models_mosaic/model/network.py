@@ -29,7 +29,9 @@ from .layers import (
     Linear,
     MemberLinear,
     Noise,
+    Resampling,
     RMSNorm,
+    Rows,
     Shift,
     Stream,
     Upsample,
@@ -125,14 +127,16 @@ class MosaicNetwork(nn.Module):
         perturbation = self.noise_generator(noise)
         shifts = self._shifts(perturbation)
         x = self.start(state, progress) if started is None else started
+        rows: Rows | None = None
         skips: list[Tensor] = []
         for stage, down in zip(self.encoder_stages, self.downsample_layers, strict=True):
-            x = stage(x, perturbation, attended=not skips, shifts=next(shifts))
+            x = stage(x, perturbation, attended=not skips, shifts=next(shifts), rows=rows)
             skips.append(x)
-            x = down(x)
-        x = self.bottleneck(x, perturbation, shifts=next(shifts))
+            x, rows = cast(Downsample, down).coarser(x)
+        x = self.bottleneck(x, perturbation, shifts=next(shifts), rows=rows)
         for up, stage in zip(self.upsample_layers, self.decoder_stages, strict=True):
-            x = stage(up(x, skips.pop()), perturbation, shifts=next(shifts))
+            x, rows = cast(Upsample, up).finer(x, skips.pop())
+            x = stage(x, perturbation, shifts=next(shifts), rows=rows)
         x = self._to_grid(x).unflatten(1, self.architecture.grid.shape)
         return state[:, -1] + x if self.architecture.increment else x
 
@@ -166,7 +170,7 @@ class MosaicNetwork(nn.Module):
         """
         self.passes = passes
         for module in self.modules():
-            if isinstance(module, (Attention, FeedForward, CrossGridAttention, Downsample, Upsample)):
+            if isinstance(module, (Attention, FeedForward, CrossGridAttention, Resampling)):
                 module.passes = passes
 
     def prepare(self, dtype: torch.dtype = torch.float32) -> None:
@@ -194,7 +198,7 @@ class MosaicNetwork(nn.Module):
         for module in self.modules():
             if isinstance(module, Attention):
                 module.join()
-            if self.passes.by_kernels and isinstance(module, (Downsample, Upsample)):
+            if self.passes.by_kernels and isinstance(module, Resampling):
                 module.place()
         if self.passes.by_kernels:
             self.noise_maps = torch.cat(
@@ -277,14 +281,14 @@ class MosaicNetwork(nn.Module):
             return cast(Tensor, self.interp_to_hp(self.preprocess(features)))
         first, second = (cast(Linear, self.preprocess[index]) for index in (0, 3))
         rows = self.passes.norm_to(first(features), second.weight.dtype, silu=True)
-        return cast(Tensor, self.interp_to_hp(second(rows), norms=2))
+        return cast(Tensor, self.interp_to_hp(self.passes.product(rows, second.weight), norms=2))
 
     def _to_grid(self, x: Stream) -> Float32[Tensor, "member point channel"]:
         """The stream of the finest stage to the fields on the grid (sections 5 and 6)."""
         if in_one_go() or not self.passes.by_kernels:
             return cast(Tensor, self.postprocess(self.interp_to_ll(self.norm(x)))).float()
         first, last = (cast(Linear, self.postprocess[index]) for index in (1, 3))
-        rows = first(self.passes.norm_to(self.interp_to_ll(x, norms=2), first.weight.dtype))
+        rows = first(self.passes.norm_to(self.interp_to_ll(x, norms=2, precise=False), first.weight.dtype))
         return cast(Tensor, last(self.passes.norm_to(rows, last.weight.dtype, norms=0, silu=True)))
 
     def _features(

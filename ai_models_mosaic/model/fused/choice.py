@@ -164,10 +164,10 @@ def _of_stage(stage: Stage) -> dict[str, Trial]:
         return (passes.norm_to(draw(MEMBERS, 3, width, kind=torch.float32), dtype),)
 
     def norm_of_sum(passes: Passes, draw: Draw, dtype: torch.dtype) -> tuple[Tensor, ...]:
-        out = torch.empty_like(draw(MEMBERS, 3, width, kind=torch.float32))
-        skip = draw(MEMBERS, 3, width, kind=torch.float32)
-        passes.norm_of_sum(draw(MEMBERS, 3, width), draw(3, width), out, skip)
-        return (out,)
+        x, skip = draw(MEMBERS, 3, width), draw(MEMBERS, 3, width, kind=torch.float32)
+        out, again = torch.empty_like(skip), torch.empty_like(x)
+        passes.norm_of_sum(x, draw(3, width), out, skip, again)
+        return out, again
 
     def rotation(passes: Passes, draw: Draw, dtype: torch.dtype) -> tuple[Tensor, ...]:
         pixels = 2 * layout.sparse
@@ -189,8 +189,11 @@ def _of_points(architecture: Architecture) -> dict[str, Trial]:
     stage, count = architecture.stages[0], architecture.neighbours
 
     def norms(passes: Passes, draw: Draw, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        few = draw(3, stage.width, kind=torch.float32) / stage.width**0.5
+        rows, mapped, factor = passes.norm_and_map(draw(MEMBERS, 3, stage.width), dtype, few, norms=2)
         return (
-            *passes.norm_both(draw(MEMBERS, 3, stage.width), dtype, norms=2),
+            rows,
+            mapped if factor is None else mapped * factor[..., None],
             passes.norm_to(draw(MEMBERS, 3, stage.width, kind=torch.float32), dtype, silu=True),
             passes.norm_to(draw(MEMBERS, 3, stage.width), torch.float32, norms=0, silu=True),
         )
@@ -199,7 +202,8 @@ def _of_points(architecture: Architecture) -> dict[str, Trial]:
         directions = draw(MEMBERS, 2 * count, stage.query_heads, 3, kind=torch.float32)
         neighbours = torch.arange(3 * count, device=directions.device).view(3, count) % (2 * count)
         toward = draw(3, count, 3, kind=torch.float32)
-        return (passes.interpolate(directions, draw(MEMBERS, 2 * count, stage.width), neighbours, toward, dtype),)
+        values, factor = draw(MEMBERS, 2 * count, stage.width), draw(MEMBERS, 2 * count, kind=torch.float32)
+        return (passes.interpolate(directions, values, neighbours, toward, dtype, factor),)
 
     def noise(passes: Passes, draw: Draw, dtype: torch.dtype) -> tuple[Tensor, ...]:
         weight = draw(5, architecture.noise_width)

@@ -22,7 +22,8 @@ def normalise(
     positions,
     skip,
     out,
-    precise,
+    again,
+    factor,
     rows,
     positions_rows,
     eps,
@@ -33,12 +34,14 @@ def normalise(
     SILU: tl.constexpr,
     ADDS_POSITIONS: tl.constexpr,
     ADDS_SKIP: tl.constexpr,
-    LEAVES_PRECISE: tl.constexpr,
+    LEAVES_AGAIN: tl.constexpr,
+    LEAVES_FACTOR: tl.constexpr,
 ):
     """One program: the norms of `ROWS` rows of ``x`` (row, width).
 
     To them come those of ``positions``, which begin anew with every member, and of ``skip``; the sum is divided by its
-    root mean square `NORMS` times, goes through SiLU, and is rounded to ``out``, and unrounded to ``precise``.
+    root mean square `NORMS` times, goes through SiLU, and is rounded to ``out``. Normed once more, that becomes
+    ``again``; what all norms multiply a row by becomes ``factor`` (row,).
     """
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     channel = tl.arange(0, PADDED_WIDTH)
@@ -50,14 +53,19 @@ def normalise(
         values += tl.load(positions + at_position, mask=inside, other=0.0).to(tl.float32)
     if ADDS_SKIP:
         values += tl.load(skip + at, mask=inside, other=0.0).to(tl.float32)
+    scale = tl.full([ROWS], 1.0, tl.float32)
     for _ in tl.static_range(NORMS):
-        mean_square = tl.sum(values * values, axis=1) / WIDTH
-        values *= tl.rsqrt(mean_square + eps)[:, None]
+        by = tl.rsqrt(tl.sum(values * values, axis=1) / WIDTH + eps)
+        values *= by[:, None]
+        scale *= by
     if SILU:
         values *= tl.sigmoid(values)
     tl.store(out + at, values, mask=inside)
-    if LEAVES_PRECISE:
-        tl.store(precise + at, values, mask=inside)
+    if LEAVES_FACTOR:
+        tl.store(factor + row, scale, mask=row < rows)
+    if LEAVES_AGAIN:
+        by = tl.rsqrt(tl.sum(values * values, axis=1) / WIDTH + eps)
+        tl.store(again + at, values * by[:, None], mask=inside)
 
 
 @triton.jit
@@ -185,6 +193,7 @@ def gate_in_place(
 @no_type_check
 def interpolate(
     directions,
+    factor,
     values,
     neighbours,
     toward,
@@ -198,10 +207,12 @@ def interpolate(
     PADDED_WIDTH: tl.constexpr,
     TARGETS: tl.constexpr,
     AT_ONCE: tl.constexpr,
+    MULTIPLIES: tl.constexpr,
 ):
     """One program: `TARGETS` points of one member, each the sum of its `COUNT` neighbours by softmax of their scores.
 
-    ``directions`` (member, source, head, 3) times ``toward`` (target, neighbour, 3) are the scores, in float32;
+    ``directions`` (member, source, head, 3) times ``toward`` (target, neighbour, 3) are the scores, in float32, with
+    `MULTIPLIES` times ``factor`` (member, source);
     ``values`` is (member, source, head, width), ``out`` (member, target, head, width). `AT_ONCE` neighbours are taken
     side by side, with an online softmax over all of them.
     """
@@ -212,6 +223,7 @@ def interpolate(
     of_target = (target < targets)[:, None] & (head < HEADS)[None, :]
     in_target = of_target[:, :, None] & (channel < WIDTH)[None, None, :]
     directions += member * sources * (HEADS * 3)
+    factor += member * sources
     values += member * sources * (HEADS * WIDTH)
 
     highest = tl.full([TARGETS, PADDED_HEADS], float("-inf"), tl.float32)
@@ -228,6 +240,8 @@ def interpolate(
             way = tl.load(toward + at * 3 + axis, mask=here, other=0.0)
             in_directions = source[:, :, None] * (HEADS * 3) + (head * 3)[None, None, :] + axis
             score += tl.load(directions + in_directions, mask=of_head, other=0.0) * way[:, :, None]
+        if MULTIPLIES:
+            score *= tl.load(factor + source, mask=here, other=0.0)[:, :, None]
         score = tl.where(here[:, :, None], score, float("-inf"))
         # Of a target that only fills the tile there is no score at all, and the highest stays finite all the same.
         new_highest = tl.maximum(tl.maximum(highest, tl.max(score, axis=1)), -1e30)

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ...arrays import Float, Float32, Int64
 from ..launches import launch
-from .plain import RMS_NORM_EPS, Heads, Passes, Rows, Rows32, Summary, Turns
+from .plain import RMS_NORM_EPS, Heads, Passes, Rows, Summary, Turns
 
 ELEMENTS = 4096
 """Elements of a program's tile: sixteen to a thread of eight warps, enough loads under way to keep memory busy."""
@@ -51,14 +52,19 @@ class KernelPasses(Passes):
         _normalise(x, out, norms=norms, silu=silu)
         return out
 
-    def norm_both(self, x: Rows, dtype: torch.dtype, *, norms: int = 1) -> tuple[Rows, Rows32]:
-        """See `Passes.norm_both`."""
-        if dtype == torch.float32:
-            precise = self.norm_to(x, dtype, norms=norms)
-            return precise, precise
-        out, precise = (torch.empty(x.shape, dtype=kind, device=x.device) for kind in (dtype, torch.float32))
-        _normalise(x, out, norms=norms, precise=precise)
-        return out, precise
+    def norm_and_map(
+        self,
+        x: Float[Tensor, "*rows inputs"],
+        dtype: torch.dtype,
+        weight: Float32[Tensor, "outputs inputs"],
+        *,
+        norms: int = 1,
+    ) -> tuple[Float[Tensor, "*rows inputs"], Float32[Tensor, "*rows outputs"], Float32[Tensor, "*rows"] | None]:
+        """See `Passes.norm_and_map`; the map is of the rows as they were, whose norm is then not written in float32."""
+        out = torch.empty(x.shape, dtype=dtype, device=x.device)
+        factor = torch.empty(x.shape[:-1], device=x.device)
+        _normalise(x, out, norms=norms, factor=factor)
+        return out, functional.linear(x.float(), weight), factor
 
     def norm_of_sum(
         self,
@@ -66,9 +72,10 @@ class KernelPasses(Passes):
         positions: Float[Tensor, "row width"],
         out: Float32[Tensor, "member row width"],
         skip: Float[Tensor, "member row width"] | None = None,
+        again: Float[Tensor, "member row width"] | None = None,
     ) -> None:
         """See `Passes.norm_of_sum`."""
-        _normalise(x, out, positions=positions, skip=skip)
+        _normalise(x, out, positions=positions, skip=skip, again=again)
 
     def summary(self, batch: int, pixels: int, heads: Heads, device: torch.device) -> Summary:
         """See `Passes.summary`; a branch's gates of a head are next to one another, as threads take them."""
@@ -141,6 +148,7 @@ class KernelPasses(Passes):
         neighbours: Int64[Tensor, "target neighbour"],
         toward: Float32[Tensor, "target neighbour 3"],
         dtype: torch.dtype,
+        factor: Float32[Tensor, "member source"] | None = None,
     ) -> Float[Tensor, "member target width"]:
         """See `Passes.interpolate`; the result is in `dtype`."""
         members, sources, heads = directions.shape[:3]
@@ -151,20 +159,25 @@ class KernelPasses(Passes):
             _kernel("interpolate", values),
             (-(-targets // fixed["TARGETS"]), members),
             directions.contiguous(),
+            # What the kernel does not touch stands for what there is not.
+            directions if factor is None else factor,
             values.contiguous(),
             neighbours,
             toward,
             out,
             sources,
             targets,
-            reads=(directions, values, neighbours, toward),
+            reads=(directions, values, neighbours, toward, 0 if factor is None else factor),
             writes=(out,),
             name="interpolate",
+            MULTIPLIES=factor is not None,
             **fixed,
         )
         return out
 
-    def product(self, rows: Float[Tensor, "*rows inputs"], weight: Float[Tensor, "width inputs"]) -> Rows32:
+    def product(
+        self, rows: Float[Tensor, "*rows inputs"], weight: Float[Tensor, "width inputs"]
+    ) -> Float32[Tensor, "*rows width"]:
         """See `Passes.product`; it leaves the library in float32, if that can."""
         if weight.dtype == torch.float32 or not self.adds_within:
             return super().product(rows, weight)
@@ -228,21 +241,22 @@ def _padded(number: int) -> int:
 
 
 def _normalise(
-    x: Rows,
-    out: Rows,
+    x: Tensor,
+    out: Tensor,
     *,
     norms: int = 1,
     silu: bool = False,
-    positions: Rows | None = None,
-    skip: Rows | None = None,
-    precise: Rows32 | None = None,
+    positions: Tensor | None = None,
+    skip: Tensor | None = None,
+    again: Tensor | None = None,
+    factor: Tensor | None = None,
 ) -> None:
     """Launch `kernel.normalise`."""
     width = x.shape[-1]
     rows = x.numel() // width
     fixed = norm_constants(width)
     addends = [tensor for tensor in (positions, skip) if tensor is not None]
-    results = [tensor for tensor in (out, precise) if tensor is not None]
+    results = [tensor for tensor in (out, again, factor) if tensor is not None]
     launch(
         _kernel("normalise", x),
         (-(-rows // fixed["ROWS"]),),
@@ -251,7 +265,8 @@ def _normalise(
         x if positions is None else positions.contiguous(),
         x if skip is None else skip.contiguous(),
         out,
-        out if precise is None else precise,
+        out if again is None else again,
+        out if factor is None else factor,
         rows,
         rows if positions is None else positions.numel() // width,
         RMS_NORM_EPS,
@@ -262,7 +277,8 @@ def _normalise(
         SILU=silu,
         ADDS_POSITIONS=positions is not None,
         ADDS_SKIP=skip is not None,
-        LEAVES_PRECISE=precise is not None,
+        LEAVES_AGAIN=again is not None,
+        LEAVES_FACTOR=factor is not None,
         **fixed,
     )
 

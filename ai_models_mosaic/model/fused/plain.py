@@ -24,7 +24,6 @@ GATHERED_AT_ONCE = 2**22
 """Neighbour × head entries that an interpolation handles at a time."""
 
 Rows = Float[Tensor, "*rows width"]
-Rows32 = Float32[Tensor, "*rows width"]
 GateRows = Float32[Tensor, "member pixel query_head 3"]
 
 
@@ -125,7 +124,7 @@ class Passes:
         dtype : torch.dtype
             Of the result.
         norms : int
-            How often; once more changes only what the eps of the first left.
+            How often: twice, where two norms follow one another.
         silu : bool
             Through SiLU before rounding.
 
@@ -139,10 +138,34 @@ class Passes:
             x = functional.rms_norm(x, x.shape[-1:], eps=RMS_NORM_EPS)
         return (functional.silu(x) if silu else x).to(dtype)
 
-    def norm_both(self, x: Rows, dtype: torch.dtype, *, norms: int = 1) -> tuple[Rows, Rows32]:
-        """`norm_to`, rounded and in float32."""
+    def norm_and_map(
+        self,
+        x: Float[Tensor, "*rows inputs"],
+        dtype: torch.dtype,
+        weight: Float32[Tensor, "outputs inputs"],
+        *,
+        norms: int = 1,
+    ) -> tuple[Float[Tensor, "*rows inputs"], Float32[Tensor, "*rows outputs"], Float32[Tensor, "*rows"] | None]:
+        """`norm_to`, and the map of the normed rows by a few columns, in float32.
+
+        Parameters
+        ----------
+        x : Tensor (…, inputs)
+            Rows.
+        dtype : torch.dtype
+            Of the normed rows that are returned.
+        weight : Tensor (outputs, inputs)
+            Of the map.
+        norms : int
+            As of `norm_to`.
+
+        Returns
+        -------
+        (Tensor (…, inputs), Tensor (…, outputs), Tensor (…,) or None)
+            The normed rows, their map, and what is still to be multiplied by the latter.
+        """
         precise = self.norm_to(x, torch.float32, norms=norms)
-        return precise.to(dtype), precise
+        return precise.to(dtype), functional.linear(precise, weight), None
 
     def norm_of_sum(
         self,
@@ -150,10 +173,27 @@ class Passes:
         positions: Float[Tensor, "row width"],
         out: Float32[Tensor, "member row width"],
         skip: Float[Tensor, "member row width"] | None = None,
+        again: Float[Tensor, "member row width"] | None = None,
     ) -> None:
-        """Write the norm of ``x + positions + skip`` into `out`; positions are the same for all members."""
+        """Write the norm of ``x + positions + skip``.
+
+        Parameters
+        ----------
+        x : Tensor (member, row, width)
+            What a product gave.
+        positions : Tensor (row, width)
+            The same for all members.
+        out : Tensor (member, row, width)
+            Receives the norm of the sum.
+        skip : Tensor (member, row, width) or None
+            One more summand.
+        again : Tensor (member, row, width) or None
+            Receives the norm of `out`, rounded: what the next block begins with.
+        """
         total = x + positions
         out.copy_(self.norm_to(total if skip is None else total + skip, torch.float32))
+        if again is not None:
+            again.copy_(self.norm_to(out, again.dtype))
 
     def summary(self, batch: int, pixels: int, heads: Heads, device: torch.device) -> Summary:
         """Memory for what `rotate` leaves."""
@@ -215,6 +255,7 @@ class Passes:
         neighbours: Int64[Tensor, "target neighbour"],
         toward: Float32[Tensor, "target neighbour 3"],
         dtype: torch.dtype,
+        factor: Float32[Tensor, "member source"] | None = None,
     ) -> Float[Tensor, "member target width"]:
         """Sum the neighbours of every target point, by softmax of directions times the way to them, in float32.
 
@@ -230,16 +271,22 @@ class Passes:
             From them to it.
         dtype : torch.dtype
             That the result will be rounded to.
+        factor : Tensor (member, source) or None
+            Multiplied by the directions.
 
         Returns
         -------
         Tensor (member, target, width)
             In float32 or `dtype`.
         """
+        if factor is not None:
+            directions = directions * factor[..., None, None]
         tables = zip(directions, values.float(), strict=True)
         return torch.stack([_gathered(*of_member, neighbours, toward) for of_member in tables])
 
-    def product(self, rows: Float[Tensor, "*rows inputs"], weight: Float[Tensor, "width inputs"]) -> Rows32:
+    def product(
+        self, rows: Float[Tensor, "*rows inputs"], weight: Float[Tensor, "width inputs"]
+    ) -> Float32[Tensor, "*rows width"]:
         """``rows · weightᵀ`` in float32, of rows rounded to the precision of the weights."""
         return functional.linear(rows.to(weight.dtype), weight).float()
 
