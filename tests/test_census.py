@@ -1,9 +1,7 @@
 """The census of a forward on a GPU: its rules on small known cases, and what it says of the network."""
 
 import importlib
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import tiny
@@ -18,9 +16,8 @@ from ai_models_mosaic.model.fused import KERNELS
 from ai_models_mosaic.model.launches import Launch, launch
 from ai_models_mosaic.variants import ERA5
 
-BENCHMARKS = ROOT / "benchmarks"
-sys.path.append(str(BENCHMARKS))
-census, counting = (importlib.import_module(name) for name in ("census", "counting"))
+sys.path.append(str(ROOT / "benchmarks"))
+census, counting, gpu = (importlib.import_module(name) for name in ("census", "counting", "gpu"))
 
 HALF = torch.float16
 
@@ -119,12 +116,6 @@ def test_a_launch_takes_the_longer_of_computing_and_moving():
 # The network.
 
 
-def test_operations_are_those_of_the_architecture():
-    counted = census.take(tiny.ARCHITECTURE, 2, backend="sdpa")
-    total = sum(part.operations for part in counted.parts.values()) / 2
-    assert total == pytest.approx(flops.step_flops(tiny.ARCHITECTURE).total, rel=0.02)
-
-
 def test_parts_add_up_to_all():
     counted = census.take(tiny.ARCHITECTURE, 2, backend="sdpa")
     parts = counted.parts
@@ -142,8 +133,8 @@ def full_size():
 
 def test_a_forward_at_full_size_keeps_to_what_was_aimed_at(full_size):
     assert full_size.launches <= 200
-    assert full_size.bytes_per_member <= 15.4e9
-    assert full_size.seconds_per_member <= 0.0313
+    assert full_size.bytes_per_member <= 15e9
+    assert full_size.seconds_per_member <= 0.031
 
 
 def test_at_full_size_operations_are_those_of_the_architecture_but_for_padding(full_size):
@@ -166,10 +157,10 @@ def test_small_networks_launch_every_kernel_that_the_whole_one_does(full_size):
     assert {count.launch.name for count in full_size.counts} & set(counting.KERNELS) <= launched
 
 
-def test_the_command_prints_the_parts_and_whether_aims_are_reached():
-    done = ran(BENCHMARKS / "gpu.py", "--census", "--variant", "mini", "--members", "2")
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+def test_the_command_prints_the_parts_and_whether_aims_are_reached(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--census", "--variant", "mini", "--members", "2"])
+    assert gpu.main() == 0
+    lines = capsys.readouterr().out.splitlines()
     assert lines[0] == (
         "Counted, not measured: mini, 2 members at once, float16; launches of all of them, the rest per member."
     )
@@ -178,16 +169,9 @@ def test_the_command_prints_the_parts_and_whether_aims_are_reached():
     assert lines[-3].endswith(", aim 400: reached")
 
 
-def ran(*words):
-    return subprocess.run(
-        [sys.executable, *map(str, words)], capture_output=True, text=True, check=False, cwd=Path("/")
-    )
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-def test_without_a_gpu_nothing_is_measured_and_the_message_says_what_can_be_had():
-    done = ran(BENCHMARKS / "gpu.py", "--quick")
-    assert done.returncode == 1
-    assert done.stderr == (
-        "no CUDA GPU that PyTorch can use; --census counts without one, --device cpu tries --quick\n"
-    )
+def test_without_a_gpu_nothing_is_measured_and_the_message_says_what_can_be_had(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--quick"])
+    message = "no CUDA GPU that PyTorch can use; --census counts without one, --device cpu tries --quick"
+    with pytest.raises(SystemExit, match=f"^{message}$"):
+        gpu.main()
