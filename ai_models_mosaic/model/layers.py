@@ -326,12 +326,14 @@ class Resampling(nn.Module):
     pixels : int
         Of the coarser stage.
     inputs, outputs : int
-        Of the map of a coarse pixel.
+        Widths of the map of a coarse pixel.
+    rows : int
+        Pixels that a coarse one becomes.
     """
 
     rel_pos: Float32[Tensor, "pixel 12"]
 
-    def __init__(self, pixels: int, inputs: int, outputs: int) -> None:
+    def __init__(self, pixels: int, inputs: int, outputs: int, rows: int) -> None:
         super().__init__()
         empty_buffer(self, "rel_pos", pixels, 12)
         self.proj_x = Linear(inputs, outputs)
@@ -339,6 +341,7 @@ class Resampling(nn.Module):
         self.norm = RMSNorm()
         self.passes: Passes = PLAIN
         self.positions: Tensor | None = None
+        self.shape = pixels * rows, outputs // rows
 
     def place(self) -> None:
         """Hold the map of where the children lie, which never changes."""
@@ -348,58 +351,78 @@ class Resampling(nn.Module):
         """The map of where the children of some pixels lie."""
         return self.proj_pos(self.rel_pos[pixels]) if self.positions is None else self.positions[pixels]
 
-    def _room(self, batch: int, pixels: int, width: int) -> tuple[Stream, Rows | None]:
-        """Memory for the stream of the other stage and, where kernels run, for the same normed once more."""
-        weight = self.proj_x.weight
-        stream = weight.new_empty(batch, pixels, width, dtype=torch.float32)
-        return stream, weight.new_empty(batch, pixels, width) if self.passes.by_kernels else None
+    def room(self, batch: int) -> Rows | None:
+        """Memory for the rows that the next stage begins with, where kernels leave them; else None."""
+        kernels_run = self.passes.by_kernels and not in_one_go()
+        return self.proj_x.weight.new_empty(batch, *self.shape) if kernels_run else None
 
 
 class Downsample(Resampling):
     """From a stage to the next coarser one: the four children of a nested pixel become it (section 6)."""
 
     def __init__(self, fine: Stage, coarse: Stage) -> None:
-        super().__init__(coarse.pixels, 4 * fine.width, coarse.width)
+        super().__init__(coarse.pixels, 4 * fine.width, coarse.width, rows=1)
 
-    def forward(self, x: Float[Tensor, "member children fine_width"]) -> Float[Tensor, "member children//4 width"]:
-        """``(member, 4·pixel, fine width)`` to ``(member, pixel, coarse width)``."""
-        return self.coarser(x)[0]
+    def forward(
+        self, x: Float[Tensor, "member children fine_width"], rows: Rows | None = None
+    ) -> Float[Tensor, "member children//4 width"]:
+        """``(member, 4·pixel, fine width)`` to ``(member, pixel, coarse width)``.
 
-    def coarser(
-        self, x: Float[Tensor, "member children fine_width"]
-    ) -> tuple[Float[Tensor, "member children//4 width"], Float[Tensor, "member children//4 width"] | None]:
-        """`forward`, and what it gives normed and rounded where the kernels leave that, else None."""
+        Parameters
+        ----------
+        x : Tensor (member, 4 · pixel, fine width)
+            The finer stream.
+        rows : Tensor (member, pixel, coarse width) or None
+            Receives the coarser stream, normed and rounded.
+
+        Returns
+        -------
+        Tensor (member, pixel, coarse width)
+            The coarser stream.
+        """
         children = x.unflatten(1, (-1, 4)).flatten(2)
         if in_one_go():
-            return self.norm(by_row(self.proj_x, children) + self.proj_pos(self.rel_pos)), None
-        stream, rows = self._room(*children.shape[:2], self.proj_x.out_features)
+            return self.norm(by_row(self.proj_x, children) + self.proj_pos(self.rel_pos))
+        made = x.new_empty(x.shape[0], *self.shape)
         for part in self.passes.slices(x.shape[0], children.shape[1], children.shape[2], x.device):
             again = None if rows is None else rows[part]
             mapped = by_row(self.proj_x, children[part])
-            self.passes.norm_of_sum(mapped, self.placed(part[1]), stream[part], again=again)
-        return stream, rows
+            self.passes.norm_of_sum(mapped, self.placed(part[1]), made[part], again=again)
+        return made
 
 
 class Upsample(Resampling):
     """From a stage to the next finer one, with the skip of the encoder (section 6)."""
 
     def __init__(self, coarse: Stage, fine: Stage) -> None:
-        super().__init__(coarse.pixels, coarse.width, 4 * fine.width)
+        super().__init__(coarse.pixels, coarse.width, 4 * fine.width, rows=4)
 
     def forward(
-        self, x: Stream, skip: Float[Tensor, "member 4*pixel fine_width"]
+        self,
+        x: Stream,
+        skip: Float[Tensor, "member 4*pixel fine_width"],
+        rows: Float[Tensor, "member 4*pixel fine_width"] | None = None,
     ) -> Float[Tensor, "member 4*pixel fine_width"]:
-        """``(member, pixel, coarse width)`` and ``(member, 4·pixel, fine width)`` to the latter's shape."""
-        return self.finer(x, skip)[0]
+        """``(member, pixel, coarse width)`` to ``(member, 4·pixel, fine width)``.
 
-    def finer(
-        self, x: Stream, skip: Float[Tensor, "member 4*pixel fine_width"]
-    ) -> tuple[Float[Tensor, "member 4*pixel fine_width"], Float[Tensor, "member 4*pixel fine_width"] | None]:
-        """`forward`, and what it gives normed and rounded where the kernels leave that, else None."""
+        Parameters
+        ----------
+        x : Tensor (member, pixel, coarse width)
+            The coarser stream.
+        skip : Tensor (member, 4 · pixel, fine width)
+            What the encoder left.
+        rows : Tensor (member, 4 · pixel, fine width) or None
+            Receives the finer stream, normed and rounded.
+
+        Returns
+        -------
+        Tensor (member, 4 · pixel, fine width)
+            The finer stream.
+        """
         if in_one_go():
             children = by_row(self.proj_x, x) + self.proj_pos(self.rel_pos)
-            return self.norm(children.unflatten(-1, (4, -1)) + skip.unflatten(1, (-1, 4))).flatten(1, 2), None
-        stream, rows = self._room(*skip.shape)
+            return self.norm(children.unflatten(-1, (4, -1)) + skip.unflatten(1, (-1, 4))).flatten(1, 2)
+        made = torch.empty_like(skip)
         for members, pixels in self.passes.slices(x.shape[0], x.shape[1], self.proj_x.out_features, x.device):
             part = members, slice(4 * pixels.start, 4 * pixels.stop)
             # Child by child they are rows of the finer stage.
@@ -408,5 +431,5 @@ class Upsample(Resampling):
                 for each in (by_row(self.proj_x, x[members, pixels]), self.placed(pixels))
             )
             again = None if rows is None else rows[part]
-            self.passes.norm_of_sum(mapped, places, stream[part], skip[part], again)
-        return stream, rows
+            self.passes.norm_of_sum(mapped, places, made[part], skip[part], again)
+        return made

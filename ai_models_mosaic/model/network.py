@@ -6,7 +6,7 @@ Source: specification of the network, sections 4 – 7 and 9.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import repeat
 from typing import cast
@@ -132,11 +132,12 @@ class MosaicNetwork(nn.Module):
         for stage, down in zip(self.encoder_stages, self.downsample_layers, strict=True):
             x = stage(x, perturbation, attended=not skips, shifts=next(shifts), rows=rows)
             skips.append(x)
-            x, rows = cast(Downsample, down).coarser(x)
+            rows = cast(Downsample, down).room(x.shape[0])
+            x = down(x, rows)
         x = self.bottleneck(x, perturbation, shifts=next(shifts), rows=rows)
         for up, stage in zip(self.upsample_layers, self.decoder_stages, strict=True):
-            x, rows = cast(Upsample, up).finer(x, skips.pop())
-            x = stage(x, perturbation, shifts=next(shifts), rows=rows)
+            rows = cast(Upsample, up).room(x.shape[0])
+            x = stage(up(x, skips.pop(), rows), perturbation, shifts=next(shifts), rows=rows)
         x = self._to_grid(x).unflatten(1, self.architecture.grid.shape)
         return state[:, -1] + x if self.architecture.increment else x
 
@@ -201,9 +202,7 @@ class MosaicNetwork(nn.Module):
             if self.passes.by_kernels and isinstance(module, Resampling):
                 module.place()
         if self.passes.by_kernels:
-            self.noise_maps = torch.cat(
-                [block.ffn.noise_bias.weight for stack in self._stacks() for block in stack.blocks]
-            )
+            self.noise_maps = torch.cat([noise_map.weight for stack in self._noise_maps() for noise_map in stack])
 
     def compile_blocks(self, backend: str = "inductor") -> None:
         """Have the blocks compiled when they are first called; PyTorch keeps what it made on disk.
@@ -260,18 +259,19 @@ class MosaicNetwork(nn.Module):
             if isinstance(module, Attention):
                 module.backend = name
 
-    def _stacks(self) -> list[BlockStack]:
-        """Those of all resolutions, in the order in which they run."""
-        return [cast(BlockStack, stack) for stack in (*self.encoder_stages, self.bottleneck, *self.decoder_stages)]
+    def _noise_maps(self) -> list[list[Linear]]:
+        """The maps of the noise of each stack's blocks, in the order in which the stacks run."""
+        stacks = (*self.encoder_stages, self.bottleneck, *self.decoder_stages)
+        return [[cast(Block, block).ffn.noise_bias for block in cast(BlockStack, stack).blocks] for stack in stacks]
 
-    def _shifts(self, noise: Noise) -> Iterator[tuple[Shift, ...] | None]:
+    def _shifts(self, noise: Noise) -> Iterator[Sequence[Shift] | None]:
         """What the noise adds to the gates of each stack's blocks, all by one map where kernels run; None elsewhere."""
         if self.noise_maps is None or in_one_go():
             yield from repeat(None)
             return
         shifts = self.passes.map_members(noise, self.noise_maps)
-        for stack in self._stacks():
-            widths = [block.ffn.noise_bias.out_features for block in stack.blocks]
+        for stack in self._noise_maps():
+            widths = [noise_map.out_features for noise_map in stack]
             yield shifts[:, : sum(widths)].split(widths, dim=1)
             shifts = shifts[:, sum(widths) :]
 
