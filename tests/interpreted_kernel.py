@@ -14,14 +14,22 @@ from pathlib import Path
 
 os.environ["TRITON_INTERPRET"] = "1"
 
+import fa4_standin
 import parity
 import torch
 from torch._dynamo.utils import counters
 
-from ai_models_mosaic.model.attention import BlockLayout, block_means, block_sparse_attention, select_blocks
+from ai_models_mosaic.model.attention import (
+    BlockLayout,
+    block_means,
+    block_sparse_attention,
+    fa4,
+    select_blocks,
+    tuning,
+)
 from ai_models_mosaic.model.attention.tilings import Tiling
 from ai_models_mosaic.model.attention.triton import selected_blocks
-from ai_models_mosaic.model.layers import Attention
+from ai_models_mosaic.model.layers import Attention, Block
 from ai_models_mosaic.variants import ERA5, Stage
 
 F16, BF16, F32 = torch.float16, torch.bfloat16, torch.float32
@@ -122,20 +130,20 @@ def alone() -> bool:
 
 
 def compiled(backend: str) -> dict[str, float]:
-    """An operator of its own between others, in one graph."""
-    case = CASES["one head to a group"]
-    heads, layout = heads_of(case), case[5]
-
-    def block(query, key, value, gates):
-        out = block_sparse_attention(2 * query, key, value, gates, layout, "triton")
-        return out.transpose(1, 2).flatten(2) + 1
-
+    """A block of the network in half precision, in one graph, where attention is an operator of its own."""
+    stage = Stage(4, 32, 4, 64, 32, 3, 1, mlp_ratio=2.0)
+    block = Block(stage, noise_width=4).requires_grad_(False)
+    generator = torch.Generator().manual_seed(0)
+    for tensor in (*block.parameters(), *block.buffers()):
+        tensor.copy_(torch.randn(tensor.shape, generator=generator) * tensor.shape[-1] ** -0.5)
+    for linear in (block.attention.to_q, block.attention.to_k, block.attention.to_v, block.attention.to_o):
+        linear.half()
+    block.attention.backend = "triton"
+    x, noise = torch.randn(2, stage.pixels, stage.width, generator=generator), torch.ones(2, 4)
+    expected = block(x.clone(), noise)
     counters.clear()
-    made = torch.compile(block, fullgraph=True, dynamic=False, backend=backend)(*heads)
-    return {
-        "difference": float((made - block(*heads)).abs().max()),
-        "graphs": counters["stats"]["unique_graphs"],
-    }
+    made = torch.compile(block, fullgraph=True, dynamic=False, backend=backend)(x, noise)
+    return {"difference": float((made - expected).abs().max()), "graphs": counters["stats"]["unique_graphs"]}
 
 
 def parity_difference(path: Path) -> float:
@@ -147,6 +155,37 @@ def parity_difference(path: Path) -> float:
             module.layout = replace(module.layout, tiling=COARSE)
     one = case | {"noise": case["noise"][:1]}
     return float((parity.predict(network, one) - case["output"][:1]).abs().max())
+
+
+def by_flash_attention(dtype: torch.dtype) -> dict[str, float | bool]:
+    """The branches of a stand-in of FlashAttention-4, joined by a kernel of this project, against the reference."""
+    fa4_standin.install()
+    fa4.capability_of = lambda device: (9, 0)
+    case = 2, 2, 2, 1024, 40, BlockLayout(256, 128, 3), dtype
+    query, key, value, gates = heads_of(case)
+    wide = torch.full((2, 1024, 4 * 40 + 8), 7.0, dtype=dtype)
+    out = wide[..., :160].unflatten(-1, (4, 40)).transpose(1, 2)
+    expected = block_sparse_attention(query.float(), key.float(), value.float(), gates, case[5], "reference")
+    found = block_sparse_attention(query, key, value, gates, case[5], "fa4", out=out)
+    return {"difference": float((found - expected).abs().max()), "in place": bool((wide[..., 160:] == 7).all())}
+
+
+def tuned() -> list[dict]:
+    """Two tilings and one that is too wide, by a clock that likes the second."""
+    stage = Stage(4, 32, 4, 16, 8, 3, 1)
+    architecture = replace(ERA5.architecture, stages=(stage,), bottleneck=replace(stage, nside=2))
+    tuning.CANDIDATES = (Tiling(16, 16, 16, 4, 2), Tiling(32, 64, 64, 4, 2))
+    ticks = iter((3.0, 2.0, 4.0, 2.0))
+
+    def timer(call):
+        call()
+        return next(ticks)
+
+    measured = list(tuning.timings(architecture, torch.device("cpu"), F32, timer, members=2))
+    return [
+        {"shape": str(one.shape), "tiling": str(one.tiling), "ms": one.milliseconds, "operations": one.operations}
+        for one in measured
+    ] + [{shape: str(tiling) for shape, tiling in tuning.fastest(measured).items()}]
 
 
 def refusal(layout: BlockLayout, *, trains: bool) -> str:
@@ -168,5 +207,7 @@ if __name__ == "__main__":
         found["into"] = {str(dtype).removeprefix("torch."): into(dtype) for dtype in (F16, BF16, F32)}
         found["selections"] = selections()
         found["alone"] = alone()
+        found["fa4"] = {"float16": by_flash_attention(F16), "bfloat16": by_flash_attention(BF16)}
+        found["tuned"] = tuned()
         found["compiled"] = {backend: compiled(backend) for backend in sys.argv[1:]}
     json.dump(found, sys.stdout)

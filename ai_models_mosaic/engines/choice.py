@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -155,6 +157,7 @@ def _prepare_torch(variant: Variant, choice: EngineChoice) -> Callable[[], Loade
     from .warm_up import Ahead, WarmUp
 
     device = choose_device(only_gpu=choice.only_gpu, local_rank=choice.local_rank, name=choice.device)
+    _refuse_modes(device.type, choice)
     if choice.threads is not None:
         torch.set_num_threads(choice.threads)
     if choice.deterministic:
@@ -177,6 +180,31 @@ def _prepare_torch(variant: Variant, choice: EngineChoice) -> Callable[[], Loade
         )
 
     return load
+
+
+def _refuse_modes(device: str, choice: EngineChoice) -> None:
+    """Refuse ways to run that this device, or this installation, does not have."""
+    if choice.cuda_graphs and device != "cuda":
+        raise OptionError("--cuda-graphs: expected an NVIDIA GPU, and the forecast runs on the CPU; leave it out")
+    if choice.compiled and choice.attention_backend == "fa4":
+        raise OptionError(
+            "--compile: expected a backend that PyTorch's compiler knows, got --attention-backend fa4; leave one out"
+        )
+    if choice.compiled and device == "cuda" and not (find_spec("triton") and _has_program("CC", "gcc", "clang")):
+        raise OptionError(
+            "--compile: expected, on a GPU, the package triton, which PyTorch for CUDA brings, and a C compiler, gcc "
+            "or what CC names; add what is missing, or take --cuda-graphs, which compiles nothing"
+        )
+    if choice.compiled and device == "cpu" and not _has_program("CXX", "g++"):
+        raise OptionError(
+            "--compile: expected, on a CPU, a C++ compiler, g++ or what CXX names; install one, or leave the option out"
+        )
+
+
+def _has_program(variable: str, *names: str) -> bool:
+    """Whether there is the program that a variable of the environment names, or else one of some names."""
+    asked = os.environ.get(variable)
+    return any(shutil.which(name) for name in ([asked] if asked else names))
 
 
 def _make_torch_deterministic() -> None:
