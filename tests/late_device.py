@@ -136,6 +136,16 @@ class LateDevice:
         stream.saw_compute = False
 
 
+def use_late_device(members_with_room: int) -> None:
+    """Have every engine of this process compute on such a device, with room for the states of so many members."""
+
+    def begin(self: TorchEngine, histories: Mapping[int, Any]) -> TensorStates:
+        return TensorStates(self, histories, StreamedCopies(CPU, LateDevice()))  # type: ignore[arg-type]
+
+    TorchEngine.begin = begin  # type: ignore[method-assign]
+    TorchEngine.room = lambda *_: members_with_room  # type: ignore[method-assign, assignment]
+
+
 class LateEngine(TorchEngine):
     """The network on such a device, with room for the states of so many members."""
 

@@ -116,9 +116,8 @@ def test_the_stand_in_shows_a_wait_that_is_missing(late, starts, expected, monke
 
     def begun(histories):
         states = begin(histories)
-        inwards, outwards = late.late.streams
         if broken == "before copying out":
-            outwards.wait_stream = lambda _: None
+            late.late.streams[1].wait_stream = lambda _: None
         elif broken == "before reading again":
             late.late._compute.wait_stream = lambda _: None
         else:

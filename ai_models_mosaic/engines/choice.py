@@ -89,6 +89,10 @@ def parse_provider(text: str) -> Provider:
     text : str
         A name, with or without its ending ``ExecutionProvider``, then options.
 
+    Returns
+    -------
+    Provider
+
     Raises
     ------
     OptionError

@@ -102,13 +102,8 @@ class BufferRing:
 
 
 def together(size: int) -> int:
-    """Buffers to allocate at a time: PyTorch rounds what it pins up to a power of two, so as to lose little by that.
-
-    Parameters
-    ----------
-    size : int
-        Bytes of one.
-    """
+    """How many buffers of so many bytes to allocate at a time."""
+    # PyTorch rounds what it pins up to a power of two.
     return min(range(1, MOST_TOGETHER + 1), key=lambda count: _power_of_two(count * size) / (count * size))
 
 

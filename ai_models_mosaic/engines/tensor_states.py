@@ -44,7 +44,7 @@ class DeviceStep(Protocol):
         """How many members are computed together."""
 
     def room(self, members: int, state_bytes: int, history: int) -> int:
-        """Members whose histories have room on the device beside a step of so many; as many states, of so many bytes."""
+        """Members whose histories, of so many states of so many bytes, have room beside a step of so many."""
 
     def start(self, states: Histories, clock: Tensor) -> Tensor:
         """What comes before the first noise: the same for members of one history."""
@@ -154,10 +154,7 @@ class TensorStates:
         return made, self._copies.finite(made), read
 
     def _started(self, histories: Sequence[History], stacked: Histories, clock: Tensor) -> Tensor | None:
-        """The start of members that all have one history, computed for one of them; None where they have not.
-
-        It is kept as long as others have that history, too.
-        """
+        """The start of members that all have one history, computed for one of them and kept for others; or None."""
         first = histories[0]
         if not self._step.shares_starts or any(history != first for history in histories):
             return None
