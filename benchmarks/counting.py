@@ -90,6 +90,7 @@ PLACES = {
 KERNELS = {
     "attend": "attention",
     "attend_to_means": "attention",
+    "join": "attention",
     "select": "selection",
     "normalise": "norms",
     "rotate": "rotation and means",

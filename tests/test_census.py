@@ -143,8 +143,9 @@ def test_at_full_size_operations_are_those_of_the_architecture_but_for_padding(f
 
 
 def test_every_kernel_of_our_own_has_a_part(full_size):
-    ours = {count.launch.name for count in full_size.counts} & set(counting.KERNELS)
-    assert ours == set(counting.KERNELS)
+    launched = {count.launch.name for count in full_size.counts} & set(counting.KERNELS)
+    # Of the optional backend fa4.
+    assert launched == set(counting.KERNELS) - {"join"}
     with pytest.raises(KeyError), counting.pretending():
         launch(None, (1,), on_gpu(4), reads=(), writes=(), name="unheard of")
 
