@@ -53,7 +53,7 @@ def main() -> int:
     parser.add_argument("--backend", choices=sorted(BACKENDS), help="of the attention (default: as a forecast has it)")
     parser.add_argument("--members", type=int, default=4, help="of the census, at once")
     parser.add_argument("--device", default="cuda", help="of --quick; cpu to try it")
-    parser.add_argument("--seconds", type=float, default=150.0, help="for all of --quick")
+    parser.add_argument("--seconds", type=float, default=quick.SECONDS, help="for all of --quick")
     parser.add_argument("--steps", type=int, default=10, help="of the whole run of --quick")
     parser.add_argument("--sections", nargs="+", choices=list(quick.SECTIONS), default=list(quick.SECTIONS))
     parser.add_argument("--json", type=Path, help="where raw figures go (default of --quick: gpu-DEVICE.json)")

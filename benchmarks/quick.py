@@ -50,6 +50,10 @@ SECTIONS = {
 """The most wanted first: later ones have what time is left."""
 
 
+SECONDS = 150.0
+"""Of all sections, unless the command says otherwise; their shares grow and shrink with it."""
+
+
 class Report:
     """What was found so far, in a file that is always whole.
 
@@ -102,7 +106,8 @@ def run(options: argparse.Namespace) -> int:
         bench = Bench(options, Path(folder))
         for name in options.sections:
             section, start = SECTIONS[name], time.monotonic()
-            bench.until = min(start + section.seconds, begun + options.seconds)
+            share = section.seconds * options.seconds / SECONDS
+            bench.until = min(start + share, begun + options.seconds)
             try:
                 bench.check_time()
                 found = section.measure(bench)

@@ -20,7 +20,19 @@ quick, sections, bench, census, counting = (
 def found(tmp_path_factory):
     """All sections of ``gpu.py --quick`` for one step of mini."""
     path = tmp_path_factory.mktemp("quick") / "found.json"
-    words = ["--quick", "--device", "cpu", "--variant", "mini", "--steps", "1", "--json", str(path)]
+    words = [
+        "--quick",
+        "--device",
+        "cpu",
+        "--variant",
+        "mini",
+        "--steps",
+        "1",
+        "--seconds",
+        "1500",
+        "--json",
+        str(path),
+    ]
     command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), *words]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert ran.returncode == 0, ran.stdout + ran.stderr

@@ -50,7 +50,7 @@ class RandomStates(Archive):
 
     def __init__(self, variant: Variant, count: int) -> None:
         self.path, self.grid = "random states", variant.architecture.grid
-        self.times = tuple(BEGIN + timedelta(hours=variant.step_hours) * index for index in range(count))
+        self.times = [BEGIN + timedelta(hours=variant.step_hours) * index for index in range(count)]
         self._index_of = {moment: index for index, moment in enumerate(self.times)}
 
     def state(self, time: datetime) -> Float32Array:
