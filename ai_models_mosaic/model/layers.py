@@ -159,15 +159,13 @@ class Attention(nn.Module):
         """
         joined, summary = self._projected(x, rows)
         query, key, value = self.heads.dealt(joined)
-        gates, made, room = summary.gates.transpose(1, 2), x, None
-        if self.passes.by_kernels:
-            # Where the rows of the next product are to be, in its precision.
-            room = self._heads(joined.new_empty(x.shape))
-        else:
-            made = torch.empty_like(x)
+        gates = summary.gates.transpose(1, 2)
+        # Where the rows of the next product are to be, in its precision.
+        room = self._heads(joined.new_empty(x.shape)) if self.passes.by_kernels else None
         out = block_sparse_attention(
             query, key, value, gates, self.layout, self.backend, means=summary.means, out=room
         ).transpose(1, 2)
+        made = x if self.passes.by_kernels else torch.empty_like(x)
         for part in self.passes.slices(x.shape[0], x.shape[1], x.shape[2], x.device):
             self.passes.add_product(x[part], out[part].flatten(2), self.to_o.weight, made[part])
         return made
