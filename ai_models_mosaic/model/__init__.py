@@ -12,7 +12,7 @@ in slices (`slices`)         otherwise: every step of a forecast by the PyTorch 
                              Triton
                              ``test_a_block_in_slices_equals_that_with_gradients``
                              ``test_changes_of_resolution_in_slices_equal_those_with_gradients``
-by kernels (`fused`)         the same on an NVIDIA GPU: whole tensors, and one launch for each pass between the products,
+by kernels (`fused`)         the same on an NVIDIA GPU: whole tensors, and one launch for each pass between products,
                              tried against plain PyTorch at the start of a run; on ``meta`` they are only counted
                              ``test_every_pass_by_a_kernel_gives_what_plain_pytorch_gives``
                              ``test_the_network_by_kernels_gives_the_output_of_the_released_model``
