@@ -247,3 +247,21 @@ def test_passes_that_cannot_add_within_products_do_it_after_them():
     KernelPasses(adds_within=False).add_product(total, rows.bfloat16(), weight.bfloat16())
     expected = 1 + nn.functional.linear(rows.bfloat16(), weight.bfloat16()).float()
     torch.testing.assert_close(total, expected, rtol=0, atol=1e-6)
+
+
+# Resources of the kernels, without a GPU.
+
+
+@needs_triton
+def test_the_kernels_between_the_products_compile_for_gpus_that_are_not_there(tmp_path):
+    raw = tmp_path / "resources.json"
+    command = [ROOT / "benchmarks" / "kernel_resources.py", "--passes", "--variant", "mini", "--precision", "bfloat16"]
+    done = subprocess.run([sys.executable, *command, "--json", raw], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    resources = json.loads(raw.read_text())
+    for capability in (80, 90):
+        of_chip = {one["kernel"] for one in resources if one["capability"] == capability}
+        assert of_chip == {"normalise", "rotate", "gate_in_place", "interpolate", "map_members"}
+    assert len(done.stdout.splitlines()) == 2 + len(resources)
+    assert {one["spilled_bytes"] for one in resources} == {0}
+    assert max(one["registers"] for one in resources) <= 128

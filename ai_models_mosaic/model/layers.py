@@ -165,18 +165,12 @@ class Attention(nn.Module):
             In the place of `x` where kernels run: a sum within a product into other memory would first copy it.
         """
         joined, summary = self._projected(x, rows)
-        # Where the rows of the next product are to be, in its precision.
-        room = joined.new_empty(x.shape).unflatten(-1, (-1, self.head_width)).transpose(1, 2)
         query, key, value = self.heads.dealt(joined)
+        gates = summary.gates.transpose(1, 2)
+        # Where the rows of the next product are to be, in its precision.
+        room = self._heads(joined.new_empty(x.shape)) if self.passes.by_kernels else None
         out = block_sparse_attention(
-            query,
-            key,
-            value,
-            summary.gates.transpose(1, 2),
-            self.layout,
-            self.backend,
-            means=summary.means,
-            out=room if self.passes.by_kernels else None,
+            query, key, value, gates, self.layout, self.backend, means=summary.means, out=room
         ).transpose(1, 2)
         made = x if self.passes.by_kernels else torch.empty_like(x)
         for part in self.passes.slices(x.shape[0], x.shape[1], x.shape[2], x.device):
