@@ -8,7 +8,7 @@ import pytest
 import tiny
 from late_device import LateEngine
 from test_torch_engine import CPU, STATISTICS, made_network, physical_inputs
-from toy_run import FIELDS, GRID, START, DyingEngine, ToyEngine, initial_state, job, toy_run
+from toy_run import GRID, START, DyingEngine, ToyEngine, initial_state, job, toy_run
 
 from ai_models_mosaic.engines.torch import TorchEngine
 from ai_models_mosaic.errors import ForecastError, OutputError, TerminatedError
@@ -17,6 +17,7 @@ from ai_models_mosaic.forecast.progress import Watch
 from ai_models_mosaic.forecast.resume import ResumeState, read_record, state_folder
 from ai_models_mosaic.forecast.rollout import Ensemble
 from ai_models_mosaic.forecast.run import EnsembleJob
+from ai_models_mosaic.forecast.saving import StateSaver
 from ai_models_mosaic.outputs.grib.encoder import GribEncoder
 from ai_models_mosaic.outputs.grib.keys import Labels
 from ai_models_mosaic.outputs.queue import OrderedQueue
@@ -92,13 +93,20 @@ def test_a_state_is_written_beside_the_next_steps(tmp_path, whole, monkeypatch):
     # Else the share of the time would decide, which is another on every machine.
     monkeypatch.setattr(resume, "SHARE", 1.0)
 
+    begin, savers = StateSaver._begin, []
+    monkeypatch.setattr(
+        StateSaver, "_begin", lambda saver, *known, **more: savers.append(saver) or begin(saver, *known, **more)
+    )
+
     class Engine(ToyEngine):
         calls = 0
 
         def step(self, history, progress, noise):
             self.calls += 1
+            if self.calls == 3:
+                # That of step 0, which has no states; the next is begun after this call.
+                savers[0]._running.result(PATIENCE_S)
             if self.calls == 6:
-                # Three steps after the first state was begun, which waits for this one.
                 goes_on.set()
             return super().step(history, progress, noise)
 
@@ -129,16 +137,20 @@ def test_a_state_that_cannot_be_written_ends_the_run_and_the_one_before_it_stand
 
 def test_ctrl_c_waits_for_what_is_being_handed_over_and_a_second_does_not():
     watch, done = Watch(), []
-    with pytest.raises(KeyboardInterrupt), watch.listening():
-        with watch.shielded():
-            os.kill(os.getpid(), signal.SIGINT)
-            done.append("whole")
-        done.append("not this")
+
+    def interrupt(times):
+        with watch.listening():
+            with watch.shielded():
+                for _ in range(times):
+                    os.kill(os.getpid(), signal.SIGINT)
+                done.append("whole")
+            done.append("not this")
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(1)
     assert done == ["whole"]
-    with pytest.raises(KeyboardInterrupt), watch.listening(), watch.shielded():
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
-        done.append("not this")
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(2)
     assert done == ["whole"]
 
 
@@ -231,8 +243,7 @@ def on_the_cpu(tmp_path_factory, network, starting, encoder):
     return path.read_bytes()
 
 
-@pytest.mark.parametrize("interval_s", [0.0, NEVER])
-@pytest.mark.parametrize("room", [0, 3, 100])
+@pytest.mark.parametrize(("room", "interval_s"), [(0, 0.0), (3, NEVER), (100, 0.0)])
 def test_a_run_on_a_device_writes_the_bytes_of_the_cpu(
     tmp_path, network, starting, encoder, on_the_cpu, room, interval_s
 ):
@@ -240,11 +251,9 @@ def test_a_run_on_a_device_writes_the_bytes_of_the_cpu(
     engine.members_with_room = room
     toy_run(str(tmp_path / "out.grib"), starting, engine=engine, encoder=encoder, interval_s=interval_s)
     assert (tmp_path / "out.grib").read_bytes() == on_the_cpu
-    assert FIELDS > tiny.ARCHITECTURE.channels
 
 
-@pytest.mark.parametrize("interval_s", [0.0, NEVER])
-@pytest.mark.parametrize("calls", [1, 2, 5, 8, 12])
+@pytest.mark.parametrize(("calls", "interval_s"), [(1, 0.0), (2, NEVER), (5, NEVER), (12, 0.0)])
 def test_a_run_on_a_device_that_fails_keeps_what_was_complete_and_goes_on(
     tmp_path, network, starting, encoder, on_the_cpu, calls, interval_s
 ):
