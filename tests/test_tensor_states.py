@@ -13,7 +13,7 @@ from test_torch_engine import CPU, PROGRESS, STATISTICS, STD, made_network, phys
 
 from ai_models_mosaic.engines import ring
 from ai_models_mosaic.engines.copies import SharedMemory, StreamedCopies
-from ai_models_mosaic.engines.ring import BufferRing, together
+from ai_models_mosaic.engines.ring import HostRing, together
 from ai_models_mosaic.engines.torch import TorchEngine
 from ai_models_mosaic.errors import ForecastError
 from ai_models_mosaic.forecast.rollout import Ensemble, rollout
@@ -245,8 +245,8 @@ def test_what_is_lent_cannot_be_written_to_and_does_not_change_while_it_is_read(
 
 
 def test_who_does_not_ask_to_be_lent_to_may_keep_all_and_change_it(late, starts, expected):
-    kept = list(rollout(late, starts, Ensemble(3, tuple(starts), 1), 24, 12))
-    assert len(kept) == 5 * 13
+    kept = list(rollout(late, starts, Ensemble(3, tuple(starts), 1), 24, 5))
+    assert len(kept) == 5 * 6
     for one in kept:
         assert one.step == 0 or one.values.flags.writeable
     np.testing.assert_array_equal(kept[5 * 5].values[0], expected[1][1, 5])
@@ -256,7 +256,7 @@ def test_there_are_no_more_buffers_than_histories_need_and_a_few(late, starts):
     states = late.begin({member: start.values for member, start in starts.items()})
     noise = np.zeros((5, 6), dtype=np.float32)
     places = set()
-    for step in range(60):
+    for step in range(20):
         made = states.advance(range(1, 6), (step / 4, 0.0), noise)()
         places.add(made.values.ctypes.data)
         del made
@@ -265,7 +265,7 @@ def test_there_are_no_more_buffers_than_histories_need_and_a_few(late, starts):
 
 
 def test_a_buffer_is_handed_out_again_only_when_its_last_array_is_gone():
-    found = BufferRing((2, 3), 1, pinned=False)
+    found = HostRing((2, 3), 1, pinned=False)
     lease = found.take()
     lease.tensor.fill_(7)
     array = lease.array()
@@ -281,7 +281,7 @@ def test_a_buffer_is_handed_out_again_only_when_its_last_array_is_gone():
 
 def test_who_wants_a_buffer_waits_until_one_is_given_back(monkeypatch, caplog):
     monkeypatch.setattr(ring, "PATIENCE_S", 0.01)
-    found = BufferRing((2, 3), 2, pinned=False)
+    found = HostRing((2, 3), 2, pinned=False)
     held = [found.take().array() for _ in range(2)]
     got = []
 
@@ -308,7 +308,7 @@ def test_where_memory_cannot_be_pinned_other_memory_does(monkeypatch, caplog):
         return empty(*arguments, **keywords)
 
     monkeypatch.setattr(ring.torch, "empty", refusing)
-    assert BufferRing((2, 3), 2, pinned=True).take().array().shape == (2, 3)
+    assert HostRing((2, 3), 2, pinned=True).take().array().shape == (2, 3)
     assert caplog.messages == ["No more memory can be pinned for states, which takes longer to copy to: cannot pin"]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..arrays import AnyArray, Bool, Float32, Float32Array
 from . import Arrival, Made
-from .ring import BufferRing, Lease
+from .ring import HostRing, Lease
 
 SPARE_BUFFERS = 4
 """Beyond those of histories: of steps under way, and of what is just being handed over."""
@@ -139,7 +139,7 @@ class StreamedCopies:
         self._device, self._accelerator = device, accelerator
         self._pinned = device.type == "cuda"
         self._inwards, self._outwards = self._stream(), self._stream()
-        self._rings: dict[tuple[int, ...], BufferRing] = {}
+        self._rings: dict[tuple[int, ...], HostRing] = {}
 
     def small(self, array: AnyArray) -> Tensor:
         """See `Copies.small`."""
@@ -185,10 +185,10 @@ class StreamedCopies:
 
         return [StoredState(host, lease=lease, arrived=arrived) for host in lease.tensor], arrival
 
-    def _ring(self, shape: tuple[int, ...], most: int) -> BufferRing:
+    def _ring(self, shape: tuple[int, ...], most: int) -> HostRing:
         if shape not in self._rings:
             buffers = most + SPARE_BUFFERS + -(-SPARE_MEMBERS // shape[0])
-            self._rings[shape] = BufferRing(shape, buffers, pinned=self._pinned)
+            self._rings[shape] = HostRing(shape, buffers, pinned=self._pinned)
         return self._rings[shape]
 
     def _compute(self) -> Any:

@@ -46,7 +46,7 @@ class Lease:
         return np.asarray(self)
 
 
-class BufferRing:
+class HostRing:
     """A few buffers of one shape, each of which is handed out again when the last array of it is gone.
 
     That is when Python lets go of the array: nobody has to remember to give anything back, and nobody can

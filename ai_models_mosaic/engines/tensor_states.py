@@ -117,14 +117,14 @@ class TensorStates:
                 lambda part: self._part(members[part], before[part], clock, drawn[part]),
                 self._spill,
             )
-            made, finite, read = ([part[index] for part in parts] for index in range(3))
+            made, finite = [part[0] for part in parts], [part[1] for part in parts]
             stored, arrival = self._copies.to_host(made, finite, self._most_batches(len(members)))
         for member, state, on_device in zip(members, stored, (one for part in made for one in part), strict=True):
             if member in self._residents(len(members)):
                 state.device = on_device
             self._take(member, state)
         # Used by streams in which they were not allocated: until all is done, their memory may not be given away.
-        in_use = [made, finite, read, before]
+        in_use = [parts, before]
 
         def arrived() -> Made:
             taken = arrival()

@@ -213,7 +213,7 @@ class Options:
         "--resume",
         group=CONTROL,
         default=False,
-        help="go on with a run of the same options that ended early, from its last complete step; else begin",
+        help="go on with a run of the same options that ended early, from the state that it kept last; else begin",
         resume=may_change("it is what asks for going on"),
     )
     state_interval_s: float = option(
@@ -222,7 +222,9 @@ class Options:
         parse=float,
         metavar="SECONDS",
         default=20.0,
-        help="keep what --resume goes on from so often, beside the steps; 0 after every step of every batch of members",
+        help="time between two states that --resume can go on from; 0 keeps one after every step of every batch of "
+        "members",
+        shown="20",
         resume=may_change("no output depends on it"),
     )
     progress_file: Path | None = option(
