@@ -1,4 +1,4 @@
-"""Compile the attention kernel for GPUs that need not be there: registers, shared memory and spills.
+"""Compile this project's kernels for GPUs that need not be there: registers, shared memory and spills.
 
 ``python benchmarks/kernel_resources.py [--json FILE]`` needs the package triton, whose wheel brings ptxas and
 cuobjdump, and must not run under TRITON_INTERPRET.
@@ -13,14 +13,16 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
+from inspect import signature
 from pathlib import Path
 
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from ai_models_mosaic.model.attention.kernel import attend_to_lists
-from ai_models_mosaic.model.attention.triton import constants
+from ai_models_mosaic.model.attention import kernel as attention_kernels
+from ai_models_mosaic.model.attention.tilings import StageShape, default_tiling
+from ai_models_mosaic.model.attention.triton import attend_constants, means_constants, select_constants
 from ai_models_mosaic.variants import VARIANTS, Stage, Variant
 
 ARCHITECTURES = {80: 163 * 1024, 90: 227 * 1024}
@@ -39,10 +41,12 @@ class Resources:
     ----------
     capability : int
         80 for sm_80, …
-    stage, branch, precision : str
+    stage, kernel, precision : str
         What it was compiled for.
-    rows, keys, warps : int
-        Its tiling.
+    tiles : str
+        How it is cut.
+    warps : int
+        Of a program.
     registers : int
         Per thread.
     shared_bytes : int
@@ -53,10 +57,9 @@ class Resources:
 
     capability: int
     stage: str
-    branch: str
+    kernel: str
     precision: str
-    rows: int
-    keys: int
+    tiles: str
     warps: int
     registers: int
     shared_bytes: int
@@ -68,29 +71,30 @@ class Resources:
         return self.spilled_bytes == 0 and self.shared_bytes <= ARCHITECTURES[self.capability]
 
 
-def source(fixed: dict[str, object], precision: str) -> ASTSource:
-    """The kernel with the types of a call, strides being multiples of 16 elements."""
-    names = attend_to_lists.arg_names
-    pointers = dict.fromkeys(("query", "key", "value"), PRECISIONS[precision]) | {"lists": "*i32"}
-    pointers |= dict.fromkeys(("gate", "compressed", "compressed_gate", "out"), "*fp32")
-    types = {name: pointers.get(name, "fp32" if name == "scale_log2" else "i32") for name in names}
-    types |= dict.fromkeys(fixed, "constexpr")
-    aligned = [name for name in names if re.fullmatch(r"(query|key|value|out)(_\w+)?|lists|compressed", name)]
-    return ASTSource(
-        fn=attend_to_lists,
-        signature=types,
-        constexprs={(names.index(name),): value for name, value in fixed.items()},
-        attrs={(names.index(name),): [["tt.divisibility", 16]] for name in aligned},
-    )
+def source(function: triton.JITFunction, fixed: dict[str, object], types: dict[str, str], aligned: str) -> ASTSource:
+    """A kernel with the types of a call; what `aligned` matches is a multiple of 16, bytes or elements."""
+    names = function.arg_names
+    types = {name: types.get(name, "i32") for name in names} | dict.fromkeys(fixed, "constexpr")
+    multiples = [index for index, name in enumerate(names) if re.fullmatch(aligned, name)]
+    if "constants" in signature(ASTSource.__init__).parameters:
+        # Triton 3.2.
+        from triton.backends.compiler import AttrsDescriptor
+
+        properties = {"cls": "AttrsDescriptor", "arg_properties": {"tt.divisibility": multiples, "tt.equal_to": []}}
+        types = {name: kind for name, kind in types.items() if kind != "constexpr"}
+        return ASTSource(function, types, constants=fixed, attrs=AttrsDescriptor.from_dict(properties))
+    constants = {(names.index(name),): value for name, value in fixed.items()}
+    return ASTSource(function, types, constants, {(index,): [["tt.divisibility", 16]] for index in multiples})
 
 
-def compiled(capability: int, fixed: dict[str, object], precision: str) -> tuple[int, int, int]:
+def compiled(
+    capability: int, function: triton.JITFunction, fixed: dict[str, object], types: dict[str, str], aligned: str
+) -> tuple[int, int, int]:
     """Registers, bytes of shared memory and spilled bytes."""
     fixed = dict(fixed)
     options = {name: fixed.pop(name) for name in ("num_warps", "num_stages")}
-    made = triton.compile(
-        source(fixed | {"UPCAST": False}, precision), target=GPUTarget("cuda", capability, 32), options=options
-    )
+    target = GPUTarget("cuda", capability, 32)
+    made = triton.compile(source(function, fixed, types, aligned), target=target, options=options)
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         Path(file.name).write_bytes(made.asm["cubin"])
         said = subprocess.run([CUOBJDUMP, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout  # noqa: S603
@@ -98,24 +102,54 @@ def compiled(capability: int, fixed: dict[str, object], precision: str) -> tuple
     return usage["REG"], made.metadata.shared, usage["STACK"] + usage["LOCAL"]
 
 
-def of_stage(capability: int, name: str, stage: Stage, precision: str, *, listed: bool) -> Resources:
-    size = stage.sparse_block if listed else stage.local_block
-    fixed = constants(size, stage.gqa_ratio, stage.head_width, 2, listed=listed)
-    registers, shared, spilled = compiled(capability, fixed, precision)
-    branch = "selected" if listed else "local"
-    tiling = (fixed["ROWS"], fixed["KEYS"], fixed["num_warps"])
-    return Resources(capability, name, branch, precision, *tiling, registers, shared, spilled)
+ATTENTION_ALIGNED = r"(query|key|value|out)(_batch|_head|_pixel|_block)?|lists|compressed"
+"""The heads of a pixel lie end to end, padded to a multiple of 64; gates have strides of their own."""
+
+
+def attention_of_stage(capability: int, name: str, stage: Stage) -> list[Resources]:
+    """The three launches of attention; only the one over the tokens knows half precision."""
+    shape = StageShape(stage.local_block, stage.sparse_block, stage.selected_blocks, stage.gqa_ratio, stage.head_width)
+    tiles = default_tiling(shape, 2, divmod(capability, 10))
+    attend = attend_constants(shape, tiles, exact=False) | {"UPCAST": False}
+    select = select_constants(shape.ratio, shape.width, stage.pixels // stage.sparse_block)
+    means = means_constants(shape.ratio, shape.width, exact=False)
+    floats = dict.fromkeys(("gates", "compressed"), "*fp32") | {"lists": "*i32", "scale_log2": "fp32"}
+    streams = ("query", "key", "value", "out")
+    cases = [
+        (
+            "attend",
+            precision,
+            attend,
+            floats | dict.fromkeys(streams, pointer),
+            f"{tiles.rows} × {tiles.keys}/{tiles.local_keys}",
+        )
+        for precision, pointer in PRECISIONS.items()
+    ]
+    in_float32 = floats | dict.fromkeys(streams, "*fp32")
+    cases.append(("select", "float32", select, in_float32, f"{select['ROWS']} × {select['COLUMNS']}"))
+    cases.append(("attend_to_means", "float32", means, in_float32, f"{means['ROWS']} × {means['KEYS']}"))
+    return [
+        Resources(
+            capability,
+            name,
+            kernel,
+            precision,
+            cut,
+            fixed["num_warps"],
+            *compiled(capability, getattr(attention_kernels, kernel), fixed, types, ATTENTION_ALIGNED),
+        )
+        for kernel, precision, fixed, types, cut in cases
+    ]
 
 
 def measure(variant: Variant) -> list[Resources]:
     """All kernels that a variant runs, by architecture."""
     stages = (*variant.architecture.stages, variant.architecture.bottleneck)
     return [
-        of_stage(capability, f"{variant.name} {number}", stage, precision, listed=listed)
+        one
         for capability in ARCHITECTURES
         for number, stage in enumerate(stages)
-        for listed in (False, True)
-        for precision in PRECISIONS
+        for one in attention_of_stage(capability, f"{variant.name} {number}", stage)
     ]
 
 
@@ -125,11 +159,11 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="where raw figures go")
     options = parser.parse_args()
     found = measure(VARIANTS[options.variant])
-    print("| chip | stage | branch | precision | rows × keys | warps | registers | shared memory | spilled |")
+    print("| chip | stage | kernel | precision | tiles | warps | registers | shared memory | spilled |")
     print("|---|---|---|---|---|---|---|---|---|")
     for one in found:
         print(
-            f"| sm_{one.capability} | {one.stage} | {one.branch} | {one.precision} | {one.rows} × {one.keys} "
+            f"| sm_{one.capability} | {one.stage} | {one.kernel} | {one.precision} | {one.tiles} "
             f"| {one.warps} | {one.registers} | {one.shared_bytes / 1024:.0f} KiB | {one.spilled_bytes} B |"
         )
     if options.json is not None:

@@ -14,6 +14,7 @@ from ai_models_mosaic.model.attention import (
     plain_attention,
     sdpa_attention,
     select_blocks,
+    selection,
 )
 
 BATCH, HEADS, KEY_HEADS, PIXELS, WIDTH = 2, 6, 2, 48, 8
@@ -239,6 +240,7 @@ def test_the_result_is_in_the_dtype_of_the_gates(heads, gates, backend):
 def test_slices_of_bounded_memory_change_nothing(heads, gates, monkeypatch, backend, scores, gathered):
     whole = block_sparse_attention(*heads, gates, LAYOUT, backend)
     monkeypatch.setattr(attention, "SCORES_AT_ONCE", scores)
+    monkeypatch.setattr(selection, "SCORES_AT_ONCE", scores)
     monkeypatch.setattr(attention, "GATHERED_AT_ONCE", gathered)
     torch.testing.assert_close(block_sparse_attention(*heads, gates, LAYOUT, backend), whole, rtol=0, atol=1e-6)
 

@@ -12,18 +12,15 @@ from functools import partial
 from types import MappingProxyType
 
 import torch
-from torch import Tensor
 from torch.nn import functional
 
-from ...arrays import Float32, Int64
 from .flex import flex_attention
+from .operator import attention_in_graph
 from .problem import (
     Backend,
     DenseAttention,
     Gates,
     Keys,
-    MeanKeys,
-    MeanQueries,
     Means,
     Problem,
     Queries,
@@ -35,8 +32,15 @@ from .problem import (
     ungrouped,
 )
 from .problem import BlockLayout as BlockLayout
+from .problem import (
+    MeanKeys as MeanKeys,
+)
+from .problem import (
+    MeanQueries as MeanQueries,
+)
+from .selection import block_means, select_blocks
 from .tiles import tiled_selected
-from .triton import triton_attention
+from .triton import lists_of, triton_attention
 
 SCORES_AT_ONCE = 2**24
 """Scores that a plain softmax holds at a time (64 MiB in float32)."""
@@ -114,7 +118,7 @@ BACKENDS: Mapping[str, Backend] = MappingProxyType(
         "sdpa": gathering(sdpa_attention),
         "tiled": tiled_attention,
         "flex": lambda problem: flex_attention(problem, sdpa_attention),
-        "triton": lambda problem: triton_attention(problem, sdpa_attention),
+        "triton": triton_attention,
     }
 )
 """Backends by name; all agree with `reference` to rounding."""
@@ -162,53 +166,11 @@ def block_sparse_attention(
     """
     if means is None:
         means = (block_means(query, layout.sparse), block_means(key, layout.sparse), block_means(value, layout.sparse))
-    lists = select_blocks(means[0], means[1], layout.selected)
+    if backend == "triton" and torch.compiler.is_compiling():
+        return attention_in_graph(query, key, value, gates, means, layout, out)
+    lists = (lists_of if backend == "triton" else select_blocks)(means[0], means[1], layout.selected)
     result = BACKENDS[backend](Problem(query, key, value, gates, means, lists, layout, out))
     return result if out is None or result is out else out.copy_(result)
-
-
-def select_blocks(
-    mean_query: MeanQueries, mean_key: MeanKeys, count: int
-) -> Int64[Tensor, "member head block {count}"]:
-    """Key blocks that every query block attends to, ``(member, key/value head, block, count)``.
-
-    Scores are unscaled dot products of block means, head h against the keys of head h // G; the
-    score for key/value head j is then the mean over query heads j, j + Hk, j + 2·Hk, … and not over
-    the G heads that j serves. The released model was trained with that mismatch.
-
-    Parameters
-    ----------
-    mean_query : Tensor (member, query head, block, d)
-        Queries after RoPE, averaged over every block.
-    mean_key : Tensor (member, key/value head, block, d)
-        Keys likewise.
-    count : int
-        Blocks to select, at most as many as there are.
-
-    Returns
-    -------
-    Tensor (member, key/value head, block, count) of int64
-        Key blocks by number, those of one query block in any order, none twice.
-    """
-    heads = mean_key.shape[1]
-    ratio = mean_query.shape[1] // heads
-    # The heads of a mean end to end, so that one product gives their sum and no head's scores are held.
-    query, served = (
-        tensor.float().unflatten(1, (ratio, heads)).permute(0, 2, 3, 1, 4).flatten(3)
-        for tensor in (mean_query, mean_key.repeat_interleave(ratio, dim=1))
-    )
-    at_once = max(1, SCORES_AT_ONCE // (query.shape[0] * heads * served.shape[2]))
-    # A graph cannot have slices whose number depends on the batch.
-    slices = (query,) if torch.compiler.is_compiling() else query.split(at_once, dim=2)
-    # Which blocks are chosen must not depend on half precision.
-    with torch.autocast(query.device.type, enabled=False):
-        by_slice = [(some @ served.transpose(2, 3)).topk(count, dim=-1, sorted=False).indices for some in slices]
-    return torch.cat(by_slice, dim=2)
-
-
-def block_means(tensor: Keys, size: int) -> Float32[Tensor, "member head pixel//{size} head_width"]:
-    """Means over runs of `size` pixels in float32, ``(member, head, block, d)``."""
-    return tensor.unflatten(2, (-1, size)).float().mean(dim=3)
 
 
 def _selected(problem: Problem, attend: DenseAttention) -> Queries:

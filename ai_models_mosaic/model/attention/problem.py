@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...arrays import Float, Float32, Int
+from .tilings import Tiling
 
 Queries = Float[Tensor, "member query_head pixel head_width"]
 Keys = Float[Tensor, "member head pixel head_width"]
@@ -37,11 +38,14 @@ class BlockLayout:
         Tokens per run of the compressed and selected branches.
     selected : int
         Key runs that every query run selects.
+    tiling : Tiling or None
+        How the Triton kernel cuts its work; None: `tilings.default_tiling`.
     """
 
     local: int
     sparse: int
     selected: int
+    tiling: Tiling | None = None
 
 
 @dataclass(frozen=True)

@@ -1,167 +1,341 @@
-"""The local and selected branches by this project's own Triton kernel; forward only."""
+"""Block-sparse attention by this project's own Triton kernels; forward only.
+
+Three launches: the selection, attention among block means, and all branches of the tokens. Tensors are read and
+written where they lie.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...arrays import Float
-from .problem import DenseAttention, Keys, Problem, Queries, compressed_branch
+from ...arrays import Float32, Int
+from ..launches import launch
+from .problem import BlockLayout, Gates, Keys, Lists, MeanKeys, MeanQueries, Means, Problem, Queries
+from .selection import select_blocks
+from .tilings import StageShape, Tiling, default_tiling, power_of_two
+
+MOST_COLUMNS = 1024
+"""Blocks that the kernel of the selection takes: the scores of 16 query blocks fill the registers then."""
+
+MEANS_AT_ONCE = 32
+"""Mean queries of a program, and mean keys of one turn of its loop."""
 
 
-@dataclass(frozen=True)
-class Tiling:
-    """How the kernel cuts its work, chosen so that nothing spills; see ``benchmarks/kernel_resources.py``.
-
-    Parameters
-    ----------
-    rows, keys : int
-        Queries of a program, and keys of one turn of its loop: powers of two from 16.
-    warps, stages : int
-        Warps of a program, and turns whose loads are under way.
-    """
-
-    rows: int
-    keys: int
-    warps: int
-    stages: int
-
-
-def tiling(size: int, ratio: int, width: int, element_bytes: int) -> Tiling:
-    """The tiling of a problem.
-
-    Parameters
-    ----------
-    size : int
-        Pixels per block.
-    ratio : int
-        Query heads per key/value head.
-    width : int
-        Channels per head, d.
-    element_bytes : int
-        Bytes of an element of the keys.
-
-    Returns
-    -------
-    Tiling
-        One that fits a chip's registers and shared memory.
-    """
-    padded = max(16, power_of_two(width))
-    # The sums of a program, rows × width in float32, fill a quarter of a chip's registers.
-    rows = max(16, min(256, 2**14 // padded, power_of_two(size * ratio)))
-    keys = max(16, min(64, power_of_two(size)))
-    if element_bytes > 2:
-        rows, keys = min(rows, 64), min(keys, 32)
-    return Tiling(rows, keys, warps=8 if rows * padded > 2**13 else 4, stages=3 if element_bytes == 2 else 2)
-
-
-def power_of_two(number: int) -> int:
-    """The smallest power of two that is not below."""
-    return 1 << (number - 1).bit_length()
-
-
-def triton_attention(problem: Problem, attend: DenseAttention) -> Queries:
+def triton_attention(problem: Problem) -> Queries:
     """Gated sum of the branches; shapes as `Problem`.
 
     Parameters
     ----------
     problem : Problem
         What to attend; all on one device.
-    attend : DenseAttention
-        Attention among block means.
 
     Returns
     -------
     Tensor (member, query head, pixel, d)
-        In the dtype of the gates.
+        The problem's `out`, or else a new one in the dtype of the gates.
 
     Raises
     ------
     NotImplementedError
         If gradients are wanted: there is no backward kernel.
+    ValueError
+        If a local run is not of whole sparse blocks.
     """
-    if problem.trains:
+    refuse_unfit(problem.query, problem.key, problem.value, problem.gates, problem.layout)
+    out = room_for_sum(problem.query, problem.gates) if problem.out is None else problem.out
+    _attend(problem, attended_means(problem.means, exact=problem.query.dtype == torch.float32), out)
+    return out
+
+
+def refuse_unfit(query: Queries, key: Keys, value: Keys, gates: Gates, layout: BlockLayout) -> None:
+    """Refuse what the kernels have no form for.
+
+    Parameters
+    ----------
+    query, key, value, gates : Tensor
+        As of `Problem`.
+    layout : BlockLayout
+        Blocks.
+
+    Raises
+    ------
+    NotImplementedError
+        If gradients are wanted: there is no backward kernel.
+    ValueError
+        If a local run is not of whole sparse blocks.
+    """
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (query, key, value, gates)):
         raise NotImplementedError(
             "the attention backend triton has no gradients; train with the backend reference or sdpa, "
             "or wrap a forecast in torch.inference_mode()"
         )
-    out = torch.empty(problem.query.shape, dtype=problem.gates.dtype, device=problem.query.device)
-    compressed = compressed_branch(problem, attend).to(out.dtype).contiguous()
-    _launch(problem, out, compressed, listed=False)
-    _launch(problem, out, compressed, listed=True)
-    return out
+    if layout.local % layout.sparse:
+        raise ValueError(
+            f"the attention backend triton expected local runs of whole sparse blocks of {layout.sparse} pixels, got "
+            f"{layout.local}; take sdpa"
+        )
 
 
-def constants(size: int, ratio: int, width: int, element_bytes: int, *, listed: bool) -> dict[str, Any]:
-    """What the kernel is compiled for; the first four as `tiling`.
+def room_for_sum(query: Queries, gates: Gates) -> Queries:
+    """An empty sum in the dtype of the gates, as the next product reads it: the heads of a pixel end to end."""
+    batch, heads, pixels, width = query.shape
+    return query.new_empty(batch, pixels, heads, width, dtype=gates.dtype).transpose(1, 2)
+
+
+def shape_of(layout: BlockLayout, ratio: int, width: int) -> StageShape:
+    """What the tiling of a stage depends on; arguments as the fields of `Shape`."""
+    return StageShape(layout.local, layout.sparse, layout.selected, ratio, width)
+
+
+def capability_of(device: torch.device) -> tuple[int, int] | None:
+    """Compute capability of an NVIDIA GPU; None for any other device."""
+    return torch.cuda.get_device_capability(device) if device.type == "cuda" else None
+
+
+def attend_constants(shape: StageShape, tiles: Tiling, *, exact: bool) -> dict[str, Any]:
+    """What the kernel of the tokens is compiled for.
 
     Parameters
     ----------
-    size, ratio, width, element_bytes : int
+    shape : StageShape
         The problem.
-    listed : bool
-        The selected branch, or else the local one.
+    tiles : Tiling
+        How it is cut.
+    exact : bool
+        For float32, whose products shall be of float32.
 
     Returns
     -------
     dict
-        Keywords of the launch: constants of `attend_to_lists` in capitals, and Triton's own.
+        Keywords of the launch: constants of `kernel.attend` in capitals, and Triton's own.
     """
-    tiles = tiling(size, ratio, width, element_bytes)
     return {
-        "SIZE": size,
-        "RATIO": ratio,
-        "WIDTH": width,
-        "PADDED_WIDTH": max(16, power_of_two(width)),
+        "SIZE": shape.sparse,
+        "LOCAL": shape.local,
+        "RATIO": shape.ratio,
+        "WIDTH": shape.width,
+        "PADDED_WIDTH": max(16, power_of_two(shape.width)),
         "ROWS": tiles.rows,
         "KEYS": tiles.keys,
-        "LISTED": listed,
+        "LOCAL_KEYS": tiles.local_keys,
+        "PRECISION": "ieee" if exact else "tf32",
         "num_warps": tiles.warps,
         "num_stages": tiles.stages,
     }
 
 
-def _launch(
-    problem: Problem, out: Queries, compressed: Float[Tensor, "member query_head block head_width"], *, listed: bool
-) -> None:
-    """Let the kernel add one branch to `out`, or begin it."""
-    from triton import JITFunction
+def means_constants(ratio: int, width: int, *, exact: bool) -> dict[str, Any]:
+    """The same of the kernel of the means, `kernel.attend_to_means`.
 
-    from .kernel import attend_to_lists
+    Parameters
+    ----------
+    ratio, width : int
+        As of `StageShape`.
+    exact : bool
+        As of `attend_constants`; without, products round as those of half precision do, to 11 bits.
 
-    query, key, value = (_rows(tensor) for tensor in (problem.query, problem.key, problem.value))
-    gates = problem.gates
-    size = problem.layout.sparse if listed else problem.layout.local
-    fixed = constants(size, problem.ratio, query.shape[-1], query.element_size(), listed=listed)
-    blocks = query.shape[2] // size
-    tiles = -(-size * problem.ratio // fixed["ROWS"])
-    attend_to_lists[(blocks * tiles, key.shape[0] * key.shape[1])](
+    Returns
+    -------
+    dict
+        Keywords of the launch.
+    """
+    return {
+        "RATIO": ratio,
+        "WIDTH": width,
+        "PADDED_WIDTH": max(16, power_of_two(width)),
+        "ROWS": MEANS_AT_ONCE,
+        "KEYS": MEANS_AT_ONCE,
+        "PRECISION": "ieee" if exact else "tf32",
+        "num_warps": 4,
+        "num_stages": 2,
+    }
+
+
+def select_constants(ratio: int, width: int, blocks: int) -> dict[str, Any]:
+    """The same of the kernel of the selection, `kernel.select`.
+
+    Parameters
+    ----------
+    ratio, width : int
+        As of `StageShape`.
+    blocks : int
+        Of the stage; at most `MOST_COLUMNS`.
+
+    Returns
+    -------
+    dict
+        Keywords of the launch.
+    """
+    columns = max(16, power_of_two(blocks))
+    return {
+        "RATIO": ratio,
+        "WIDTH": width,
+        "PADDED_WIDTH": max(16, power_of_two(width)),
+        "ROWS": 16,
+        "COLUMNS": columns,
+        "CHANNELS": 16,
+        # Three products of 11 bits each, which give those of float32: a choice must not depend on half precision.
+        "PRECISION": "tf32x3",
+        "num_warps": 8 if columns > MOST_COLUMNS // 2 else 4,
+        "num_stages": 2,
+    }
+
+
+def lists_of(mean_query: MeanQueries, mean_key: MeanKeys, count: int) -> Lists:
+    """`select_blocks` by the kernel, where it takes so many blocks and no gradients are on: it refuses none."""
+    trains = torch.is_grad_enabled() and (mean_query.requires_grad or mean_key.requires_grad)
+    select = select_blocks if trains or mean_key.shape[2] > MOST_COLUMNS else selected_blocks
+    return select(mean_query, mean_key, count)
+
+
+def selected_blocks(
+    mean_query: MeanQueries, mean_key: MeanKeys, count: int
+) -> Int[Tensor, "member head block {count}"]:
+    """`select_blocks` by one launch; equal scores go to the lower block.
+
+    Parameters
+    ----------
+    mean_query, mean_key : Tensor (member, head, block, d)
+        As of `select_blocks`.
+    count : int
+        Blocks to select.
+
+    Returns
+    -------
+    Tensor (member, key/value head, block, count) of int32
+        Best first.
+    """
+    query, key = _by_row(mean_query), _by_row(mean_key)
+    batch, heads, blocks, width = key.shape
+    ratio = query.shape[1] // heads
+    lists = torch.empty(batch, heads, blocks, count, dtype=torch.int32, device=key.device)
+    fixed = select_constants(ratio, width, blocks)
+    launch(
+        _kernel("select", query),
+        (-(-blocks // fixed["ROWS"]), batch * heads),
         query,
-        key.to(query.dtype),
-        value.to(query.dtype),
-        gates[..., 2 if listed else 0],
-        problem.lists.to(torch.int32),
-        compressed,
-        gates[..., 1],
+        key,
+        lists,
+        *query.stride()[:3],
+        *key.stride()[:3],
+        blocks,
+        count,
+        heads,
+        reads=(query, key),
+        writes=(lists,),
+        operations=2.0 * query.numel() * blocks,
+        name="select",
+        **fixed,
+    )
+    return lists
+
+
+def attended_means(means: Means, *, exact: bool) -> Float32[Tensor, "member query_head block head_width"]:
+    """The compressed branch: attention among block means, by one launch.
+
+    Parameters
+    ----------
+    means : tuple of Tensor (member, head, block, d)
+        Of queries, keys and values.
+    exact : bool
+        Products of float32.
+
+    Returns
+    -------
+    Tensor (member, query head, block, d)
+        In float32, in one piece.
+    """
+    query, key, value = (_by_row(mean) for mean in means)
+    batch, heads, blocks, width = query.shape
+    ratio = heads // key.shape[1]
+    out = torch.empty(query.shape, dtype=torch.float32, device=query.device)
+    fixed = means_constants(ratio, width, exact=exact)
+    launch(
+        _kernel("attend_to_means", query),
+        (-(-ratio * blocks // fixed["ROWS"]), batch * key.shape[1]),
+        query,
+        key,
+        value,
         out,
         *query.stride()[:3],
         *key.stride()[:3],
         *value.stride()[:3],
-        *gates.stride()[:3],
+        blocks,
+        key.shape[1],
+        _scale_log2(width),
+        reads=(query, key, value),
+        writes=(out,),
+        operations=4.0 * query.numel() * blocks,
+        name="attend_to_means",
+        **fixed,
+    )
+    return out
+
+
+def _attend(problem: Problem, compressed: Float32[Tensor, "member query_head block head_width"], out: Queries) -> None:
+    """All branches of the tokens, into `out`, by one launch."""
+    query, layout = _by_row(problem.query), problem.layout
+    key, value = (_by_row(tensor.to(query.dtype)) for tensor in (problem.key, problem.value))
+    exact = query.dtype == torch.float32
+    shape = shape_of(layout, problem.ratio, query.shape[-1])
+    tiles = layout.tiling or default_tiling(shape, query.element_size(), capability_of(query.device))
+    fixed = attend_constants(shape, tiles, exact=exact)
+    blocks = query.shape[2] // layout.sparse
+    kernel = _kernel("attend", query)
+    launch(
+        kernel,
+        (blocks * -(-layout.sparse * problem.ratio // tiles.rows), key.shape[0] * key.shape[1]),
+        query,
+        key,
+        value,
+        problem.gates,
+        problem.lists,
+        compressed,
+        out,
+        *query.stride()[:3],
+        *key.stride()[:3],
+        *value.stride()[:3],
+        *problem.gates.stride(),
         *out.stride()[:3],
         blocks,
-        problem.lists.shape[-1] if listed else 1,
+        layout.selected,
         key.shape[1],
-        query.shape[-1] ** -0.5 * math.log2(math.e),
-        UPCAST=query.dtype == torch.bfloat16 and not isinstance(attend_to_lists, JITFunction),
+        _scale_log2(query.shape[-1]),
+        reads=(query, key, value, problem.gates, problem.lists, compressed),
+        writes=(out,),
+        operations=4.0 * query.numel() * (layout.local + layout.selected * layout.sparse),
+        name="attend",
+        UPCAST=query.dtype == torch.bfloat16 and _is_interpreted(kernel),
         **fixed,
     )
 
 
-def _rows(tensor: Keys) -> Keys:
-    """As the kernel reads it: the channels of a pixel next to one another."""
+def _kernel(name: str, tensor: Tensor) -> Any:
+    """One of the kernels; none where nothing is computed, and Triton need not be there."""
+    if tensor.is_meta:
+        return None
+    from . import kernel
+
+    return getattr(kernel, name)
+
+
+def _is_interpreted(kernel: Any) -> bool:
+    if kernel is None:
+        return False
+    from triton import JITFunction
+
+    return not isinstance(kernel, JITFunction)
+
+
+def _by_row(tensor: Keys) -> Keys:
+    """As the kernels read it: the channels of a row next to one another."""
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+
+
+def _scale_log2(width: int) -> float:
+    """The scale of scores whose exponentials are powers of two."""
+    return width**-0.5 * math.log2(math.e)
