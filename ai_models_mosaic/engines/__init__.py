@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ..arrays import BoolArray, Float32Array
 from ..checkpoints.files import DataFile
@@ -117,4 +117,22 @@ class LoadedEngine(Engine, Protocol):
         -------
         int
             From 1 to `members`.
+        """
+
+
+@runtime_checkable
+class CutEngine(Protocol):
+    """An engine whose last bits depend on how its kernels cut their work."""
+
+    @property
+    def tilings(self) -> Mapping[str, Sequence[int]]:
+        """The numbers of a `model.attention.tilings.Tiling` by shape, as JSON holds them; none where none are used."""
+
+    def use_tilings(self, tilings: Mapping[str, Sequence[int]]) -> None:
+        """Cut as another run did; arguments as `tilings` gives them.
+
+        Raises
+        ------
+        OptionError
+            If that does not run here.
         """

@@ -121,6 +121,10 @@ class GraphedStep:
             self._add(shape, (states, progress, noise))
         return self._graphs.get(shape, self._advance)(states, progress, noise)
 
+    def forget(self) -> None:
+        """Record anew: the step is another than it was."""
+        self._graphs.clear()
+
     def _add(self, shape: tuple[int, ...], inputs: tuple[Tensor, Tensor, Tensor]) -> None:
         try:
             graph = self._capture(self._advance, inputs)

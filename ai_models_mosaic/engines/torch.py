@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,8 @@ from ..checkpoints.files import Assets, DataFile, expected_weights, read_compani
 from ..checkpoints.format import Checkpoint, Statistics, build_network, read_checkpoint
 from ..checkpoints.integrity import Expected, refuse_other
 from ..errors import OptionError
-from ..model.attention.choice import AUTO, UnfitBackendError, choose_backend
+from ..model.attention.choice import AUTO, UnfitBackendError, choose_backend, choose_tilings, try_backend
+from ..model.attention.tuned import lists_from_tilings, tilings_from_lists
 from ..model.network import MosaicNetwork
 from ..variants import Variant
 from .batching import HalvingStep, compare_memory, in_parts, members_that_fit
@@ -133,6 +134,8 @@ def load_engine(
     companions = read_companions(variant, assets, checkpoint)
     network = build_network(variant.architecture, checkpoint, companions.static_fields)
     network.use_backend(backend)
+    if backend == "triton":
+        network.use_tilings(choose_tilings(variant.architecture, device, PRECISIONS[precision]))
     return TorchEngine(
         network,
         companions.statistics,
@@ -254,7 +257,8 @@ class TorchEngine(StepsOnHost):
         self._digest = digest
         self._known = self._compared = False
         self._graphs = graphs and device.type == "cuda"
-        on_device = GraphedStep(self._advance) if self._graphs else self._advance
+        self._graphed = GraphedStep(self._advance) if self._graphs else None
+        on_device = self._graphed or self._advance
         by_parts = StreamedStep(on_device, device) if device.type == "cuda" else self._in_turn
         self._step = HalvingStep(by_parts, torch.cuda.OutOfMemoryError, torch.cuda.empty_cache)
 
@@ -271,6 +275,30 @@ class TorchEngine(StepsOnHost):
         more = ", CUDA graphs" if self._graphs else ""
         more += ", compiled" if self._compiled else ""
         return f"{name}{threads}, {self.precision}, attention backend {self.network.backend}{more}"
+
+    @property
+    def tilings(self) -> dict[str, list[int]]:
+        """See `LoadedEngine.tilings`."""
+        return lists_from_tilings(self.network.tilings)
+
+    def use_tilings(self, tilings: Mapping[str, Sequence[int]]) -> None:
+        """See `LoadedEngine.use_tilings`.
+
+        Raises
+        ------
+        OptionError
+            If the kernel does not run here when it is cut so.
+        """
+        if self.network.backend != "triton" or dict(tilings) == self.tilings:
+            return
+        try:
+            wanted = tilings_from_lists(tilings)
+            try_backend("triton", self.network.architecture, self.device, PRECISIONS[self.precision], wanted)
+        except (ValueError, UnfitBackendError) as error:
+            raise OptionError(f"tiles of attention: {error}") from error
+        self.network.use_tilings(wanted)
+        if self._graphed is not None:
+            self._graphed.forget()
 
     @property
     def checkpoint_sha256(self) -> str | None:

@@ -21,6 +21,7 @@ from ..outputs.grib.files import is_stream
 from ..state import InitialState
 from ..wording.redaction import redacted
 from .options import Options
+from .tiles import tilings_of
 
 if TYPE_CHECKING:
     from ..engines import LoadedEngine
@@ -95,6 +96,7 @@ def gather(
     if engine is not None:
         found["precision"] = engine.precision
         found["engine"] = engine.description
+        found |= tilings_of(engine)
         found["weights"] = _weights(engine, released=options.checkpoint is None)
     return found
 

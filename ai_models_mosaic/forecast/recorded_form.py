@@ -9,6 +9,8 @@ from datetime import datetime
 
 from ..variants import VARIANTS
 from ..wording.excerpts import shortened
+from .tiles import NAME as TILINGS
+from .tiles import is_tilings
 
 PRECISIONS = ("float32", "float16", "bfloat16")
 
@@ -115,6 +117,7 @@ FORM: Mapping[str, tuple[str, Callable[[object], bool]]] = {
     "metadata": ("texts or numbers by name", _texts_by_name(int, float)),
     "packages": ("versions by name", _texts_by_name(type(None))),
     "engine": (f"a text, with at most {MOST_THREADS} threads", _is_engine),
+    TILINGS: ("five whole numbers by shape, or nothing", lambda value: value is ABSENT or is_tilings(value)),
     "run": ("a text, or nothing", lambda value: value is ABSENT or _is_text(value)),
     "input.source": ("a text", _is_text),
     "input.sha256": ("a text", _is_text),

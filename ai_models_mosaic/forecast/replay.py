@@ -33,6 +33,8 @@ from ..wording.redaction import is_redacted
 from .provenance import SUFFIX, packages
 from .recorded import Card
 from .rollout import rollout
+from .tiles import NAME as TILINGS
+from .tiles import take_tilings, tilings_of
 
 if TYPE_CHECKING:
     from ..engines import LoadedEngine
@@ -245,6 +247,7 @@ def _load_engine(card: Card, assets: Path | None) -> LoadedEngine:
         # To read weights takes long, and more memory than to hash them.
         _refuse_other_weights(card, weights, digest_of(weights))
     engine = load()
+    take_tilings(engine, card.found.get(TILINGS))
     # The file may be another since it was looked at.
     _refuse_other_weights(card, weights, engine.checkpoint_sha256)
     _refuse_other_data(card, engine)
@@ -309,8 +312,8 @@ def _refuse_other_data(card: Card, engine: LoadedEngine) -> None:
 
 
 def _compare(card: Card, engine: LoadedEngine, made: dict[Key, bytes]) -> Comparison:
-    then = {"engine": card.found["engine"], **card.found["packages"]}
-    now = {"engine": engine.description, **packages()}
+    then = {"engine": card.found["engine"], TILINGS: card.found.get(TILINGS), **card.found["packages"]}
+    now = {"engine": engine.description, TILINGS: tilings_of(engine).get(TILINGS), **packages()}
     backend = tuple((name, then.get(name), now[name]) for name in now if then.get(name) != now[name])
     identical, differing = set(), {}
     for original in _originals(card):

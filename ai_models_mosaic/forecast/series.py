@@ -30,6 +30,8 @@ from .ranks import Ranks, on_every_rank
 from .resume import ResumeRecord, ResumeState, open_resume_state, read_record
 from .rollout import Ensemble
 from .run import EnsembleJob, EnsembleRun, NoWriter, StepWriter
+from .tiles import NAME as TILINGS
+from .tiles import take_tilings, tilings_of
 
 if TYPE_CHECKING:
     from ..engines import LoadedEngine
@@ -134,6 +136,7 @@ class ForecastSeries:
         self._settings, self._ranks, self._watch = settings, ranks, watch
         self._read, self._load, self._output, self._recount = read, load, output, recount
         self._best_batch: int | None = None
+        self._own_tilings: Mapping[str, Any] | None = None
         self.provenance: list[dict[str, Any]] = []
         """Of every initial time that was begun."""
 
@@ -184,10 +187,24 @@ class ForecastSeries:
             settled = self._ranks.share(lambda: self._begun_with(starts) or self._best_batch)
             self._settings = replace(self._settings, options=replace(self._settings.options, members_per_batch=settled))
 
-    def _begun_with(self, starts: Starts) -> int | None:
+    def _settle_tilings(self, starts: Starts, engine: LoadedEngine) -> None:
+        """Have all ranks cut their work as rank 0 does, and an unfinished run as it began."""
+        if self._own_tilings is None:
+            self._own_tilings = tilings_of(engine).get(TILINGS, {})
+        take_tilings(engine, self._ranks.share(lambda: self._begun_tilings(starts) or self._own_tilings))
+
+    def _begun_tilings(self, starts: Starts) -> Any:
+        record = self._record(starts)
+        return None if record is None else record.backend.get(TILINGS)
+
+    def _record(self, starts: Starts) -> ResumeRecord | None:
+        """What an unfinished run from there left, if one is to be resumed."""
         if self._settings.path is None or not self._settings.options.resume:
             return None
-        record = read_record(self._settings.places(next(iter(starts.values())).initial_time).state)
+        return read_record(self._settings.places(next(iter(starts.values())).initial_time).state)
+
+    def _begun_with(self, starts: Starts) -> int | None:
+        record = self._record(starts)
         begun = None if record is None else record.identity.get("run")
         found = begun.get("members_per_batch") if isinstance(begun, Mapping) else None
         return found if isinstance(found, int) and found > 0 else None
@@ -196,6 +213,7 @@ class ForecastSeries:
         starts = self._ranks.share(lambda: self._read(wanted))
         engine = self._engine
         self._settle_batch(starts)
+        self._settle_tilings(starts, engine)
         job = EnsembleJob(starts, self._settings.ensemble, self._settings.variant.step_hours, self._settings.steps)
         found = self._gather(starts, engine) if self._ranks.rank == 0 else {}
         place = _Place()
@@ -242,6 +260,7 @@ class ForecastSeries:
             place.writer = stack.enter_context(self._output(initial, found["weights"]["untrained"], False, None))
             return True
         backend = {"engine": found["engine"], "ai-models-mosaic": __version__, **found["packages"]}
+        backend |= {TILINGS: found[TILINGS]} if TILINGS in found else {}
         fresh = ResumeRecord(identity_of(found), backend)
         found["run"] = digest_of_run(fresh.identity)
         places = self._settings.places(initial.initial_time)

@@ -17,6 +17,7 @@ from ..arrays import Float, Float32
 from ..variants import Stage
 from .attention import DEFAULT_BACKEND, BlockLayout, block_sparse_attention
 from .attention.problem import Gates, Keys, Queries
+from .attention.tilings import StageShape
 from .slices import add_product, by_row, in_one_go, row_slices
 
 Stream = Float[Tensor, "member pixel width"]
@@ -148,6 +149,12 @@ class Attention(nn.Module):
         self.backend = DEFAULT_BACKEND
         self.without_selected = False
         self.joined: Tensor | None = None
+
+    @property
+    def shape(self) -> StageShape:
+        """What the tiling of a kernel depends on."""
+        layout, ratio = self.layout, self.to_q.out_features // self.to_k.out_features
+        return StageShape(layout.local, layout.sparse, layout.selected, ratio, self.head_width)
 
     def join(self) -> None:
         """Hold the maps of queries, keys, values and gates as one matrix, of which each becomes a part."""

@@ -6,6 +6,8 @@ Source: specification of the network, sections 4 – 7 and 9.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 from ..arrays import Float, Float32
 from ..variants import STATIC_FEATURES, Architecture
 from .attention import BACKENDS, DEFAULT_BACKEND
+from .attention.tilings import Tiling
 from .interpolation import CrossGridAttention
 from .layers import (
     Attention,
@@ -180,6 +183,27 @@ class MosaicNetwork(nn.Module):
             if isinstance(module, Block):
                 # Shapes never change within a run, and code for all of them would be slower.
                 module.compile(dynamic=False, backend=backend)
+
+    @property
+    def tilings(self) -> dict[str, Tiling]:
+        """How the Triton kernel cuts the work, by shape of a stage; nothing where another backend runs."""
+        if self.backend != "triton":
+            return {}
+        return {str(each.shape): each.layout.tiling for each in self._attentions() if each.layout.tiling is not None}
+
+    def use_tilings(self, tilings: Mapping[str, Tiling]) -> None:
+        """Cut the work of the Triton kernel in every block; shapes that are not named go by the table of the package.
+
+        Parameters
+        ----------
+        tilings : mapping of str to Tiling
+            By the text of a stage's `StageShape`.
+        """
+        for each in self._attentions():
+            each.layout = replace(each.layout, tiling=tilings.get(str(each.shape)))
+
+    def _attentions(self) -> list[Attention]:
+        return [module for module in self.modules() if isinstance(module, Attention)]
 
     def close_selected(self) -> None:
         """Shut the gate of the selected branch in every block: an ablation."""

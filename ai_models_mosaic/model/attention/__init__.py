@@ -38,7 +38,8 @@ from .problem import (
 from .problem import (
     MeanQueries as MeanQueries,
 )
-from .selection import block_means, select_blocks
+from .selection import block_means as block_means
+from .selection import select_blocks as select_blocks
 from .tiles import tiled_selected
 from .triton import lists_of, triton_attention
 

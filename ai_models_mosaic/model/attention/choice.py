@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
+from types import MappingProxyType
 
 import torch
 
-from ...variants import Architecture
+from ...variants import Architecture, Stage
 from . import BACKENDS, block_sparse_attention
 from .problem import BlockLayout
 from .tiles import SCORES_AT_ONCE
+from .tilings import StageShape, Tiling, default_tiling
+from .triton import capability_of
+from .tuned import read_tuned, tuning_key
 
 LOG = logging.getLogger(__name__)
 
 AUTO = "auto"
+
+NO_TILINGS: Mapping[str, Tiling] = MappingProxyType({})
 
 AGREEMENT = {torch.float32: 1e-3, torch.float16: 5e-3, torch.bfloat16: 4e-2}
 """Largest difference from the reference in float32 on the same numbers, of unit variance.
@@ -50,13 +57,44 @@ class UnfitBackendError(Exception):
     """A backend that cannot run here, or does not give what the reference gives; says which and why."""
 
 
-def shapes(architecture: Architecture) -> tuple[Shape, ...]:
+def stage_shape(stage: Stage) -> StageShape:
+    """What of a stage its tiling depends on."""
+    return StageShape(stage.local_block, stage.sparse_block, stage.selected_blocks, stage.gqa_ratio, stage.head_width)
+
+
+def choose_tilings(architecture: Architecture, device: torch.device, dtype: torch.dtype) -> dict[str, Tiling]:
+    """How the Triton kernel is to cut the work of every stage: as was tuned on this device, or by the table.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        What is to run.
+    device : torch.device
+        Where to run.
+    dtype : torch.dtype
+        Of the matrix products.
+
+    Returns
+    -------
+    dict of str to Tiling
+        By the text of a stage's `StageShape`.
+    """
+    tuned, capability = read_tuned(tuning_key(device, dtype)), capability_of(device)
+    return {
+        str(shape): tuned.get(str(shape)) or default_tiling(shape, dtype.itemsize, capability)
+        for shape in map(stage_shape, (*architecture.stages, architecture.bottleneck))
+    }
+
+
+def shapes(architecture: Architecture, tilings: Mapping[str, Tiling] = NO_TILINGS) -> tuple[Shape, ...]:
     """The shapes of an architecture to try, each once.
 
     Parameters
     ----------
     architecture : Architecture
         What is to run.
+    tilings : mapping of str to Tiling
+        As of `choose_tilings`.
 
     Returns
     -------
@@ -65,7 +103,12 @@ def shapes(architecture: Architecture) -> tuple[Shape, ...]:
     """
     found = [
         Shape(
-            BlockLayout(stage.local_block, stage.sparse_block, min(stage.selected_blocks, SELECTED_ON_TRIAL)),
+            BlockLayout(
+                stage.local_block,
+                stage.sparse_block,
+                min(stage.selected_blocks, SELECTED_ON_TRIAL),
+                tilings.get(str(stage_shape(stage))),
+            ),
             stage.gqa_ratio,
             stage.head_width,
         )
@@ -145,7 +188,13 @@ def choose_backend(wanted: str, architecture: Architecture, device: torch.device
     raise UnfitBackendError(f"no attention backend works here: {'; '.join(reasons)}")
 
 
-def try_backend(name: str, architecture: Architecture, device: torch.device, dtype: torch.dtype) -> float:
+def try_backend(
+    name: str,
+    architecture: Architecture,
+    device: torch.device,
+    dtype: torch.dtype,
+    tilings: Mapping[str, Tiling] | None = None,
+) -> float:
     """Compare a backend with the reference on small random problems.
 
     Parameters
@@ -158,6 +207,8 @@ def try_backend(name: str, architecture: Architecture, device: torch.device, dty
         Where to run.
     dtype : torch.dtype
         Of the matrix products.
+    tilings : mapping of str to Tiling or None
+        For ``triton``; None: those that `choose_tilings` gives.
 
     Returns
     -------
@@ -173,7 +224,11 @@ def try_backend(name: str, architecture: Architecture, device: torch.device, dty
         raise UnfitBackendError(
             "attention backend triton: expected the package triton, which PyTorch for CUDA brings; found none"
         )
-    return max(_tried(name, shape, device, dtype) for shape in shapes(architecture))
+    if name != "triton":
+        tilings = NO_TILINGS
+    elif tilings is None:
+        tilings = choose_tilings(architecture, device, dtype)
+    return max(_tried(name, shape, device, dtype) for shape in shapes(architecture, tilings))
 
 
 def _tried(name: str, shape: Shape, device: torch.device, dtype: torch.dtype) -> float:

@@ -33,7 +33,8 @@ def _attention(
     blocks: list[int],
     tiling: list[int],
 ) -> None:
-    layout = BlockLayout(*blocks, tiling=Tiling(*tiling) if tiling else None)
+    local, sparse, selected = blocks
+    layout = BlockLayout(local, sparse, selected, Tiling(*tiling) if tiling else None)
     means = (mean_query, mean_key, mean_value)
     lists = lists_of(mean_query, mean_key, layout.selected)
     triton_attention(Problem(query, key, value, gates, means, lists, layout, out))
