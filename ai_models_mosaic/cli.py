@@ -24,6 +24,7 @@ from .commands import (
     replay,
     report,
     train,
+    tune,
     verify,
     world,
 )
@@ -37,6 +38,7 @@ COMMANDS = (
     options,
     inspect,
     doctor,
+    tune,
     download,
     convert,
     random_checkpoint,

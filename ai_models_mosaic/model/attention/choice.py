@@ -228,11 +228,33 @@ def try_backend(
         tilings = NO_TILINGS
     elif tilings is None:
         tilings = choose_tilings(architecture, device, dtype)
-    return max(_tried(name, shape, device, dtype) for shape in shapes(architecture, tilings))
+    return max(tried(name, shape, device, dtype) for shape in shapes(architecture, tilings))
 
 
-def _tried(name: str, shape: Shape, device: torch.device, dtype: torch.dtype) -> float:
-    """`difference`, where it is one to be content with."""
+def tried(name: str, shape: Shape, device: torch.device, dtype: torch.dtype) -> float:
+    """`difference`, where it is one to be content with.
+
+    Parameters
+    ----------
+    name : str
+        A name in `BACKENDS`.
+    shape : Shape
+        Heads and blocks.
+    device : torch.device
+        Where to run.
+    dtype : torch.dtype
+        Of query, key and value.
+
+    Returns
+    -------
+    float
+        At most `AGREEMENT`.
+
+    Raises
+    ------
+    UnfitBackendError
+        If it cannot run, or differs by more.
+    """
     on = f"on {device.type} in {str(dtype).removeprefix('torch.')}"
     try:
         found = difference(name, shape, device, dtype)

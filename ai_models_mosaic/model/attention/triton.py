@@ -47,7 +47,7 @@ def triton_attention(problem: Problem) -> Queries:
     """
     refuse_unfit(problem.query, problem.key, problem.value, problem.gates, problem.layout)
     out = room_for_sum(problem.query, problem.gates) if problem.out is None else problem.out
-    _attend(problem, attended_means(problem.means, exact=problem.query.dtype == torch.float32), out)
+    attend_tokens(problem, attended_means(problem.means, exact=problem.query.dtype == torch.float32), out)
     return out
 
 
@@ -276,8 +276,20 @@ def attended_means(means: Means, *, exact: bool) -> Float32[Tensor, "member quer
     return out
 
 
-def _attend(problem: Problem, compressed: Float32[Tensor, "member query_head block head_width"], out: Queries) -> None:
-    """All branches of the tokens, into `out`, by one launch."""
+def attend_tokens(
+    problem: Problem, compressed: Float32[Tensor, "member query_head block head_width"], out: Queries
+) -> None:
+    """All branches of the tokens, by one launch: the part that a tiling is for.
+
+    Parameters
+    ----------
+    problem : Problem
+        What to attend.
+    compressed : Tensor (member, query head, block, d)
+        As `attended_means` gives it.
+    out : Tensor (member, query head, pixel, d)
+        Where the gated sum goes.
+    """
     query, layout = _by_row(problem.query), problem.layout
     key, value = (_by_row(tensor.to(query.dtype)) for tensor in (problem.key, problem.value))
     exact = query.dtype == torch.float32
