@@ -18,10 +18,10 @@ import parity
 import torch
 from torch._dynamo.utils import counters
 
-from ai_models_mosaic.model.attention import BlockLayout, block_means, block_sparse_attention, select_blocks
+from ai_models_mosaic.model.attention import BlockLayout, block_means, block_sparse_attention, select_blocks, tuning
 from ai_models_mosaic.model.attention.tilings import Tiling
 from ai_models_mosaic.model.attention.triton import selected_blocks
-from ai_models_mosaic.model.layers import Attention
+from ai_models_mosaic.model.layers import Attention, Block
 from ai_models_mosaic.variants import ERA5, Stage
 
 F16, BF16, F32 = torch.float16, torch.bfloat16, torch.float32
@@ -122,20 +122,20 @@ def alone() -> bool:
 
 
 def compiled(backend: str) -> dict[str, float]:
-    """An operator of its own between others, in one graph."""
-    case = CASES["one head to a group"]
-    heads, layout = heads_of(case), case[5]
-
-    def block(query, key, value, gates):
-        out = block_sparse_attention(2 * query, key, value, gates, layout, "triton")
-        return out.transpose(1, 2).flatten(2) + 1
-
+    """A block of the network in half precision, in one graph, where attention is an operator of its own."""
+    stage = Stage(4, 32, 4, 64, 32, 3, 1, mlp_ratio=2.0)
+    block = Block(stage, noise_width=4).requires_grad_(False)
+    generator = torch.Generator().manual_seed(0)
+    for tensor in (*block.parameters(), *block.buffers()):
+        tensor.copy_(torch.randn(tensor.shape, generator=generator) * tensor.shape[-1] ** -0.5)
+    for linear in (block.attention.to_q, block.attention.to_k, block.attention.to_v, block.attention.to_o):
+        linear.half()
+    block.attention.backend = "triton"
+    x, noise = torch.randn(2, stage.pixels, stage.width, generator=generator), torch.ones(2, 4)
+    expected = block(x.clone(), noise)
     counters.clear()
-    made = torch.compile(block, fullgraph=True, dynamic=False, backend=backend)(*heads)
-    return {
-        "difference": float((made - block(*heads)).abs().max()),
-        "graphs": counters["stats"]["unique_graphs"],
-    }
+    made = torch.compile(block, fullgraph=True, dynamic=False, backend=backend)(x, noise)
+    return {"difference": float((made - expected).abs().max()), "graphs": counters["stats"]["unique_graphs"]}
 
 
 def parity_difference(path: Path) -> float:
@@ -147,6 +147,24 @@ def parity_difference(path: Path) -> float:
             module.layout = replace(module.layout, tiling=COARSE)
     one = case | {"noise": case["noise"][:1]}
     return float((parity.predict(network, one) - case["output"][:1]).abs().max())
+
+
+def tuned() -> list[dict]:
+    """Two tilings and one that is too wide, by a clock that likes the second."""
+    stage = Stage(4, 32, 4, 16, 8, 3, 1)
+    architecture = replace(ERA5.architecture, stages=(stage,), bottleneck=replace(stage, nside=2))
+    tuning.CANDIDATES = (Tiling(16, 16, 16, 4, 2), Tiling(32, 64, 64, 4, 2))
+    ticks = iter((3.0, 2.0, 4.0, 2.0))
+
+    def timer(call):
+        call()
+        return next(ticks)
+
+    measured = list(tuning.timings(architecture, torch.device("cpu"), F32, timer, members=2))
+    return [
+        {"shape": str(one.shape), "tiling": str(one.tiling), "ms": one.milliseconds, "operations": one.operations}
+        for one in measured
+    ] + [{shape: str(tiling) for shape, tiling in tuning.fastest(measured).items()}]
 
 
 def refusal(layout: BlockLayout, *, trains: bool) -> str:
@@ -168,5 +186,6 @@ if __name__ == "__main__":
         found["into"] = {str(dtype).removeprefix("torch."): into(dtype) for dtype in (F16, BF16, F32)}
         found["selections"] = selections()
         found["alone"] = alone()
+        found["tuned"] = tuned()
         found["compiled"] = {backend: compiled(backend) for backend in sys.argv[1:]}
     json.dump(found, sys.stdout)

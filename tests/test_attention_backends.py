@@ -130,6 +130,17 @@ def test_compilers_take_the_kernels_as_one_operator_of_their_graph(interpreted, 
     assert interpreted["compiled"][compiler]["difference"] <= 1e-6
 
 
+@needs_triton
+def test_tilings_are_timed_by_stage_and_the_fastest_wins(interpreted):
+    # Two members, four heads of eight channels, 192 pixels, each with 16 + 3 · 8 keys.
+    common = {"shape": "16/8x3/4x8", "operations": 4 * 2 * 4 * 8 * 192 * 40}
+    assert interpreted["tuned"] == [
+        common | {"tiling": "32 × 16/16, 4 warps, 2 stages", "ms": 3.0},
+        common | {"tiling": "16 × 16/16, 4 warps, 2 stages", "ms": 2.0},
+        {"16/8x3/4x8": "16 × 16/16, 4 warps, 2 stages"},
+    ]
+
+
 # What is launched, without Triton.
 
 

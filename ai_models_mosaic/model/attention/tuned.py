@@ -20,7 +20,7 @@ import torch
 from ... import __version__
 from ...files import parse_json, read_own, write_whole
 from ...geometry.disk_cache import cache_folder
-from .tilings import Tiling
+from .tilings import BOUNDS, Tiling
 
 LOG = logging.getLogger(__name__)
 
@@ -155,7 +155,8 @@ def tilings_from_lists(said: object) -> dict[str, Tiling]:
         raise ValueError("expected tiles by shape")
     tilings = {}
     for shape, numbers in said.items():
-        if not isinstance(shape, str) or not isinstance(numbers, list) or len(numbers) != 5:
+        whole = isinstance(numbers, list) and all(type(number) is int for number in numbers)
+        if not isinstance(shape, str) or not whole or len(numbers) != len(BOUNDS):
             raise ValueError("expected five whole numbers for every shape")
         tilings[shape] = Tiling(*numbers)
     return tilings
