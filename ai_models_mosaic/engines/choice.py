@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..checkpoints.files import Assets, check_assets, locate
+from ..errors import OptionError
 from ..variants import Variant
 from .onnx import ANYWHERE, Provider
 
@@ -125,6 +128,7 @@ def _prepare_torch(variant: Variant, choice: EngineChoice) -> Callable[[], Loade
     from .torch import choose_device, load_engine
 
     device = choose_device(only_gpu=choice.only_gpu, local_rank=choice.local_rank, name=choice.device)
+    _refuse_modes(device.type, choice)
     if choice.threads is not None:
         torch.set_num_threads(choice.threads)
     if choice.deterministic:
@@ -139,6 +143,27 @@ def _prepare_torch(variant: Variant, choice: EngineChoice) -> Callable[[], Loade
         return load_engine(variant, assets, device, precision, backend, graphs=graphs, compiled=choice.compiled)
 
     return load
+
+
+def _refuse_modes(device: str, choice: EngineChoice) -> None:
+    """Refuse ways to run that this device, or this installation, does not have."""
+    if choice.cuda_graphs and device != "cuda":
+        raise OptionError("--cuda-graphs: expected an NVIDIA GPU, and the forecast runs on the CPU; leave it out")
+    if choice.compiled and device == "cuda" and not (find_spec("triton") and _has_program("CC", "gcc", "clang")):
+        raise OptionError(
+            "--compile: expected, on a GPU, the package triton, which PyTorch for CUDA brings, and a C compiler, gcc "
+            "or what CC names; add what is missing, or take --cuda-graphs, which compiles nothing"
+        )
+    if choice.compiled and device == "cpu" and not _has_program("CXX", "g++"):
+        raise OptionError(
+            "--compile: expected, on a CPU, a C++ compiler, g++ or what CXX names; install one, or leave the option out"
+        )
+
+
+def _has_program(variable: str, *names: str) -> bool:
+    """Whether there is the program that a variable of the environment names, or else one of some names."""
+    asked = os.environ.get(variable)
+    return any(shutil.which(name) for name in ([asked] if asked else names))
 
 
 def _make_torch_deterministic() -> None:
