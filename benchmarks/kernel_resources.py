@@ -22,7 +22,7 @@ from triton.compiler import ASTSource
 
 from ai_models_mosaic.model.attention import kernel as attention_kernels
 from ai_models_mosaic.model.attention.tilings import StageShape, default_tiling
-from ai_models_mosaic.model.attention.triton import attend_constants, means_constants, select_constants
+from ai_models_mosaic.model.attention.triton import attend_constants, join_constants, means_constants, select_constants
 from ai_models_mosaic.variants import VARIANTS, Stage, Variant
 
 ARCHITECTURES = {80: 163 * 1024, 90: 227 * 1024}
@@ -102,12 +102,12 @@ def compiled(
     return usage["REG"], made.metadata.shared, usage["STACK"] + usage["LOCAL"]
 
 
-ATTENTION_ALIGNED = r"(query|key|value|out)(_batch|_head|_pixel|_block)?|lists|compressed"
+ATTENTION_ALIGNED = r"(query|key|value|out)(_batch|_head|_pixel|_block)?|lists|compressed|local|selected"
 """The heads of a pixel lie end to end, padded to a multiple of 64; gates have strides of their own."""
 
 
 def attention_of_stage(capability: int, name: str, stage: Stage) -> list[Resources]:
-    """The three launches of attention; only the one over the tokens knows half precision."""
+    """The launches of attention."""
     shape = StageShape(stage.local_block, stage.sparse_block, stage.selected_blocks, stage.gqa_ratio, stage.head_width)
     tiles = default_tiling(shape, 2, divmod(capability, 10))
     attend = attend_constants(shape, tiles, exact=False) | {"UPCAST": False}
@@ -128,6 +128,10 @@ def attention_of_stage(capability: int, name: str, stage: Stage) -> list[Resourc
     in_float32 = floats | dict.fromkeys(streams, "*fp32")
     cases.append(("select", "float32", select, in_float32, f"{select['ROWS']} × {select['COLUMNS']}"))
     cases.append(("attend_to_means", "float32", means, in_float32, f"{means['ROWS']} × {means['KEYS']}"))
+    # Of branches in half precision, that FlashAttention-4 makes.
+    joined = floats | dict.fromkeys(("local", "selected", "out"), PRECISIONS["float16"])
+    join = join_constants(shape.sparse, shape.width)
+    cases.append(("join", "float16", join, joined, str(join["ROWS"])))
     return [
         Resources(
             capability,

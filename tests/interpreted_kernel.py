@@ -14,11 +14,19 @@ from pathlib import Path
 
 os.environ["TRITON_INTERPRET"] = "1"
 
+import fa4_standin
 import parity
 import torch
 from torch._dynamo.utils import counters
 
-from ai_models_mosaic.model.attention import BlockLayout, block_means, block_sparse_attention, select_blocks, tuning
+from ai_models_mosaic.model.attention import (
+    BlockLayout,
+    block_means,
+    block_sparse_attention,
+    fa4,
+    select_blocks,
+    tuning,
+)
 from ai_models_mosaic.model.attention.tilings import Tiling
 from ai_models_mosaic.model.attention.triton import selected_blocks
 from ai_models_mosaic.model.layers import Attention, Block
@@ -149,6 +157,19 @@ def parity_difference(path: Path) -> float:
     return float((parity.predict(network, one) - case["output"][:1]).abs().max())
 
 
+def by_flash_attention(dtype: torch.dtype) -> dict[str, float | bool]:
+    """The branches of a stand-in of FlashAttention-4, joined by a kernel of this project, against the reference."""
+    fa4_standin.install()
+    fa4.capability_of = lambda device: (9, 0)
+    case = 2, 2, 2, 1024, 40, BlockLayout(256, 128, 3), dtype
+    query, key, value, gates = heads_of(case)
+    wide = torch.full((2, 1024, 4 * 40 + 8), 7.0, dtype=dtype)
+    out = wide[..., :160].unflatten(-1, (4, 40)).transpose(1, 2)
+    expected = block_sparse_attention(query.float(), key.float(), value.float(), gates, case[5], "reference")
+    found = block_sparse_attention(query, key, value, gates, case[5], "fa4", out=out)
+    return {"difference": float((found - expected).abs().max()), "in place": bool((wide[..., 160:] == 7).all())}
+
+
 def tuned() -> list[dict]:
     """Two tilings and one that is too wide, by a clock that likes the second."""
     stage = Stage(4, 32, 4, 16, 8, 3, 1)
@@ -186,6 +207,7 @@ if __name__ == "__main__":
         found["into"] = {str(dtype).removeprefix("torch."): into(dtype) for dtype in (F16, BF16, F32)}
         found["selections"] = selections()
         found["alone"] = alone()
+        found["fa4"] = {"float16": by_flash_attention(F16), "bfloat16": by_flash_attention(BF16)}
         found["tuned"] = tuned()
         found["compiled"] = {backend: compiled(backend) for backend in sys.argv[1:]}
     json.dump(found, sys.stdout)

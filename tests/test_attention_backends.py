@@ -10,7 +10,7 @@ import pytest
 import torch
 from running import ROOT
 
-from ai_models_mosaic.model.attention import BlockLayout, block_means, block_sparse_attention, select_blocks
+from ai_models_mosaic.model.attention import BlockLayout, block_means, block_sparse_attention, fa4, select_blocks
 from ai_models_mosaic.model.attention.flex import block_mask
 from ai_models_mosaic.model.attention.problem import Problem
 from ai_models_mosaic.model.attention.tilings import StageShape, power_of_two, tiling_by_rule
@@ -139,6 +139,30 @@ def test_tilings_are_timed_by_stage_and_the_fastest_wins(interpreted):
         common | {"tiling": "16 × 16/16, 4 warps, 2 stages", "ms": 2.0},
         {"16/8x3/4x8": "16 × 16/16, 4 warps, 2 stages"},
     ]
+
+
+@needs_triton
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 2e-3), ("bfloat16", 1.6e-2)])
+def test_flash_attention_is_given_lists_that_mean_what_the_reference_does(interpreted, dtype, tolerance):
+    assert interpreted["fa4"][dtype]["in place"]
+    assert 1e-5 < interpreted["fa4"][dtype]["difference"] <= tolerance
+
+
+def test_flash_attention_refuses_what_its_lists_are_not_for(monkeypatch):
+    monkeypatch.setattr(fa4, "capability_of", lambda device: (8, 0))
+    made = problem(1, 2, 512, 64, BlockLayout(256, 128, 2), torch.float16)
+    with pytest.raises(ValueError, match=r"^expected a GPU of sm_90 and half precision, got sm_80 and float16; take"):
+        outputs(made, "fa4")
+    monkeypatch.setattr(fa4, "capability_of", lambda device: (9, 0))
+    with pytest.raises(ValueError, match=r"^expected a GPU of sm_90 and half precision, got sm_90 and float32; take"):
+        outputs(problem(1, 2, 512, 64, BlockLayout(256, 128, 2)), "fa4")
+    with pytest.raises(
+        ValueError,
+        match=r"^expected blocks of 128 pixels and heads of 8 to 96 channels, multiples of 8, got 64 and 64; take",
+    ):
+        outputs(problem(1, 2, 512, 64, BlockLayout(256, 64, 2), torch.float16), "fa4")
+    with pytest.raises(NotImplementedError, match=r"^the attention backend fa4 has no gradients; train with"):
+        block_sparse_attention(made.query.requires_grad_(), made.key, made.value, made.gates, made.layout, "fa4")
 
 
 # What is launched, without Triton.
@@ -278,7 +302,7 @@ def test_the_kernels_of_mini_compile_for_a_gpu_that_is_not_there(tmp_path: Path)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(raw.read_text())
     stages = len(VARIANTS["mini"].architecture.stages) + 1
-    assert len(found) == 2 * stages * 4
+    assert len(found) == 2 * stages * 5
     assert len(done.stdout.splitlines()) == 2 + len(found)
     for one in found:
         assert one["spilled_bytes"] == 0

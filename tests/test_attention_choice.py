@@ -129,6 +129,21 @@ def test_without_triton_its_backend_says_so(monkeypatch):
         choose_backend("triton", tiny.ARCHITECTURE, CPU, torch.float16)
 
 
+def test_without_flash_attention_4_its_backend_says_where_it_comes_from(monkeypatch):
+    monkeypatch.setattr(attention_choice, "find_spec", lambda name: None)
+    with pytest.raises(
+        UnfitBackendError,
+        match=r"^attention backend fa4: expected the package flash-attn-4, by pip install --pre flash-attn-4; found none$",
+    ):
+        choose_backend("fa4", tiny.ARCHITECTURE, CPU, torch.float16)
+
+
+def test_flash_attention_4_is_never_taken_without_being_asked_for():
+    for device in (CPU, torch.device("cuda")):
+        for dtype in (torch.float32, torch.float16):
+            assert "fa4" not in candidates(ERA5.architecture, device, dtype)
+
+
 def test_every_shape_of_an_architecture_is_tried_once():
     assert shapes(ERA5.architecture) == (Shape(BlockLayout(1024, 128, 3), 4, 64),)
     assert [(shape.width, shape.layout.sparse) for shape in shapes(MINI.architecture)] == [(16, 32), (40, 16), (48, 16)]

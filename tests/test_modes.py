@@ -65,3 +65,8 @@ def test_compiling_on_a_gpu_needs_triton_and_a_compiler(gpu, nothing, monkeypatc
     monkeypatch.setattr(engine_choice, "find_spec", lambda name: None)
     with pytest.raises(OptionError, match=ON_A_GPU):
         prepare_engine(MINI, EngineChoice(compiled=True, device="cuda"))
+
+
+def test_compiling_does_not_go_with_flash_attention_4(weights):
+    with pytest.raises(OptionError, match=r"^--compile: expected a backend that .* got --attention-backend fa4; leave"):
+        prepare_engine(MINI, EngineChoice(compiled=True, attention_backend="fa4", device="cpu"))

@@ -149,6 +149,10 @@ def _refuse_modes(device: str, choice: EngineChoice) -> None:
     """Refuse ways to run that this device, or this installation, does not have."""
     if choice.cuda_graphs and device != "cuda":
         raise OptionError("--cuda-graphs: expected an NVIDIA GPU, and the forecast runs on the CPU; leave it out")
+    if choice.compiled and choice.attention_backend == "fa4":
+        raise OptionError(
+            "--compile: expected a backend that PyTorch's compiler knows, got --attention-backend fa4; leave one out"
+        )
     if choice.compiled and device == "cuda" and not (find_spec("triton") and _has_program("CC", "gcc", "clang")):
         raise OptionError(
             "--compile: expected, on a GPU, the package triton, which PyTorch for CUDA brings, and a C compiler, gcc "

@@ -166,7 +166,7 @@ class Options:
     attention_backend: str = option(
         "--attention-backend",
         group=NETWORK,
-        choices=(AUTO, "reference", "sdpa", "tiled", "flex", "triton"),
+        choices=(AUTO, "reference", "sdpa", "tiled", "flex", "triton", "fa4"),
         default=AUTO,
         help="what computes attention for --engine torch; tried against reference before the run. auto is triton on a "
         "GPU in half precision, tiled for the full size in float32 on a CPU and else sdpa; the next best where one "

@@ -14,6 +14,7 @@ from types import MappingProxyType
 import torch
 from torch.nn import functional
 
+from .fa4 import fa4_attention
 from .flex import flex_attention
 from .operator import attention_in_graph
 from .problem import (
@@ -120,6 +121,7 @@ BACKENDS: Mapping[str, Backend] = MappingProxyType(
         "tiled": tiled_attention,
         "flex": lambda problem: flex_attention(problem, sdpa_attention),
         "triton": triton_attention,
+        "fa4": fa4_attention,
     }
 )
 """Backends by name; all agree with `reference` to rounding."""

@@ -30,6 +30,14 @@ AGREEMENT = {torch.float32: 1e-3, torch.float16: 5e-3, torch.bfloat16: 4e-2}
 Rounding stays below a fifth of it; a wrong list, head or scale is above 0.1.
 """
 
+NEEDED = MappingProxyType(
+    {
+        "triton": ("triton", "triton, which PyTorch for CUDA brings"),
+        "fa4": ("flash_attn", "flash-attn-4, by pip install --pre flash-attn-4"),
+    }
+)
+"""Modules of packages that a backend needs beside PyTorch, and where they come from."""
+
 SELECTED_ON_TRIAL = 3
 """Key blocks of a trial at most: a list of any length is walked in the same way."""
 
@@ -220,10 +228,9 @@ def try_backend(
     UnfitBackendError
         If it cannot run, or differs by more than `AGREEMENT`.
     """
-    if name == "triton" and find_spec("triton") is None:
-        raise UnfitBackendError(
-            "attention backend triton: expected the package triton, which PyTorch for CUDA brings; found none"
-        )
+    module, package = NEEDED.get(name, (None, ""))
+    if module is not None and find_spec(module) is None:
+        raise UnfitBackendError(f"attention backend {name}: expected the package {package}; found none")
     if name != "triton":
         tilings = NO_TILINGS
     elif tilings is None:

@@ -277,3 +277,50 @@ def select(
         best = tl.max(ranked, axis=1)
         tl.store(lists + place, (COLUMNS - 1 - (best & (COLUMNS - 1))).to(tl.int32), mask=rows < blocks)
         ranked = tl.where(ranked == best[:, None], taken, ranked)
+
+
+@triton.jit
+@no_type_check
+def join(
+    local,
+    selected,
+    gates,
+    compressed,
+    out,
+    gate_batch,
+    gate_head,
+    gate_pixel,
+    gate_branch,
+    out_batch,
+    out_head,
+    out_pixel,
+    pixels,
+    heads,
+    all_rows,
+    SIZE: tl.constexpr,
+    WIDTH: tl.constexpr,
+    PADDED_WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    """One program: the gated sum of `ROWS` heads of pixels, of branches made elsewhere.
+
+    ``local`` and ``selected`` (member, pixel, query head, d) and ``compressed`` (member, query head, block, d) lie in
+    one piece; blocks are of `SIZE` pixels.
+    """
+    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    head = rows % heads
+    pixel = rows // heads % pixels
+    batch = rows // heads // pixels
+    channel = tl.arange(0, PADDED_WIDTH)
+    present = rows < all_rows
+    inside = present[:, None] & (channel < WIDTH)[None, :]
+    at_gate = gates + batch * gate_batch + head * gate_head + pixel * gate_pixel
+    at = rows[:, None] * WIDTH + channel[None, :]
+    of_block = ((batch * heads + head) * (pixels // SIZE) + pixel // SIZE) * WIDTH
+    result = tl.load(local + at, mask=inside, other=0.0).to(tl.float32) * tl.load(at_gate, mask=present)[:, None]
+    by_block = tl.load(compressed + of_block[:, None] + channel[None, :], mask=inside, other=0.0)
+    result += by_block * tl.load(at_gate + gate_branch, mask=present)[:, None]
+    gate = tl.load(at_gate + 2 * gate_branch, mask=present)
+    result += tl.load(selected + at, mask=inside, other=0.0).to(tl.float32) * gate[:, None]
+    at_out = out + (batch * out_batch + head * out_head + pixel * out_pixel)[:, None] + channel[None, :]
+    tl.store(at_out, result.to(out.dtype.element_ty), mask=inside)

@@ -15,6 +15,9 @@ Queries = Float[Tensor, "member query_head pixel head_width"]
 Keys = Float[Tensor, "member head pixel head_width"]
 """Keys and values: query head h is served by head h // G."""
 
+ByPixel = Float[Tensor, "member pixel head head_width"]
+"""Heads of a pixel end to end, as FlashAttention has them."""
+
 Gates = Float[Tensor, "member query_head pixel 3"]
 MeanQueries = Float32[Tensor, "member query_head block head_width"]
 MeanKeys = Float32[Tensor, "member head block head_width"]
@@ -168,7 +171,11 @@ def local_branch(problem: Problem, attend: DenseAttention) -> Queries:
     return ungrouped(out, problem.query, problem.ratio)
 
 
-def gated_sum(problem: Problem, attend: DenseAttention, selected: Callable[[], Queries]) -> Queries:
+def gated_sum(
+    problem: Problem,
+    attend: DenseAttention,
+    selected: Callable[[], Queries],
+) -> Queries:
     """The three branches, local and compressed by `attend`.
 
     Parameters

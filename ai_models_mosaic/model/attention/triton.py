@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...arrays import Float32, Int
 from ..launches import launch
-from .problem import BlockLayout, Gates, Keys, Lists, MeanKeys, MeanQueries, Means, Problem, Queries
+from .problem import BlockLayout, ByPixel, Gates, Keys, Lists, MeanKeys, MeanQueries, Means, Problem, Queries
 from .selection import select_blocks
 from .tilings import StageShape, Tiling, default_tiling, power_of_two
 
@@ -324,6 +324,59 @@ def attend_tokens(
         UPCAST=query.dtype == torch.bfloat16 and _is_interpreted(kernel),
         **fixed,
     )
+
+
+def joined(local: ByPixel, selected: ByPixel, problem: Problem) -> Queries:
+    """The gated sum of branches made elsewhere and of the compressed one, by two launches.
+
+    Parameters
+    ----------
+    local, selected : Tensor (member, pixel, query head, d)
+        In one piece.
+    problem : Problem
+        Gives gates and means.
+
+    Returns
+    -------
+    Tensor (member, query head, pixel, d)
+        The problem's `out`, or else a new one in the dtype of the gates.
+    """
+    out = room_for_sum(problem.query, problem.gates) if problem.out is None else problem.out
+    compressed = attended_means(problem.means, exact=local.dtype == torch.float32)
+    batch, pixels, heads, width = local.shape
+    rows, fixed = batch * pixels * heads, join_constants(problem.layout.sparse, width)
+    launch(
+        _kernel("join", local),
+        (-(-rows // fixed["ROWS"]),),
+        local,
+        selected,
+        problem.gates,
+        compressed,
+        out,
+        *problem.gates.stride(),
+        *out.stride()[:3],
+        pixels,
+        heads,
+        rows,
+        reads=(local, selected, problem.gates, compressed),
+        writes=(out,),
+        name="join",
+        **fixed,
+    )
+    return out
+
+
+def join_constants(size: int, width: int) -> dict[str, Any]:
+    """What `kernel.join` is compiled for, for blocks of so many pixels and heads of so many channels."""
+    padded = max(16, power_of_two(width))
+    return {
+        "SIZE": size,
+        "WIDTH": width,
+        "PADDED_WIDTH": padded,
+        "ROWS": 4096 // padded,
+        "num_warps": 4,
+        "num_stages": 1,
+    }
 
 
 def _kernel(name: str, tensor: Tensor) -> Any:
