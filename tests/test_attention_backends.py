@@ -127,7 +127,8 @@ def test_a_member_is_the_same_to_the_bit_alone_and_in_a_batch(interpreted):
 @pytest.mark.parametrize("compiler", ["aot_eager", "inductor"])
 def test_compilers_take_the_kernels_as_one_operator_of_their_graph(interpreted, compiler):
     assert interpreted["compiled"][compiler]["graphs"] == 1
-    assert interpreted["compiled"][compiler]["difference"] <= 1e-6
+    # Of a block in half precision, whose norms are computed in another order.
+    assert interpreted["compiled"][compiler]["difference"] <= TOLERANCE[torch.float16]
 
 
 @needs_triton

@@ -155,7 +155,9 @@ def timings(
     Timing
         Stage by stage, each shape once.
     """
-    stages = {stage_shape(stage): stage for stage in (*architecture.stages, architecture.bottleneck)}
+    # Of several stages of one shape the finest, which takes the most time.
+    coarsest_first = (architecture.bottleneck, *reversed(architecture.stages))
+    stages = dict(reversed({stage_shape(stage): stage for stage in coarsest_first}.items()))
     for shape, stage in stages.items():
         problem, compressed = _problem(stage, members, device, dtype, most_pixels)
         out = torch.empty_like(problem.query)
