@@ -21,8 +21,13 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from ai_models_mosaic.model.attention import kernel as attention_kernels
+from ai_models_mosaic.model.attention.constants import (
+    attend_constants,
+    join_constants,
+    means_constants,
+    select_constants,
+)
 from ai_models_mosaic.model.attention.tilings import StageShape, default_tiling
-from ai_models_mosaic.model.attention.triton import attend_constants, join_constants, means_constants, select_constants
 from ai_models_mosaic.variants import VARIANTS, Stage, Variant
 
 ARCHITECTURES = {80: 163 * 1024, 90: 227 * 1024}

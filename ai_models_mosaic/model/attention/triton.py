@@ -14,15 +14,10 @@ from torch import Tensor
 
 from ...arrays import Float32, Int
 from ..launches import launch
+from .constants import MOST_COLUMNS, attend_constants, join_constants, means_constants, select_constants
 from .problem import BlockLayout, ByPixel, Gates, Keys, Lists, MeanKeys, MeanQueries, Means, Problem, Queries
 from .selection import select_blocks
-from .tilings import StageShape, Tiling, default_tiling, power_of_two
-
-MOST_COLUMNS = 1024
-"""Blocks that the kernel of the selection takes: the scores of 16 query blocks fill the registers then."""
-
-MEANS_AT_ONCE = 32
-"""Mean queries of a program, and mean keys of one turn of its loop."""
+from .tilings import StageShape, default_tiling
 
 
 def triton_attention(problem: Problem) -> Queries:
@@ -94,95 +89,6 @@ def shape_of(layout: BlockLayout, ratio: int, width: int) -> StageShape:
 def capability_of(device: torch.device) -> tuple[int, int] | None:
     """Compute capability of an NVIDIA GPU; None for any other device."""
     return torch.cuda.get_device_capability(device) if device.type == "cuda" else None
-
-
-def attend_constants(shape: StageShape, tiles: Tiling, *, exact: bool) -> dict[str, Any]:
-    """What the kernel of the tokens is compiled for.
-
-    Parameters
-    ----------
-    shape : StageShape
-        The problem.
-    tiles : Tiling
-        How it is cut.
-    exact : bool
-        For float32, whose products shall be of float32.
-
-    Returns
-    -------
-    dict
-        Keywords of the launch: constants of `kernel.attend` in capitals, and Triton's own.
-    """
-    return {
-        "SIZE": shape.sparse,
-        "LOCAL": shape.local,
-        "RATIO": shape.ratio,
-        "WIDTH": shape.width,
-        "PADDED_WIDTH": max(16, power_of_two(shape.width)),
-        "ROWS": tiles.rows,
-        "KEYS": tiles.keys,
-        "LOCAL_KEYS": tiles.local_keys,
-        "PRECISION": "ieee" if exact else "tf32",
-        "num_warps": tiles.warps,
-        "num_stages": tiles.stages,
-    }
-
-
-def means_constants(ratio: int, width: int, *, exact: bool) -> dict[str, Any]:
-    """The same of the kernel of the means, `kernel.attend_to_means`.
-
-    Parameters
-    ----------
-    ratio, width : int
-        As of `StageShape`.
-    exact : bool
-        As of `attend_constants`; without, products round as those of half precision do, to 11 bits.
-
-    Returns
-    -------
-    dict
-        Keywords of the launch.
-    """
-    return {
-        "RATIO": ratio,
-        "WIDTH": width,
-        "PADDED_WIDTH": max(16, power_of_two(width)),
-        "ROWS": MEANS_AT_ONCE,
-        "KEYS": MEANS_AT_ONCE,
-        "PRECISION": "ieee" if exact else "tf32",
-        "num_warps": 4,
-        "num_stages": 2,
-    }
-
-
-def select_constants(ratio: int, width: int, blocks: int) -> dict[str, Any]:
-    """The same of the kernel of the selection, `kernel.select`.
-
-    Parameters
-    ----------
-    ratio, width : int
-        As of `StageShape`.
-    blocks : int
-        Of the stage; at most `MOST_COLUMNS`.
-
-    Returns
-    -------
-    dict
-        Keywords of the launch.
-    """
-    columns = max(16, power_of_two(blocks))
-    return {
-        "RATIO": ratio,
-        "WIDTH": width,
-        "PADDED_WIDTH": max(16, power_of_two(width)),
-        "ROWS": 16,
-        "COLUMNS": columns,
-        "CHANNELS": 16,
-        # Three products of 11 bits each, which give those of float32: a choice must not depend on half precision.
-        "PRECISION": "tf32x3",
-        "num_warps": 8 if columns > MOST_COLUMNS // 2 else 4,
-        "num_stages": 2,
-    }
 
 
 def lists_of(mean_query: MeanQueries, mean_key: MeanKeys, count: int) -> Lists:
@@ -364,19 +270,6 @@ def joined(local: ByPixel, selected: ByPixel, problem: Problem) -> Queries:
         **fixed,
     )
     return out
-
-
-def join_constants(size: int, width: int) -> dict[str, Any]:
-    """What `kernel.join` is compiled for, for blocks of so many pixels and heads of so many channels."""
-    padded = max(16, power_of_two(width))
-    return {
-        "SIZE": size,
-        "WIDTH": width,
-        "PADDED_WIDTH": padded,
-        "ROWS": 4096 // padded,
-        "num_warps": 4,
-        "num_stages": 1,
-    }
 
 
 def _kernel(name: str, tensor: Tensor) -> Any:
