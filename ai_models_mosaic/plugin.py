@@ -24,6 +24,7 @@ from .forecast.setup import ForecastSetup
 from .inputs.initial_times import DEFAULT_DATE, DEFAULT_TIME, AskedTimes
 from .inputs.services import SOURCES
 from .outputs.grib.keys import EXPVER
+from .wording.log_lines import log_as
 from .wording.redaction import redact_process
 
 RUNNER_DEFAULTS = {"--date": DEFAULT_DATE, "--time": DEFAULT_TIME, "--num-threads": 1}
@@ -60,6 +61,8 @@ class MosaicModel(Model):  # type: ignore[misc]
         with plain_errors(debug=kwargs["debug"]):
             _refuse_unsupported(kwargs)
             options = parse_options(kwargs["model_args"])
+            if options.listeners.log_format is not None:
+                log_as(options.listeners.log_format)
             hush(quiet=options.quiet)
             check_surroundings()
             self._setup = ForecastSetup(
