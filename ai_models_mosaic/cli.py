@@ -27,6 +27,7 @@ from .commands import (
     verify,
     world,
 )
+from .engines.threads import wait_passively
 from .errors import MosaicError
 from .forecast import console
 from .forecast.console import say, show_all_characters
@@ -65,6 +66,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit status: 0, or that of the kind of error that was shown."""
+    wait_passively()
     show_all_characters()
     redact_process()
     try:

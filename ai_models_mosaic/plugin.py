@@ -17,6 +17,7 @@ from ai_models.model import Model
 
 from .channels import LEVELS_HPA, PRESSURE_LEVEL_PARAMS, SINGLE_LEVEL_PARAMS
 from .commands.surroundings import check_surroundings
+from .engines.threads import wait_passively
 from .errors import OptionError
 from .forecast.console import hush, plain_errors, printing
 from .forecast.options import parse_options
@@ -56,7 +57,7 @@ class MosaicModel(Model):  # type: ignore[misc]
     constant_fields = ()
 
     def __init__(self, input: str, output: str, download_assets: bool, **kwargs: Any) -> None:
-        redact_process()
+        wait_passively()
         redact_process()
         with plain_errors(debug=kwargs["debug"]):
             _refuse_unsupported(kwargs)

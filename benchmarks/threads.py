@@ -75,7 +75,8 @@ def measure(options: argparse.Namespace) -> None:
 
 
 def _turn(process: subprocess.Popen[str]) -> list[float]:
-    assert process.stdin is not None and process.stdout is not None  # noqa: S101
+    assert process.stdin is not None  # noqa: S101
+    assert process.stdout is not None  # noqa: S101
     process.stdin.write("\n")
     process.stdin.flush()
     taken: list[float] = json.loads(process.stdout.readline())
@@ -146,17 +147,9 @@ def _torch_engine(variant: Any, options: argparse.Namespace) -> Any:
 
 
 def _onnx_engine(variant: Any, options: argparse.Namespace) -> Any:
-    from ai_models_mosaic.engines import onnx
+    from ai_models_mosaic.engines.onnx import load_engine
 
-    settings = onnx._settings
-
-    def settled(*arguments: Any, **named: Any) -> Any:
-        made = settings(*arguments, **named)
-        made.add_session_config_entry("session.intra_op.allow_spinning", options.spinning)
-        return made
-
-    onnx._settings = settled
-    return onnx.load_engine(variant, options.onnx, threads=options.work)
+    return load_engine(variant, options.onnx, threads=options.work, spinning=options.spinning == "1")
 
 
 def _random(options: argparse.Namespace, folder: Path) -> Path:

@@ -269,5 +269,6 @@ class ForecastSetup:
             threads=self.threads,
             deterministic=self.deterministic,
             local_rank=local_rank,
+            own_process=True,
         )
         return prepare_engine(self.variant, choice)
