@@ -16,8 +16,8 @@ from ..variants import Architecture
 
 LOG = logging.getLogger(__name__)
 
-OPERATIONS_PER_THREAD = 20e9
-"""Of a member-step: with fewer, threads wait for each other for longer than they compute."""
+OPERATIONS_PER_THREAD = 1e9
+"""Of a member-step: two threads that wait passively pay with the 2.6e9 of `mini`; with more nothing was measured."""
 
 ASKED = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """Where a user says how many threads there are to be."""
