@@ -251,6 +251,7 @@ def test_open_data_that_come_in_pieces_are_asked_for_until_they_are_whole(tmp_pa
         thread.join()
     assert done.returncode == 0, done.stderr
     assert "ECMWF open data lack fields: msl" in done.stderr
+    assert (changes / "asked-2").exists()
     assert members(tmp_path / "latest.grib") == {(1, 0), (1, 24)}
     # Two states with two kinds of level, each whole.
     kept = sorted(len(messages(path)) for path in (tmp_path / "cache" / "retrieved").glob("*.grib"))
