@@ -20,12 +20,13 @@ from running import BIN, MINI, Runner, elsewhere
 from steps import forecast_step
 
 from ai_models_mosaic import __version__, load_model, open_input
-from ai_models_mosaic.errors import OptionError
+from ai_models_mosaic.errors import InputError, OptionError
 from ai_models_mosaic.forecast import notices
 from ai_models_mosaic.forecast.bulletin import EVERY_S, Bulletin, RunStatus, metrics_text
 from ai_models_mosaic.forecast.listeners import Listeners
 from ai_models_mosaic.forecast.notices import post
 from ai_models_mosaic.forecast.options import parse_options
+from ai_models_mosaic.forecast.setup import ForecastSetup
 from ai_models_mosaic.wording.log_lines import JsonLines
 
 SECRET = "T0-PW-7f3a"  # noqa: S105
@@ -260,6 +261,18 @@ def test_other_addresses_are_refused_and_not_shown(address: str):
     with pytest.raises(OptionError) as caught:
         parse_options(["--notify", address])
     assert str(caught.value) == "--notify: expected an address such as https://host/path, of http or https"
+
+
+def test_of_several_processes_the_first_tells(monkeypatch: pytest.MonkeyPatch):
+    for name, value in {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with listening() as server:
+        options = parse_options(["--variant", "mini", "--notify", server.url()])
+        for rank in ("1", "0"):
+            monkeypatch.setenv("RANK", rank)
+            with pytest.raises(InputError):
+                ForecastSetup(options, "file", "absent.grib")
+            assert len(server.bodies) == (rank == "0")
 
 
 def test_a_program_may_have_them_too(tmp_path: Path, caplog: pytest.LogCaptureFixture):
