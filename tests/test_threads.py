@@ -7,13 +7,17 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from running import MINI, SAMPLE, elsewhere
 
 from ai_models_mosaic import load_model
+from ai_models_mosaic.commands.checks import IDENTITY_MODEL
+from ai_models_mosaic.engines.choice import EngineChoice, prepare_engine
 from ai_models_mosaic.engines.threads import best_threads, cores, quota, wait_passively
+from ai_models_mosaic.errors import CheckpointError
 from ai_models_mosaic.variants import ERA5
 from ai_models_mosaic.variants import MINI as MINI_VARIANT
 
@@ -179,3 +183,24 @@ def test_a_program_keeps_the_threads_that_it_has():
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_threads_of_onnx_runtime_sleep_in_a_process_of_our_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    runtime = pytest.importorskip("onnxruntime")
+    opened = []
+
+    def session(_: object, settings: Any, **__: object) -> None:
+        opened.append(settings)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(runtime, "InferenceSession", session)
+    (tmp_path / "m.onnx").write_bytes(IDENTITY_MODEL)
+    for own_process in (True, False):
+        choice = EngineChoice("onnx", onnx_model=tmp_path / "m.onnx", own_process=own_process, threads=3)
+        with pytest.raises(CheckpointError, match="enough"):
+            prepare_engine(MINI_VARIANT, choice)
+    ours, theirs = opened
+    assert ours.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    with pytest.raises(RuntimeError):
+        theirs.get_session_config_entry("session.intra_op.allow_spinning")
+    assert ours.intra_op_num_threads == theirs.intra_op_num_threads == 3
