@@ -36,6 +36,8 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
 	$(BIN)/lint-imports
+	@test ! -x $(BIN)/hadolint || $(BIN)/hadolint Dockerfile
+	$(BIN)/shellcheck examples/operations/forecast-open-data examples/operations/slurm-array examples/operations/slurm-merge
 
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy

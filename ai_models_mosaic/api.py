@@ -14,7 +14,9 @@ import numpy as np
 
 from .engines.choice import prepare_engine
 from .errors import OptionError
+from .forecast.bulletin import Bulletin
 from .forecast.destination import Destination
+from .forecast.endings import told
 from .forecast.options import Options
 from .forecast.progress import Watch
 from .forecast.ranks import SingleRank
@@ -258,15 +260,18 @@ class Forecast:
             made = from_keywords(Options, {**self.options, **where, **options})
             destination = Destination(self.model.variant, made, self.steps, None if other else str(path))
             destination.check([self.start.initial_time], self.start.source)
+            bulletin = Bulletin(made.listeners, __package__ or "")
             session = ForecastSeries(
                 destination.settings(self.start.source),
                 SingleRank(),
-                Watch(made.progress_file),
+                Watch(made.progress_file, bulletin),
                 read=lambda _: self._starts,
                 load=lambda: self.model.engine,
                 output=destination.open,
             )
-            session.run([Wanted(time=self.start.initial_time)])
+            with told(bulletin):
+                bulletin.check()
+                session.run([Wanted(time=self.start.initial_time)])
         return [Path(name) for name in session.provenance[0].get("files", [])]
 
     @cached_property

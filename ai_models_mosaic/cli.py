@@ -28,9 +28,12 @@ from .commands import (
     verify,
     world,
 )
+from .engines.threads import wait_passively
 from .errors import MosaicError
 from .forecast import console
 from .forecast.console import say, show_all_characters
+from .forecast.listeners import LOG_FORMATS
+from .wording.log_lines import log_as
 from .wording.redaction import redact_process
 
 COMMANDS = (
@@ -65,6 +68,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit status: 0, or that of the kind of error that was shown."""
+    wait_passively()
     show_all_characters()
     redact_process()
     try:
@@ -76,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
         known.rest = rest
         logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(message)s")
+        log_as(known.log_format)
         known.command(known)
     except (MosaicError, KeyboardInterrupt) as error:
         return console.report("ai-models-mosaic", error)
@@ -87,9 +92,14 @@ def _parser() -> argparse.ArgumentParser:
         prog="ai-models-mosaic", description="Beside the forecast: ai-models mosaic …"
     )
     made.add_argument("--version", action="version", version=__version__)
+    made.add_argument("--log-format", choices=LOG_FORMATS, default=LOG_FORMATS[0], help="json logs one object a line")
     commands = made.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add(commands)
+    for name, parser in commands.choices.items():
+        # A forecast has it among its own options.
+        if name != forecast.NAME:
+            parser.add_argument("--log-format", choices=LOG_FORMATS, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return made
 
 

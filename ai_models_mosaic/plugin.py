@@ -17,6 +17,7 @@ from ai_models.model import Model
 
 from .channels import LEVELS_HPA, PRESSURE_LEVEL_PARAMS, SINGLE_LEVEL_PARAMS
 from .commands.surroundings import check_surroundings
+from .engines.threads import wait_passively
 from .errors import OptionError
 from .forecast.console import hush, plain_errors, printing
 from .forecast.options import parse_options
@@ -24,6 +25,7 @@ from .forecast.setup import ForecastSetup
 from .inputs.initial_times import DEFAULT_DATE, DEFAULT_TIME, AskedTimes
 from .inputs.services import SOURCES
 from .outputs.grib.keys import EXPVER
+from .wording.log_lines import log_as
 from .wording.redaction import redact_process
 
 RUNNER_DEFAULTS = {"--date": DEFAULT_DATE, "--time": DEFAULT_TIME, "--num-threads": 1}
@@ -55,11 +57,13 @@ class MosaicModel(Model):  # type: ignore[misc]
     constant_fields = ()
 
     def __init__(self, input: str, output: str, download_assets: bool, **kwargs: Any) -> None:
-        redact_process()
+        wait_passively()
         redact_process()
         with plain_errors(debug=kwargs["debug"]):
             _refuse_unsupported(kwargs)
             options = parse_options(kwargs["model_args"])
+            if options.listeners.log_format is not None:
+                log_as(options.listeners.log_format)
             hush(quiet=options.quiet)
             check_surroundings()
             self._setup = ForecastSetup(

@@ -1,3 +1,4 @@
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -5,6 +6,7 @@ import pytest
 from ai_models_mosaic.engines.choice import parse_provider
 from ai_models_mosaic.engines.onnx import Provider
 from ai_models_mosaic.errors import OptionError
+from ai_models_mosaic.forecast.listeners import Listeners
 from ai_models_mosaic.forecast.options import Options, parse_members, parse_options, parser
 from ai_models_mosaic.options.declarations import declared
 from ai_models_mosaic.options.number_lists import FORMS
@@ -48,6 +50,9 @@ EXAMPLES = {
     "--resume": (None, {"resume": True}),
     "--progress-file": ("a/b.jsonl", {"progress_file": Path("a/b.jsonl")}),
     "--quiet": (None, {"quiet": True}),
+    "--metrics-file": ("a/b.prom", {"listeners": Listeners(metrics_file=Path("a/b.prom"))}),
+    "--notify": ("https://host/a", {"listeners": Listeners(notify="https://host/a")}),
+    "--log-format": ("json", {"listeners": Listeners(log_format="json")}),
     "--output-params": ("2t,z500", {"output": OutputOptions(selection=Selection(params=("2t", "z500")))}),
     "--output-levels": ("500/850", {"output": OutputOptions(selection=Selection(levels=(500, 850)))}),
     "--output-steps": ("24/to/72/by/24", {"output": OutputOptions(selection=Selection(steps=(24, 48, 72)))}),
@@ -96,6 +101,7 @@ DEFAULTS = {
     "quiet": False,
     "cuda_graphs": False,
     "compiled": False,
+    "listeners": Listeners(),
     "output": OutputOptions(),
 }
 
@@ -144,7 +150,7 @@ def test_every_documented_option_is_accepted_and_changes_what_it_should_and_no_m
 )
 def test_every_documented_choice_is_accepted(option, choice):
     needed = ["--onnx-model", "m.onnx"] if choice == "onnx" else []
-    assert getattr(parse_options([option, choice, *needed]), documented()[option].dest) == choice
+    assert attrgetter(documented()[option].dest)(parse_options([option, choice, *needed])) == choice
 
 
 def test_help_names_the_default_of_every_option_that_has_one():

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ..channels import CHANNELS
 from ..checkpoints.files import check_assets, locate
+from ..engines.threads import best_threads
 from ..errors import InputError, MosaicError
 from ..forecast.progress import duration
 from ..inputs.services import SOURCES, check_reachable, find_account
@@ -229,7 +230,7 @@ def _rate_of_products() -> tuple[float, str]:
     return 2 * PRODUCT_SIZE**3 / min(taken), "GPU" if on_gpu else "CPU"
 
 
-def _device(_: IntendedForecast) -> Iterator[Finding]:
+def _device(plan: IntendedForecast) -> Iterator[Finding]:
     import torch
 
     if torch.cuda.is_available():
@@ -237,7 +238,9 @@ def _device(_: IntendedForecast) -> Iterator[Finding]:
         yield Finding(OK, "GPU", f"{properties.name}, {properties.total_memory / 1e9:.0f} GB")
     else:
         reason = "this PyTorch was built without CUDA" if torch.version.cuda is None else "PyTorch sees none"
-        yield Finding(WARNING, "GPU", f"none ({reason}); forecasts run on the CPU, {torch.get_num_threads()} threads")
+        most = torch.get_num_threads()
+        threads = counted(best_threads(plan.variant.architecture, most) or most, "thread")
+        yield Finding(WARNING, "GPU", f"none ({reason}); forecasts run on the CPU, {threads}")
 
 
 def _backends(plan: IntendedForecast) -> Iterator[Finding]:

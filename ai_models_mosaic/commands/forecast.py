@@ -8,20 +8,22 @@ import os
 from ..forecast.console import say
 from . import Commands
 
+NAME = "forecast"
+
 COMPLETING = "_ARGCOMPLETE"
 """In the environment where a shell asks what may come next, and not for a forecast."""
 
 
 def add(commands: Commands) -> None:
     """Add the command to the subparsers."""
-    name, words = "forecast", "a forecast, as of ai-models mosaic but without it"
+    words = "a forecast, as of ai-models mosaic but without it"
     if COMPLETING in os.environ:
         from .forecast_run import parser
 
-        commands.add_parser(name, help=words, parents=[parser()], add_help=False)
+        commands.add_parser(NAME, help=words, parents=[parser()], add_help=False)
         return
     # Its own parser reads its options: to build that takes imports which no other command should wait for.
-    forecast = commands.add_parser(name, add_help=False, help=words)
+    forecast = commands.add_parser(NAME, add_help=False, help=words)
     forecast.set_defaults(command=run, reads_the_rest=True)
 
 

@@ -18,6 +18,7 @@ from ..forecast.setup import ForecastSetup
 from ..inputs.initial_times import AskedTimes
 from ..inputs.requests import parse_extra
 from ..inputs.services import SOURCES
+from ..wording.log_lines import log_as
 from .archive_requests import ArchiveRequests, request_text
 from .config import read_config, write_config
 from .surroundings import check_surroundings
@@ -69,7 +70,7 @@ def run(words: Sequence[str]) -> str:
     text = _information(known, setup)
     if text is not None:
         return text
-    provenance = setup.run(verbose=bool(known.verbose), debug=known.debug, program=PROGRAM.split()[0])
+    provenance = setup.run(verbose=bool(known.verbose), debug=known.debug)
     if archive is not None:
         Path(known.archive_requests).write_text(archive.text(as_json=known.json), encoding="utf-8")
     if known.dump_provenance is not None:
@@ -90,6 +91,8 @@ def _setup(known: argparse.Namespace, others: Sequence[str], archive: ArchiveReq
         raise OptionError("--requests-extra: expected --retrieve-requests or --archive-requests with it")
     assets = known.assets / "mosaic" if known.assets_sub_directory else known.assets
     chosen = options.parse_options(others)
+    if chosen.listeners.log_format is not None:
+        log_as(chosen.listeners.log_format)
     hush(quiet=chosen.quiet)
     check_surroundings()
     return ForecastSetup(
@@ -107,6 +110,7 @@ def _setup(known: argparse.Namespace, others: Sequence[str], archive: ArchiveReq
         requests_extra=known.requests_extra,
         reports={"--archive-requests": known.archive_requests, "--dump-provenance": known.dump_provenance},
         archive=None if archive is None else archive.add,
+        program=PROGRAM.split()[0],
     )
 
 

@@ -18,6 +18,7 @@ from ..checkpoints.held_file import HeldAhead
 from ..errors import OptionError
 from ..variants import Variant
 from .providers import ANYWHERE, Provider
+from .threads import best_threads, cores
 
 if TYPE_CHECKING:
     from . import LoadedEngine
@@ -52,7 +53,7 @@ class EngineChoice:
     only_gpu : bool
         Raise where there is no GPU.
     threads : int or None
-        Of the CPU; None: what the engine finds best.
+        Of the CPU; None: what is best in a process of our own, else what there are.
     deterministic : bool
         Only algorithms that give the same bits every time.
     local_rank : int
@@ -61,6 +62,8 @@ class EngineChoice:
         Files to use instead of those that `assets` and `checkpoint` lead to.
     device : str or None
         ``cpu``, ``cuda`` or ``cuda:1`` for PyTorch; None: a GPU where there is one.
+    own_process : bool
+        The process is there for this alone: its threads may be as they are best.
     """
 
     name: str = "torch"
@@ -79,6 +82,7 @@ class EngineChoice:
     local_rank: int = 0
     files: Assets | None = None
     device: str | None = None
+    own_process: bool = False
 
 
 def parse_provider(text: str) -> Provider:
@@ -136,12 +140,16 @@ def _prepare_onnx(variant: Variant, choice: EngineChoice) -> Callable[[], Loaded
     """Open the graph at once: only its session tells what it is, and where it really runs."""
     from .onnx import load_engine
 
+    most, threads = cores(), choice.threads
+    if threads is None and choice.own_process and best_threads(variant.architecture, most) != most:
+        threads = best_threads(variant.architecture, most)
     engine = load_engine(
         variant,
         choice.onnx_model or Path(),
         provider=choice.onnx_provider,
         only_gpu=choice.only_gpu,
-        threads=choice.threads,
+        threads=threads,
+        spinning=not choice.own_process,
         deterministic=choice.deterministic,
         precision=choice.precision,
     )
@@ -162,8 +170,11 @@ def _prepare_torch(variant: Variant, choice: EngineChoice) -> Callable[[], Loade
 
     device = choose_device(only_gpu=choice.only_gpu, local_rank=choice.local_rank, name=choice.device)
     _refuse_modes(device.type, choice)
-    if choice.threads is not None:
-        torch.set_num_threads(choice.threads)
+    threads = choice.threads
+    if threads is None and choice.own_process and device.type == "cpu":
+        threads = best_threads(variant.architecture, torch.get_num_threads())
+    if threads is not None:
+        torch.set_num_threads(threads)
     if choice.deterministic:
         _make_torch_deterministic()
 

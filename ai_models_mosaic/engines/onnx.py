@@ -59,6 +59,7 @@ def load_engine(
     provider: Provider = ANYWHERE,
     only_gpu: bool = False,
     threads: int | None = None,
+    spinning: bool = True,
     deterministic: bool = False,
     precision: str = "auto",
 ) -> OnnxEngine:
@@ -76,6 +77,8 @@ def load_engine(
         Refuse the CPU, also as what a GPU's provider falls back to.
     threads : int or None
         Of the CPU; None leaves the choice to ONNX Runtime.
+    spinning : bool
+        Threads compute nothing, rather than sleep, while they wait for each other.
     deterministic : bool
         Ask for deterministic kernels.
     precision : str
@@ -96,7 +99,9 @@ def load_engine(
     check_installed()
     if not path.is_file():
         raise CheckpointError(f"--onnx-model {path}: there is no such file; ai-models-mosaic export-onnx makes one")
-    engine = OnnxEngine(path, provider, only_gpu=only_gpu, threads=threads, deterministic=deterministic)
+    engine = OnnxEngine(
+        path, provider, only_gpu=only_gpu, threads=threads, spinning=spinning, deterministic=deterministic
+    )
     engine.card.check(path, variant)
     engine.refuse_other_shapes()
     if precision not in ("auto", engine.card.precision):
@@ -116,7 +121,7 @@ class OnnxEngine(StepsOnHost):
         The ``.onnx`` file.
     provider : Provider
         Where to run.
-    only_gpu, threads, deterministic
+    only_gpu, threads, spinning, deterministic
         As in `load_engine`.
 
     Raises
@@ -134,12 +139,13 @@ class OnnxEngine(StepsOnHost):
         *,
         only_gpu: bool = False,
         threads: int | None = None,
+        spinning: bool = True,
         deterministic: bool = False,
     ) -> None:
         wanted = choose_provider(provider, only_gpu=only_gpu)
         self.checkpoint = path
         self._threads = threads
-        settings = _settings(threads, deterministic=deterministic)
+        settings = _settings(threads, spinning=spinning, deterministic=deterministic)
         # What is hashed is what runs, whatever becomes of the files afterwards.
         graph = held_bytes(path, MOST_GRAPH_BYTES)
         self._digest = digest_of_bytes(graph)
@@ -332,7 +338,7 @@ def _check_provider(wanted: str, found: tuple[str, ...], *, asked: bool, only_gp
     LOG.warning("%s", sentence)
 
 
-def _settings(threads: int | None, *, deterministic: bool) -> Any:
+def _settings(threads: int | None, *, spinning: bool, deterministic: bool) -> Any:
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
@@ -343,6 +349,8 @@ def _settings(threads: int | None, *, deterministic: bool) -> Any:
     settings.enable_mem_reuse = False
     if threads is not None:
         settings.intra_op_num_threads = threads
+    if not spinning:
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return settings
 
 

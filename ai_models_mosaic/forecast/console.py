@@ -11,7 +11,10 @@ from contextlib import contextmanager
 
 from .. import __version__
 from ..errors import INTERRUPTED, LostRankError, MosaicError, OutputError, ReaderGoneError
+from ..wording.log_lines import logs_json
 from .ranks import Launch
+
+LOG = logging.getLogger(__name__)
 
 PACKAGE = __name__.split(".")[0]
 RUNNER = "ai_models"
@@ -115,7 +118,11 @@ def say(text: str, *, end: str = "\n") -> None:
 def report(program: str, error: MosaicError | KeyboardInterrupt) -> int:
     """Say on standard error, if that can still be had, what went wrong; returns the exit status of it."""
     try:
-        if sys.stderr is not None and not isinstance(error, ReaderGoneError):
+        if isinstance(error, ReaderGoneError):
+            return status_of(error)
+        if logs_json():
+            LOG.error(str(error) or "interrupted", extra={"program": program, "exit_status": status_of(error)})
+        elif sys.stderr is not None:
             sys.stderr.write(f"{program} {__version__}: {str(error) or 'interrupted'}\n")
     except OSError:
         # The exit status tells it, too.

@@ -15,8 +15,9 @@ from ..options.declarations import add_arguments, built, may_change, option, sec
 from ..options.number_lists import parse_numbers
 from ..outputs.options import OutputOptions
 from ..variants import AUTO, VARIANTS
+from .listeners import CONTROL, Listeners
 
-ENSEMBLE, INPUT, NETWORK, NOISE, CONTROL = "ensemble", "input and weights", "engine", "noise", "run"
+ENSEMBLE, INPUT, NETWORK, NOISE = "ensemble", "input and weights", "engine", "noise"
 """Headings of the list of options."""
 
 MOST_MEMBERS = 65_534
@@ -242,6 +243,7 @@ class Options:
         help="log warnings and errors only; the runner's -v logs more",
         resume=may_change("it is no output"),
     )
+    listeners: Listeners = section(Listeners)
     output: OutputOptions = section(OutputOptions)
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 
 from ..errors import INTERRUPTED, MosaicError, OutputError
 from ..state import ForecastStep, InitialState
+from .bulletin import Bulletin
 from .rollout import Ensemble
 
 LOG = logging.getLogger(__name__)
@@ -64,6 +65,14 @@ class Progress:
             self._members,
             duration(each),
             f"ETA {duration(each * left)}" if left else f"all done in {duration(now - self._start)}",
+            extra={
+                "step": forecast.step,
+                "steps": self._steps,
+                "lead_time_hours": forecast.lead_time_hours,
+                "members_done": self._done_of_step,
+                "members": self._members,
+                "seconds_per_member_step": each,
+            },
         )
 
 
@@ -74,6 +83,8 @@ class Watch:
     ----------
     path : Path or None
         Where to append one line of JSON per event, each with ``time`` (UTC) and ``event``.
+    bulletin : Bulletin or None
+        Who else is told.
 
     Raises
     ------
@@ -81,10 +92,11 @@ class Watch:
         If the file cannot be written.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, bulletin: Bulletin | None = None) -> None:
         self.stopping = False
         self._shielded = self._interrupted = False
-        self._path = path
+        self._path, self._bulletin = path, bulletin
+        self._deadly: Any = signal.SIG_DFL
         self._progress: Progress | None = None
         if path is not None:
             try:
@@ -102,6 +114,7 @@ class Watch:
             yield
             return
         before = signal.signal(signal.SIGTERM, self._hear)
+        self._deadly = before if callable(before) else signal.SIG_DFL
         interrupted = signal.getsignal(signal.SIGINT)
         if interrupted is signal.default_int_handler:
             signal.signal(signal.SIGINT, self._interrupt)
@@ -142,6 +155,8 @@ class Watch:
         if done:
             LOG.info("Going on after %d of %d member-steps", max(0, done - members), members * steps)
         start = next(iter(starts.values())).initial_time
+        if self._bulletin is not None:
+            self._bulletin.begin(start, members, steps, max(0, done - members))
         self.note("begin", initial_time=start.isoformat(), members=members, steps=steps, done=done)
 
     def advance(self, forecast: ForecastStep) -> None:
@@ -149,6 +164,8 @@ class Watch:
         if self._progress is not None and forecast.step > 0:
             self._progress.advance(forecast)
         LOG.debug("Step %d of members %s", forecast.step, forecast.members)
+        if self._bulletin is not None:
+            self._bulletin.advance(forecast)
         hours, members = forecast.lead_time_hours, list(forecast.members)
         self.note("step", step=forecast.step, lead_time_hours=hours, members=members)
 
@@ -156,8 +173,15 @@ class Watch:
         """A run is complete."""
         self.note("end")
 
+    def wrote(self, paths: Iterable[Path]) -> None:
+        """All that a run writes is in these files, which have their names."""
+        if self._bulletin is not None:
+            self._bulletin.wrote(paths)
+
     def fail(self, error: MosaicError) -> None:
         """A run ended otherwise."""
+        if self._bulletin is not None:
+            self._bulletin.fail()
         self.note("failed", exit_status=error.exit_status, message=str(error))
 
     def note(self, event: str, **more: Any) -> None:
@@ -181,7 +205,7 @@ class Watch:
     def _hear(self, number: int, _: object) -> None:
         LOG.warning("Signal %d: stopping when this step is done; another one ends the run at once", number)
         self.stopping = True
-        signal.signal(number, signal.SIG_DFL)
+        signal.signal(number, self._deadly)
 
 
 def duration(seconds: float) -> str:

@@ -85,7 +85,8 @@ def gather(
         "members_per_batch": options.members_per_batch,
         "steps": steps,
         "metadata": dict(metadata),
-        "options": {name: _plain(value) for name, value in asdict(options).items()},
+        # Who is told makes no forecast, and may be secret.
+        "options": {name: _plain(value) for name, value in asdict(options).items() if name != "listeners"},
     }
     if initial is not None:
         found["input"] = {

@@ -219,6 +219,7 @@ class ForecastSeries:
         place = _Place()
         with ExitStack() as stack:
             if not self._ranks.share(lambda: self._open(stack, job, found, place)):
+                self._watch.wrote(Path(name) for name in found.get("files", []))
                 return
             self._announce(job)
             # Before and after there is nothing to bring into good order: a signal ends the process as ever.
@@ -230,6 +231,7 @@ class ForecastSeries:
                 write_beside(path, found)
             if place.resume_state is not None:
                 place.resume_state.remove()
+            self._watch.wrote(paths)
 
     def _gather(self, starts: Starts, engine: LoadedEngine) -> dict[str, Any]:
         settings = self._settings

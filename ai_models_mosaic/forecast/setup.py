@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..engines.choice import prepare_engine
+from ..errors import MosaicError
 from ..inputs.initial_times import AskedTimes, InitialTimes, choose_times
 from ..inputs.reader import InputReader
 from ..inputs.requests import CLASS_OF_VARIANT, DEFAULT_GRID_DEG, check_file, choose_variant, mars_requests, parse_extra
@@ -18,8 +19,11 @@ from ..inputs.services import SOURCES, check_grid, check_hour
 from ..outputs.grib.output import recount
 from ..variants import Variant
 from ..wording.redaction import redacted
+from .bulletin import Bulletin
 from .console import PLUGIN, logging_as_asked, plain_errors
 from .destination import Archive, Destination
+from .endings import told
+from .listeners import Listeners
 from .options import Options
 from .progress import Watch
 from .ranks import connected, find_launch, on_every_rank
@@ -64,6 +68,8 @@ class ForecastSetup:
         See `destination.Archive`; None if nobody wants to know.
     other : Source or None
         Where fields come from, where the source is none of those above.
+    program : str
+        Who was asked, for people.
 
     Raises
     ------
@@ -86,8 +92,13 @@ class ForecastSetup:
     reports: Mapping[str, str | None] = field(default_factory=dict)
     archive: Archive | None = None
     other: Source | None = None
+    program: str = PLUGIN
 
     def __post_init__(self) -> None:
+        with told(self._bulletin, success=False):
+            self._check()
+
+    def _check(self) -> None:
         check_runner_options(self.options, threads=self.threads, grib=self.path is not None)
         if self.source == "file":
             check_file(self.file)
@@ -169,7 +180,7 @@ class ForecastSetup:
 
     # The forecast.
 
-    def run(self, *, verbose: bool = False, debug: bool = False, program: str = PLUGIN) -> list[dict[str, Any]]:
+    def run(self, *, verbose: bool = False, debug: bool = False) -> list[dict[str, Any]]:
         """Read, forecast, write; returns the provenance of every initial time.
 
         Parameters
@@ -178,8 +189,6 @@ class ForecastSetup:
             Log more.
         debug : bool
             Let errors keep their traceback.
-        program : str
-            Whose errors they are, for people.
 
         Raises
         ------
@@ -187,16 +196,17 @@ class ForecastSetup:
             In place of an error that a user can act on, after it was shown; and at the end of every process but the
             first of several.
         """
-        with plain_errors(debug=debug, program=program):
+        with plain_errors(debug=debug, program=self.program), told(self._bulletin, success=False):
             launch = find_launch()
         with (
             logging_as_asked(launch, quiet=self.options.quiet, verbose=verbose),
-            plain_errors(debug=debug, launch=launch, program=program),
+            plain_errors(debug=debug, launch=launch, program=self.program),
+            told(self._bulletin),
             connected(launch) as ranks,
         ):
             reader = self._reader()
             ranks.share(lambda: self._check_ends(reader))
-            watch = Watch(self.options.progress_file if launch.rank == 0 else None)
+            watch = Watch(self.options.progress_file if launch.rank == 0 else None, self._bulletin)
             session = ForecastSeries(
                 self._destination.settings(self._source_shown),
                 ranks,
@@ -228,6 +238,15 @@ class ForecastSetup:
     def _destination(self) -> Destination:
         return Destination(self.variant, self.options, self.steps, self.path, self.metadata, self.archive)
 
+    @cached_property
+    def _bulletin(self) -> Bulletin:
+        """Of several processes, the first tells how all ended."""
+        try:
+            first = find_launch().rank == 0
+        except MosaicError:
+            first = True
+        return Bulletin(self.options.listeners if first else Listeners(), self.program)
+
     @property
     def _source_shown(self) -> str:
         """Where the input comes from, for people and for replay."""
@@ -241,6 +260,7 @@ class ForecastSetup:
         reader.check(self.initial_times.wanted)
         if self.options.progress_file is not None:
             Watch(self.options.progress_file)
+        self._bulletin.check()
 
     def _prepare_engine(self, local_rank: int) -> Callable[[], LoadedEngine]:
         choice = self.options.engine_choice(
@@ -249,5 +269,6 @@ class ForecastSetup:
             threads=self.threads,
             deterministic=self.deterministic,
             local_rank=local_rank,
+            own_process=True,
         )
         return prepare_engine(self.variant, choice)

@@ -1,1 +1,1 @@
-"""Words of messages: numbers, excerpts, and what is hidden."""
+"""Words of messages: numbers, excerpts, what is hidden, and the log for programs."""

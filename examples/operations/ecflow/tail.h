@@ -1,0 +1,1 @@
+ecflow_client --complete
