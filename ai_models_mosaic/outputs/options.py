@@ -54,7 +54,8 @@ class OutputOptions:
         "--netcdf",
         group=GROUP,
         metavar="PATH",
-        help="write a NetCDF file too; may hold {date} and {time} of the initial time",
+        help="write a NetCDF file too; may hold {date} and {time} of the initial time, and {number} for a file per "
+        "member, as CDO needs it",
     )
     packing: Packing = section(Packing)
     workers: int | None = option(

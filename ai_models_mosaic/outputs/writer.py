@@ -229,13 +229,13 @@ class Outputs:
         store = self._plan.store_path(self._labels)
         if store is None:
             return
-        netcdf = self._plan.netcdf_path(self._labels)
-        if finished and netcdf is not None and store != self._plan.zarr_path(self._labels) and netcdf.exists():
+        netcdf = list(self._plan.netcdf_files(self._labels))
+        if finished and store != self._plan.zarr_path(self._labels) and all(file.exists() for file in netcdf):
             scratch = StoreFolder(store)
             if not (scratch.partial / GROUP).exists():
-                # A death after the file was made, when the store that it was made from was removed.
+                # A death after the files were made, when the store that they were made from was removed.
                 scratch.discard()
-                self._files.append(netcdf)
+                self._files += netcdf
                 return
         self._store = ZarrOutput(store, self._plan.layout(self._labels), run=self._run, resume=True, finished=finished)
 
@@ -336,11 +336,10 @@ class Outputs:
 
     def _finish_store(self, store: ZarrOutput) -> None:
         store.complete()
-        netcdf = self._plan.netcdf_path(self._labels)
-        if netcdf is not None:
+        for netcdf, part in self._plan.netcdf_files(self._labels).items():
             # Before the store has its name: until then nobody else may write to it.
             if not (store.is_named and netcdf.exists()):
-                convert(store.place, netcdf)
+                convert(store.place, netcdf, self._plan.layout(self._labels), part)
                 LOG.info("Wrote %s", netcdf)
             self._files.append(netcdf)
         if self._plan.options.zarr is None:
