@@ -4,6 +4,8 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +13,14 @@ import pytest
 import xarray
 from test_writer import GRID, INDEX, MEMBERS, labels, plan, state, write
 
-from ai_models_mosaic.errors import OutputError
+from ai_models_mosaic.errors import InputError, OutputError
 from ai_models_mosaic.outputs.options import OutputOptions
 from ai_models_mosaic.outputs.plan import OutputPlan
 from ai_models_mosaic.outputs.products import parse_products
 from ai_models_mosaic.outputs.selection import Selection
+from ai_models_mosaic.report.ensemble import open_ensemble
+from ai_models_mosaic.verification.plan import find_channels
+from ai_models_mosaic.verification.zarr_stores import ZarrForecasts, ZarrTruth
 
 PARAMS = Selection(params=("2t", "10u", "msl", "z", "q850"), levels=(500, 850))
 PRODUCTS = parse_products(
@@ -176,6 +181,78 @@ def test_products_alone_have_no_realization(tmp_path):
     with xarray.open_dataset(tmp_path / "x.nc") as dataset:
         assert list(dataset.data_vars) == ["t2m_mean", "z_mean"]
         assert "number" not in dataset.variables
+
+
+# What this package makes of it.
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """The same forecast as a store."""
+    made = tmp_path_factory.mktemp("zarr")
+    write(plan(made, path=None, grib=False, zarr=f"{made}/x.zarr", selection=PARAMS, products=PRODUCTS))
+    return made / "x.zarr"
+
+
+CHANNELS = find_channels(["z500", "2t", "q850"])
+
+
+@pytest.mark.parametrize("name", ["x.nc", "m-*.nc"])
+def test_verify_reads_of_netcdf_what_it_reads_of_zarr(folder, store, name):
+    (case,) = ZarrForecasts(f"{folder}/{name}", CHANNELS).cases()
+    (expected,) = ZarrForecasts(str(store), CHANNELS).cases()
+    assert (case.initial_time, case.lead_hours) == (expected.initial_time, expected.lead_hours)
+    assert case.members == (1, 2, 3)
+    order = [expected.members.index(member) for member in case.members]
+    for channel in CHANNELS:
+        np.testing.assert_array_equal(case.read(channel), expected.read(channel)[order])
+    assert case.skipped == expected.skipped == ("variables of products, left out",) * 9
+
+
+def test_verify_reads_several_initial_times(tmp_path):
+    for day in (1, 2):
+        label = replace(labels(), initial_time=datetime(2020, 3, day))
+        write(plan(tmp_path, path=None, grib=False, netcdf=f"{tmp_path}/{{date}}.nc"), label)
+    cases = list(ZarrForecasts(f"{tmp_path}/*.nc", find_channels(["2t"])).cases())
+    assert [(case.initial_time.day, case.lead_hours) for case in cases] == [(1, (24, 48)), (2, (24, 48))]
+    np.testing.assert_array_equal(cases[1].read(find_channels(["2t"])[0])[2, 0], rows(3, 1, "2t")[::-1].T)
+
+
+def test_products_alone_are_no_forecast(folder):
+    with pytest.raises(InputError, match="lacks geopotential_500, 2m_temperature, specific_humidity_850: expected"):
+        ZarrForecasts(f"{folder}/m-products.nc", CHANNELS)
+    with pytest.raises(InputError, match=r"m-products\.nc: expected fields by lead time, latitude and longitude; got "):
+        open_ensemble([f"{folder}/m-products.nc"])
+
+
+def test_truth_from_the_climate_data_store_is_read(tmp_path):
+    """ERA5 in NetCDF as CDS gives it: valid times, pressure levels, names of cfgrib, scalars beside them."""
+    times = np.array(["2020-03-01T00", "2020-03-01T06"], dtype="datetime64[ns]")
+    axes = {"valid_time": times, "latitude": NORTH_TO_SOUTH, "longitude": list(GRID.longitude_deg)}
+    values = np.stack([rows(1, step, "2t") for step in (0, 1)])
+    made = xarray.Dataset(
+        {
+            "t2m": (("valid_time", "latitude", "longitude"), values, {"GRIB_shortName": "2t"}),
+            "z": (("valid_time", "pressure_level", "latitude", "longitude"), values[:, None], {"GRIB_shortName": "z"}),
+        },
+        {**axes, "pressure_level": ("pressure_level", [500.0], {"units": "hPa"}), "number": 0},
+    )
+    made.to_netcdf(tmp_path / "era5.nc")
+    truth = ZarrTruth([f"{tmp_path}/era5.nc"], CHANNELS[:2])
+    assert [time.hour for time in truth.times] == [0, 6]
+    for channel in CHANNELS[:2]:
+        np.testing.assert_array_equal(truth.read(channel, truth.times)[1], rows(1, 1, "2t")[::-1].T)
+
+
+@pytest.mark.parametrize("name", ["x.nc", "m-*.nc"])
+def test_report_reads_of_netcdf_what_it_reads_of_zarr(folder, store, name):
+    with open_ensemble([f"{folder}/{name}"]) as found, open_ensemble([str(store)]) as expected:
+        assert sorted(found.data_vars) == sorted(expected.data_vars) == ["10u", "2t", "msl", "q850", "z"]
+        for field in found.data_vars:
+            chosen = expected[field].sel(number=found.number).transpose(*found[field].dims)
+            np.testing.assert_array_equal(found[field].values, chosen.values)
+        np.testing.assert_array_equal(found.step.values, expected.step.values)
+        assert found.time.values == expected.time.values
 
 
 # What others make of it.

@@ -15,6 +15,7 @@ import numpy as np
 
 from ...arrays import AnyArray
 from ...params import netcdf_name
+from ..grib.keys import product_keys
 from ..products import Product
 from .layout import CELL_METHODS, Layout, Variable
 
@@ -80,6 +81,8 @@ def attributes_of(variable: Variable, part: Part) -> dict[str, Any]:
         "coordinates": " ".join(names),
     }
     product = variable.product
+    if product is not None:
+        attributes["GRIB_dataType"] = product_keys(product, 1)["type"]
     if product is None or product.kind in CELL_METHODS or product.percent:
         attributes["standard_name"] = first.standard_name
     if product is not None and product.kind in CELL_METHODS:
