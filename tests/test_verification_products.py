@@ -207,5 +207,5 @@ def test_a_folder_with_the_products_of_a_run_scores_as_its_members_do(run: Runne
     assert scores[0] == scores[1]
     said = capsys.readouterr().out
     assert "f: 1 initial date, 2 members\n" in said
-    assert main(["verify", "--forecast", "all/m-products.grib", "--truth", "truth.grib", *options]) == 3
+    assert main(["verify", "--forecast", "all/m-mean.grib", "--truth", "truth.grib", *options]) == 3
     assert "which are no forecasts: " in capsys.readouterr().err

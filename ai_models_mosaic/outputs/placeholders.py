@@ -29,6 +29,9 @@ GRIB_KEYS = (
 )
 """Of GRIB files; the user's own keys of ``--metadata`` come to these."""
 
+PRODUCT = "product"
+"""Of GRIB files of products: ``mean``, ``quantile_90``, ``probability_above_300``."""
+
 LONGEST_FORMAT = 12
 """Of what stands after a colon, such as ``03d``: a width of a thousand million would be built in memory."""
 

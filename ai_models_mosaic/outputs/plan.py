@@ -12,13 +12,14 @@ from .. import __version__
 from ..errors import OptionError, OutputError
 from ..geometry.grid import LatLonGrid, Region
 from ..params import Field
+from .clipping import NOTE as CLIPPED
 from .extras import require
 from .grib.encoder import GribEncoder
 from .grib.files import check_writable, is_stream
 from .grib.keys import Labels
-from .grib.output import GribOutput, check_output, grib_template
+from .grib.output import GribOutput, check_output, grib_template, told_apart
 from .options import OutputOptions
-from .placeholders import NETCDF_NAMES, NUMBER_KEYS, TIME_NAMES, PathTemplate, Word
+from .placeholders import NETCDF_NAMES, NUMBER_KEYS, PRODUCT, TIME_NAMES, PathTemplate, Word
 from .products import OPTION, Product
 from .store.cf import Part
 from .store.layout import Layout
@@ -133,8 +134,7 @@ class OutputPlan:
             )
         if not self.options.members or is_stream(Path(self.path)):
             return self.path
-        stem, dot, ending = self.path.rpartition(".")
-        return f"{stem}-products.{ending}" if dot and "/" not in ending else f"{self.path}-products"
+        return told_apart(self.path)
 
     @property
     def _products_option(self) -> str:
@@ -167,7 +167,7 @@ class OutputPlan:
         return tuple(
             PathTemplate(path, option, STORE_NAMES[option])
             if option in STORE_NAMES
-            else grib_template(path, option, labels.metadata)
+            else grib_template(path, option, labels.metadata, (PRODUCT,) if path == self.products_path else ())
             for option, path in self._typed
         )
 
@@ -245,6 +245,7 @@ class OutputPlan:
                 ("source", f"ai-models-mosaic {__version__}"),
                 ("experiment_version", labels.metadata.get("expver", labels.expver)),
                 ("institution", "the user of ai-models-mosaic"),
+                *((("comment", CLIPPED),) if self.options.clip_humidity else ()),
             ),
         )
 
@@ -299,6 +300,7 @@ class OutputPlan:
                 with self.product_encoder(labels) as encoder:
                     products = GribOutput(self.products_path, encoder, option=self._products_option)
                     products.check_products_writable()
+                    products.check_told_apart()
                     if archived:
                         products.check_one_type()
         if (zarr := self.zarr_path(labels)) is not None:
@@ -356,7 +358,7 @@ class OutputPlan:
             with GribEncoder(self.region, labels, (), self.products[:1], len(self.members)) as encoder:
                 output = GribOutput(self.products_path, encoder, option=self._products_option)
                 place = output.path_of(next(encoder.product_messages()))
-            yield f"{self._products_option} {self.products_path}", place, f"{keys}-{{type}}.grib"
+            yield f"{self._products_option} {self.products_path}", place, f"{keys}-{{product}}.grib"
         for option, typed, filled in (
             ("--zarr", self.options.zarr, self.zarr_path(labels)),
             *(("--netcdf", self.options.netcdf, file) for file in self.netcdf_files(labels)),

@@ -15,6 +15,7 @@ from ..arrays import Float32Array
 from ..errors import OutputError, ResumeError
 from ..params import Field
 from ..state import ForecastStep
+from .clipping import clipped
 from .grib.files import MessageFiles, abandon_files, close_files
 from .grib.keys import Labels
 from .grib.output import GribOutput, OnMessage
@@ -144,6 +145,7 @@ class Outputs:
         """
         if forecast.lead_time_hours not in self._lead_times:
             return
+        forecast = clipped(forecast) if self._plan.options.clip_humidity else forecast
         if self._plan.options.members:
             self._write_members(forecast)
         if self._makes_products:
@@ -162,7 +164,7 @@ class Outputs:
             On the whole grid.
         """
         if self._makes_products and forecast.lead_time_hours in self._lead_times:
-            self._collector.add(forecast)
+            self._collector.add(clipped(forecast) if self._plan.options.clip_humidity else forecast)
 
     def write_products(self, lead_time_hours: int, values: Float32Array) -> None:
         """Make and write the products of a step.
