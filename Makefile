@@ -16,7 +16,7 @@ PROJECT = setup.cfg pyproject.toml constraints.txt
 VENV_NUMPY2 ?= .venv-numpy2
 TESTS_NUMPY2 = $(addprefix tests/test_, api.py python_docs.py forecast_command.py inputs.py input_cases.py sources.py \
 	zarr_input.py zarr_store.py format2.py stores.py own_stores.py writer.py grib_output.py products.py \
-	verification.py verification_products.py verification_sources.py verify_command.py)
+	verification.py verification_products.py verification_sources.py verify_command.py netcdf.py inspection.py)
 
 # compliance-checker and iris, for the tests that have others read what is written here.
 VENV_INTEROP ?= .venv-interop

@@ -14,7 +14,8 @@ from ai_models_mosaic.channels import CHANNELS
 from ai_models_mosaic.cli import main
 from ai_models_mosaic.commands import inspect as command
 from ai_models_mosaic.commands import inspection
-from ai_models_mosaic.commands.inspection import inspect_ensemble, inspect_files
+from ai_models_mosaic.commands.inspect import inspect_files
+from ai_models_mosaic.commands.inspection import inspect_ensemble
 from ai_models_mosaic.errors import InputError
 from ai_models_mosaic.geometry.grid import LatLonGrid
 from ai_models_mosaic.outputs.grib.output import GribEncoder, Labels

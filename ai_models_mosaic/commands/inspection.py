@@ -10,8 +10,6 @@ from pathlib import Path
 import eccodes
 
 from ..errors import InputError
-from ..inputs.netcdf import netcdf_files
-from ..inputs.zarr_store.opening import is_zarr
 from ..outputs.grib.keys import UNKNOWN_SIZE, UNKNOWN_SIZE_LARGE, UNTRAINED_EXPVER
 from ..report.grib_index import placed_messages
 from ..wording.numbers import counted, series
@@ -69,34 +67,6 @@ class Found:
         return ", ".join(sorted(chosen))
 
 
-def inspect_files(names: Sequence[str], *, long: bool = False, on_progress: OnProgress = lambda _: None) -> str:
-    """Members, steps and fields of an ensemble in GRIB or NetCDF files, or in a Zarr store.
-
-    Parameters
-    ----------
-    names : sequence of str
-        Read as one ensemble.
-    long : bool
-        Whether every field, and everything that is missing, is named.
-    on_progress : callable
-        See `OnProgress`; of GRIB only.
-
-    Raises
-    ------
-    InputError
-        If something is absent or cannot be read, or files are not of one kind.
-    """
-    files = [file for name in names if not is_zarr(name) for file in netcdf_files(name)]
-    stores = [name for name in names if is_zarr(name)]
-    if stores or files:
-        if len(stores) > 1 or (stores and len(names) > 1) or (files and not all(netcdf_files(name) for name in names)):
-            raise InputError(f"expected GRIB files, NetCDF files, or one Zarr store; got {', '.join(names)}")
-        from .store_inspection import inspect_store
-
-        return inspect_store(stores, files, long=long)
-    return inspect_ensemble([Path(name) for name in names], long=long, on_progress=on_progress)
-
-
 def inspect_ensemble(paths: Sequence[Path], *, long: bool = False, on_progress: OnProgress = lambda _: None) -> str:
     """Members, steps and fields of an ensemble, and whether every member has the same.
 
@@ -104,8 +74,10 @@ def inspect_ensemble(paths: Sequence[Path], *, long: bool = False, on_progress: 
     ----------
     paths : sequence of Path
         GRIB files, read as one ensemble.
-    long, on_progress
-        As of `inspect_files`.
+    long : bool
+        Whether every field, and everything that is missing, is named.
+    on_progress : callable
+        See `OnProgress`.
 
     Raises
     ------

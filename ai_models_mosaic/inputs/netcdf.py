@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import InputError
 from .zarr_store.layout import MEMBER
@@ -78,7 +78,7 @@ def open_netcdf(paths: Sequence[str], *, grown: bool = False) -> xarray.Dataset:
         if len(parts) == 1:
             return parts[0]
         rules: dict[str, Any] = {"compat": "override", "data_vars": "minimal", "coords": "minimal", "join": "exact"}
-        return xarray.combine_by_coords(parts, combine_attrs="override", **rules)
+        return cast("xarray.Dataset", xarray.combine_by_coords(parts, combine_attrs="override", **rules))
     except (OSError, ValueError, ImportError) as error:
         raise InputError(
             f"{', '.join(paths)} cannot be read as NetCDF: {error}. Reading it needs netCDF4: "

@@ -115,7 +115,7 @@ def coordinates(layout: Layout, part: Part) -> dict[str, Coordinate]:
     )
     made["forecast_reference_time"] = (
         (),
-        np.float64(start),
+        np.array(start, dtype=np.float64),
         {"standard_name": "forecast_reference_time", "long_name": "initial time", **since},
     )
     period = {"standard_name": "forecast_period", "long_name": "lead time", "units": "hours"}
@@ -141,21 +141,21 @@ def scalars_of(variable: Variable) -> Mapping[str, Coordinate]:
     first, product = variable.fields[0], variable.product
     made: dict[str, Coordinate] = {}
     if "level" not in variable.dimensions and first.level_hpa is not None:
-        made[f"level_{first.level_hpa}"] = ((), np.float64(first.level_hpa), _pressure())
+        made[f"level_{first.level_hpa}"] = ((), np.array(first.level_hpa, dtype=np.float64), _pressure())
     height = HEIGHTS_M.get(first.param)
     if height is not None:
         made[f"height_{height}m"] = (
             (),
-            np.float64(height),
+            np.array(height, dtype=np.float64),
             {"standard_name": "height", "long_name": "height", "units": "m", "positive": "up", "axis": "Z"},
         )
     if product is not None and product.percent:
         name = f"quantile_{product.percent}".replace(".", "p")
-        made[name] = ((), np.float64(product.share), {"long_name": "quantile", "units": "1"})
+        made[name] = ((), np.array(product.share, dtype=np.float64), {"long_name": "quantile", "units": "1"})
     if product is not None and product.comparison:
         made[f"{name_of(variable)}_threshold"] = (
             (),
-            np.float64(product.threshold),
+            np.array(product.threshold, dtype=np.float64),
             {"long_name": "threshold", "units": first.units.replace("**", ""), "comparison": product.comparison},
         )
     return made
