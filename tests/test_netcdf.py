@@ -209,6 +209,25 @@ def test_verify_reads_of_netcdf_what_it_reads_of_zarr(folder, store, name):
     assert case.skipped == expected.skipped == ("variables of products, left out",) * 9
 
 
+def test_the_layout_that_was_written_before_and_that_of_cfgrib_are_read(store, tmp_path):
+    (expected,) = ZarrForecasts(str(store), CHANNELS).cases()
+    with xarray.open_zarr(store, chunks=None) as before:
+        before.to_netcdf(tmp_path / "before.nc")
+        plain = before.isel(time=0).drop_vars("valid_time").rename(prediction_timedelta="step", level="isobaricInhPa")
+        names = {"geopotential": "z", "2m_temperature": "t2m", "specific_humidity_850": "q850"}
+        plain = plain[list(names)].rename(names)
+        plain["q850"].attrs = {"GRIB_shortName": "q"}
+        plain.assign_coords(isobaricInhPa=("isobaricInhPa", [500.0, 850.0])).to_netcdf(tmp_path / "cfgrib.nc")
+    (found,) = ZarrForecasts(f"{tmp_path}/before.nc", CHANNELS).cases()
+    assert found.members == expected.members
+    for channel in CHANNELS:
+        np.testing.assert_array_equal(found.read(channel), expected.read(channel))
+    (found,) = ZarrForecasts(f"{tmp_path}/cfgrib.nc", CHANNELS[:2]).cases()
+    assert found.initial_time == expected.initial_time
+    for channel in CHANNELS[:2]:
+        np.testing.assert_array_equal(found.read(channel), expected.read(channel))
+
+
 def test_verify_reads_several_initial_times(tmp_path):
     for day in (1, 2):
         label = replace(labels(), initial_time=datetime(2020, 3, day))

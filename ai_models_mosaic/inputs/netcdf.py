@@ -120,7 +120,7 @@ def _own_coordinates(variable: xarray.DataArray) -> list[str]:
 
 def _grown(dataset: xarray.Dataset) -> xarray.Dataset:
     """One of several files, with the dimensions along which they are put together."""
-    alone = [name for name in (*MEMBER, *REFERENCE_TIME) if name in dataset.coords and dataset[name].ndim == 0]
-    for name in alone:
+    names = (*MEMBER, *REFERENCE_TIME, *(["time"] if "step" in dataset.dims else []))
+    for name in [name for name in names if name in dataset.coords and dataset[name].ndim == 0]:
         dataset = dataset.assign({field: dataset[field].expand_dims(name) for field in dataset.data_vars})
     return dataset
