@@ -16,9 +16,12 @@ PROJECT = setup.cfg pyproject.toml constraints.txt
 VENV_NUMPY2 ?= .venv-numpy2
 TESTS_NUMPY2 = $(addprefix tests/test_, api.py python_docs.py forecast_command.py inputs.py input_cases.py sources.py \
 	zarr_input.py zarr_store.py format2.py stores.py own_stores.py writer.py grib_output.py products.py \
-	verification.py verification_products.py verification_sources.py verify_command.py)
+	verification.py verification_products.py verification_sources.py verify_command.py netcdf.py inspection.py)
 
-.PHONY: forecast test test-numpy2 test-long lint types unit bench clean
+# compliance-checker and iris, for the tests that have others read what is written here.
+VENV_INTEROP ?= .venv-interop
+
+.PHONY: forecast test test-numpy2 test-interop test-long lint types unit bench clean
 
 forecast: $(VENV)/.installed
 	$(BIN)/ai-models mosaic --variant mini --file examples/mini-input.grib --lead-time 48 \
@@ -49,6 +52,9 @@ unit: $(VENV)/.installed-dev
 test-numpy2: $(VENV_NUMPY2)/.installed
 	OMP_NUM_THREADS=1 $(VENV_NUMPY2)/bin/pytest --numprocesses 2 $(TESTS_NUMPY2)
 
+test-interop: $(VENV)/.installed-dev $(VENV_INTEROP)/.installed
+	PATH="$(abspath $(VENV_INTEROP))/bin:$$PATH" OMP_NUM_THREADS=1 $(BIN)/pytest tests/test_netcdf.py -rs
+
 # What takes minutes: many damaged files of every kind, and runs that are killed or get in each other's way.
 test-long: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py --many 300
@@ -60,7 +66,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/ensemble_output.py
 
 clean:
-	rm -rf $(VENV) $(VENV_NUMPY2) build dist *.egg-info *.grib *.grib.partial $(VERIFICATION) $(REPORT)
+	rm -rf $(VENV) $(VENV_NUMPY2) $(VENV_INTEROP) build dist *.egg-info *.grib *.grib.partial $(VERIFICATION) $(REPORT)
 
 $(VENV)/.python:
 	@test -n "$(PYTHON)" || { echo "expected Python 3.10, 3.11 or 3.12 with venv and pip; found none. Try: make PYTHON=/path/to/python3.11"; exit 1; }
@@ -80,4 +86,10 @@ $(VENV_NUMPY2)/.installed: setup.cfg environments/numpy2.txt
 	$(PYTHON) -m venv $(VENV_NUMPY2)
 	$(VENV_NUMPY2)/bin/pip install --quiet --disable-pip-version-check --requirement environments/numpy2.txt
 	$(VENV_NUMPY2)/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+$(VENV_INTEROP)/.installed: environments/interop.txt
+	@test -n "$(PYTHON)" || { echo "expected Python 3.11 or 3.12 with venv and pip; found none. Try: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV_INTEROP)
+	$(VENV_INTEROP)/bin/pip install --quiet --disable-pip-version-check --requirement environments/interop.txt
 	touch $@

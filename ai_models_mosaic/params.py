@@ -17,6 +17,9 @@ from .errors import OptionError
 ALIASES = {"10ws": "10si", "mean_sea_level_pressure": "msl", "t2m": "2t", "u10": "10u", "v10": "10v"}
 """Other names that are in use."""
 
+NETCDF_NAMES = {"2t": "t2m", "10u": "u10", "10v": "v10", "10si": "si10"}
+"""Names of variables of NetCDF, which begin with a letter, where they are not ECMWF's short names; cfgrib's, too."""
+
 
 @dataclass(frozen=True)
 class Derived:
@@ -107,6 +110,11 @@ class Field:
         """
         values = [components[..., index, :, :].astype(np.float64) for index in range(len(self.channels))]
         return values[0] if self.formula is None else self.formula(*values)
+
+
+def netcdf_name(param: str) -> str:
+    """Name of a parameter as a variable of NetCDF, by its short name: ``t2m`` for ``2t``."""
+    return NETCDF_NAMES.get(param, param)
 
 
 def _all_fields() -> tuple[Field, ...]:

@@ -274,7 +274,7 @@ def _partial_changed(random: Random, folder: Path) -> str:
     if how == "the store gone":
         shutil.rmtree(store)
         return how
-    path = folder / str(pick(random, ("out.grib.partial", "out-products.grib.partial")))
+    path = folder / str(pick(random, ("out.grib.partial", "out-mean.grib.partial")))
     if how == "gone":
         path.unlink()
     else:
@@ -328,7 +328,7 @@ KINDS = {
             _unfinished_changed,
             LONG,
             (6, 7),
-            ("out.grib", "out-products.grib", "out.zarr/**/*", "other.txt", "in.grib"),
+            ("out.grib", "out-mean.grib", "out.zarr/**/*", "other.txt", "in.grib"),
             lambda folder: None,
         ),
         Kind(

@@ -143,6 +143,28 @@ def test_what_differs_by_region_run_and_packing_differs_in_the_keys_that_say_so(
     }
 
 
+@pytest.mark.parametrize(
+    ("untrained", "bundled", "metadata", "status"),
+    [
+        (False, False, {}, 0),
+        (True, False, {}, 2),
+        (False, True, {}, 2),
+        (True, True, {}, 2),
+        (True, True, {"productionStatusOfProcessedData": "1"}, 1),
+    ],
+)
+def test_what_is_no_weather_forecast_is_a_research_product(untrained, bundled, metadata, status):
+    """Code table 1.3: 0 operational, 1 operational test, 2 research."""
+    said = keys.labels_of_weights(untrained=untrained, bundled=bundled)
+    assert said["expver"] == ("untr" if untrained else "mosa")
+    (product,), (field,) = parse_products("mean"), named("2t", "test")
+    with GribEncoder(GRID, Labels(START, 3, metadata, **said), (0,), [(product, field)], 3) as encoder:
+        member = encoder.encode(0, 1, 24, np.zeros(GRID.size)).to_bytes()
+        mean = encoder.encode_product(product, field, 24, np.zeros(GRID.size)).to_bytes()
+    for content in (member, mean):
+        assert carried(content, ["productionStatusOfProcessedData"]) == {"productionStatusOfProcessedData": status}
+
+
 def test_every_field_is_named_by_its_keys():
     for field in FIELDS:
         expected = {"shortName": field.param} | ({} if field.level_hpa is None else {"level": field.level_hpa})

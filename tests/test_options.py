@@ -66,6 +66,7 @@ EXAMPLES = {
         "p.grib --products=mean",
         {"output": OutputOptions(products=(Product("mean"),), products_path="p.grib")},
     ),
+    "--clip-humidity": ("--zarr=a.zarr", {"output": OutputOptions(clip_humidity=True, zarr="a.zarr")}),
     "--zarr": ("a.zarr", {"output": OutputOptions(zarr="a.zarr")}),
     "--netcdf": ("a.nc", {"output": OutputOptions(netcdf="a.nc")}),
     "--no-grib": ("--zarr=a.zarr", {"output": OutputOptions(grib=False, zarr="a.zarr")}),
@@ -74,7 +75,7 @@ EXAMPLES = {
     "--output-workers": ("0", {"output": OutputOptions(workers=0)}),
 }
 
-FLAGS = {"--no-members", "--no-grib"}
+FLAGS = {"--no-members", "--no-grib", "--clip-humidity"}
 """Options without a value, whose example is another option that they need."""
 
 DEFAULTS = {

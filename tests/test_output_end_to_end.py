@@ -26,7 +26,9 @@ def folder(tmp_path_factory):
     from running import elsewhere
 
     made = tmp_path_factory.mktemp("products")
-    products = "mean,spread,min@2t,quantile:90@2t,probability:10ws>5,probability:10ws>10,probability:10ws>15"
+    products = (
+        "mean,spread,min@2t,quantile:90@2t,quantile:10@2t,probability:10ws>5,probability:10ws>10,probability:10ws>15"
+    )
     done = elsewhere(
         made, *ENSEMBLE, *FEW, "--bits-per-value", 24, "--products", products, "--path", "x.grib", "--netcdf", "x.nc"
     )
@@ -40,26 +42,40 @@ def members_of(folder, name):
     return np.stack(found).astype(np.float64)
 
 
-def product(folder, *wanted):
-    names = ("type", "shortName", "endStep")
-    (found,) = [values(m) for m in messages(folder / "x-products.grib") if keys(m, *names) == (*wanted, 24)]
+def product(folder, file, name):
+    (found,) = [values(m) for m in messages(folder / file) if keys(m, "shortName", "endStep") == (name, 24)]
     return found
+
+
+def test_every_product_has_a_file_of_its_own(folder):
+    assert sorted(path.name for path in folder.iterdir() if path.suffix == ".grib") == [
+        "x-mean.grib",
+        "x-minimum.grib",
+        "x-probability_above_10.grib",
+        "x-probability_above_15.grib",
+        "x-probability_above_5.grib",
+        "x-quantile_10.grib",
+        "x-quantile_90.grib",
+        "x-spread.grib",
+        "x.grib",
+    ]
 
 
 def test_products_are_what_numpy_makes_of_the_members_in_the_file_beside_them(folder):
     temperature = members_of(folder, "2t")
     # 24 bits: what is packed is a few 1e-5 K from what products are made of.
-    for kind, expected in [
-        ("em", temperature.mean(axis=0)),
-        ("es", temperature.std(axis=0)),
-        ("fcmin", temperature.min(axis=0)),
-        ("pb", np.quantile(temperature, 0.9, axis=0)),
+    for name, expected in [
+        ("mean", temperature.mean(axis=0)),
+        ("spread", temperature.std(axis=0)),
+        ("minimum", temperature.min(axis=0)),
+        ("quantile_90", np.quantile(temperature, 0.9, axis=0)),
     ]:
-        np.testing.assert_allclose(product(folder, kind, "2t"), expected, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(product(folder, f"x-{name}.grib", "2t"), expected, rtol=0, atol=1e-4)
     wind = np.hypot(members_of(folder, "10u"), members_of(folder, "10v"))
     found = {
         keys(m, "lowerLimit"): values(m)
-        for m in messages(folder / "x-products.grib")
+        for limit in (5, 10, 15)
+        for m in messages(folder / f"x-probability_above_{limit}.grib")
         if keys(m, "type", "endStep") == ("ep", 24)
     }
     assert set(found) == {(5.0,), (10.0,), (15.0,)}
@@ -68,22 +84,38 @@ def test_products_are_what_numpy_makes_of_the_members_in_the_file_beside_them(fo
         np.testing.assert_allclose(values_found[clear], 100 * (wind > limit).mean(axis=0)[clear], atol=1e-4)
 
 
-def test_cfgrib_reads_each_product_by_its_type(folder):
-    path = folder / "x-products.grib"
-    mean = cfgrib(path, dataType="em", typeOfLevel="isobaricInhPa")
+def test_cfgrib_reads_a_file_per_product_whole(folder):
+    mean = cfgrib(folder / "x-mean.grib", typeOfLevel="isobaricInhPa")
     assert set(mean.data_vars) == {"z"}
     assert dict(mean.sizes) == {"step": 2, "latitude": 31, "longitude": 60}
     found = mean.z.sel(step=np.timedelta64(24, "h")).values.ravel()
     np.testing.assert_allclose(found, members_of(folder, "z").mean(axis=0), rtol=1e-5)
-    strong = cfgrib(path, dataType="ep", typeOfLevel="heightAboveGround", scaledValueOfLowerLimit=5)
-    assert set(strong.data_vars) == {"si10"}
-    assert set(cfgrib(path, dataType="pb").data_vars) == {"t2m"}
+    temperature = members_of(folder, "2t")
+    for percent in (10, 90):
+        quantile = cfgrib(folder / f"x-quantile_{percent}.grib").t2m.sel(step=np.timedelta64(24, "h")).values.ravel()
+        np.testing.assert_allclose(quantile, np.quantile(temperature, percent / 100, axis=0), rtol=0, atol=1e-4)
+
+
+def test_cfgrib_loses_one_of_two_quantiles_in_a_file_which_so_is_refused(folder, tmp_path, run: Runner):
+    both = b"".join((folder / f"x-quantile_{percent}.grib").read_bytes() for percent in (10, 90))
+    (tmp_path / "both.grib").write_bytes(both)
+    assert len(messages(tmp_path / "both.grib")) == 4
+    assert cfgrib(tmp_path / "both.grib").t2m.shape == (2, 31, 60)
+    more = (*ENSEMBLE, *FEW, "--products", "quantile:10@2t,quantile:90@2t")
+    for words, option in [(("--no-members", "--path", "x.grib"), "--path"), (("--products-path", "x.grib"), None)]:
+        refused = run.refused(*more, *words)
+        option = option or "--products-path"
+        assert refused.message == (
+            f"ai-models mosaic 0.1.0: {option} x.grib: x.grib would hold quantile_10 and quantile_90 of 2t, of which "
+            "cfgrib shows one and loses the other: name the files by product, such as x-{product}.grib\n"
+        )
 
 
 def test_the_example_of_the_documentation_returns_what_it_names(folder, tmp_path):
     text = (ROOT / "docs" / "products.md").read_text()
     (snippet,) = re.findall(r"^```python\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
-    shutil.copy(folder / "x-products.grib", tmp_path / "out-products.grib")
+    for path in folder.glob("x-*.grib"):
+        shutil.copy(path, tmp_path / path.name.replace("x-", "out-"))
     shown = "print(sorted(mean.data_vars), len(strong_wind.data_vars), dict(strong_wind.sizes))"
     command = [sys.executable, "-c", f"{snippet}\n{shown}"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -93,22 +125,23 @@ def test_the_example_of_the_documentation_returns_what_it_names(folder, tmp_path
 def test_earthkit_reads_the_mars_keys_of_products(folder):
     import earthkit.data
 
-    fields = earthkit.data.from_source("file", str(folder / "x-products.grib"))
+    fields = earthkit.data.from_source("file", [str(path) for path in sorted(folder.glob("x-*.grib"))])
     assert sorted(set(fields.metadata("type"))) == ["em", "ep", "es", "fcmin", "pb"]
-    (quantile, *_) = fields.sel(type="pb")
-    assert quantile.metadata(namespace="mars")["quantile"] == "90:100"
+    assert sorted({field.metadata(namespace="mars")["quantile"] for field in fields.sel(type="pb")}) == [
+        "10:100",
+        "90:100",
+    ]
 
 
 def test_netcdf_of_the_run_holds_members_and_products(folder):
     with xarray.open_dataset(folder / "x.nc") as dataset:
         assert dataset.number.values.tolist() == [1, 2, 3]
         assert dataset.attrs["experiment_version"] in ("mosa", "untr")
-        found = dataset["2m_temperature"].isel(time=0, prediction_timedelta=1)
-        rows = found.transpose("number", "latitude", "longitude").values[:, ::-1]
-        np.testing.assert_allclose(rows.reshape(3, -1), members_of(folder, "2t"), rtol=0, atol=1e-4)
-        mean = dataset["2m_temperature_mean"].isel(time=0, prediction_timedelta=1)
+        found = dataset["t2m"].isel(time=1)
+        np.testing.assert_allclose(found.values.reshape(3, -1), members_of(folder, "2t"), rtol=0, atol=1e-4)
+        mean = dataset["t2m_mean"].isel(time=1)
         np.testing.assert_allclose(mean, found.astype(float).mean("number"), rtol=1e-6)
-    for name in ("x.grib", "x-products.grib", "x.nc"):
+    for name in ("x.grib", "x-quantile_90.grib", "x.nc"):
         beside = json.loads((folder / f"{name}.provenance.json").read_text())
         assert beside["options"]["output"]["products"][0]["kind"] == "mean"
 
@@ -157,7 +190,17 @@ def test_only_products_of_a_region_are_written_and_nothing_else(run: Runner):
 
 
 def test_a_file_of_several_types_is_not_archived(run: Runner):
-    refused = run.refused(*ENSEMBLE, "--products", "mean,max", "--archive-requests", "archive.req", "--path", "x.grib")
+    refused = run.refused(
+        *ENSEMBLE,
+        "--products",
+        "mean,max",
+        "--archive-requests",
+        "archive.req",
+        "--path",
+        "x.grib",
+        "--products-path",
+        "x-products.grib",
+    )
     assert refused.message == (
         "ai-models mosaic 0.1.0: --archive-requests: x-products.grib would hold the types em, fcmax, and a request is "
         "of one: name the files by type, as in --products-path '{type}.grib'\n"

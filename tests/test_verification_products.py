@@ -122,16 +122,12 @@ def test_a_message_that_is_not_needed_is_not_read_further(tmp_path: Path):
         GribForecasts(written(tmp_path / "broken.grib", broken), [T850])
 
 
-def test_netcdf_is_refused_with_what_to_give_instead(tmp_path: Path):
-    path = tmp_path / "forecast.nc"
-    xarray.Dataset({"t": 1.0}, attrs={"made": "of GRIB"}).to_netcdf(path)
-    for use in (lambda: GribForecasts(str(path), [T850]), lambda: GribTruth([str(path)], [T850])):
-        with pytest.raises(InputError) as caught:
-            use()
-        assert str(caught.value) == (
-            f"{path} is a NetCDF file: expected GRIB files or Zarr stores. Have the forecast written with --zarr, or "
-            "make a store of it: xarray.open_dataset(NAME).to_zarr(NAME.zarr)"
-        )
+def test_netcdf_among_grib_is_refused(tmp_path: Path):
+    written(tmp_path / "a.grib", made(1))
+    xarray.Dataset({"t": 1.0}).to_netcdf(tmp_path / "b.grib")
+    with pytest.raises(InputError) as caught:
+        GribForecasts(str(tmp_path), [T850])
+    assert str(caught.value) == f"{tmp_path}/b.grib is a NetCDF file among GRIB files: expected files of one kind"
 
 
 def test_variables_of_products_in_a_store_are_left_out_and_counted(tmp_path: Path):
@@ -211,5 +207,5 @@ def test_a_folder_with_the_products_of_a_run_scores_as_its_members_do(run: Runne
     assert scores[0] == scores[1]
     said = capsys.readouterr().out
     assert "f: 1 initial date, 2 members\n" in said
-    assert main(["verify", "--forecast", "all/m-products.grib", "--truth", "truth.grib", *options]) == 3
+    assert main(["verify", "--forecast", "all/m-mean.grib", "--truth", "truth.grib", *options]) == 3
     assert "which are no forecasts: " in capsys.readouterr().err

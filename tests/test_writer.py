@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray
 from steps import forecast_step
 from test_grib_output import Decoded, messages_in
 
@@ -38,6 +39,15 @@ def labels(packing=Packing(), **metadata):  # noqa: B008
 
 def plan(folder, *, steps=2, members=MEMBERS, path="x.grib", grid=GRID, **options):
     where = None if path is None else f"{folder}/{path}"
+    if (
+        where
+        and "{number}" not in path
+        and options.get("products")
+        and options.get("members", True)
+        and options.get("grib", True)
+    ):
+        # One file for all: none of them is like another.
+        options.setdefault("products_path", f"{folder}/x-products.grib")
     return OutputPlan(where, OutputOptions(**{"selection": SMALL, **options}), grid, 24, steps, members)
 
 
@@ -229,10 +239,10 @@ def test_a_step_is_complete_when_its_last_member_has_come(tmp_path):
 @pytest.mark.parametrize(
     ("path", "products_path", "expected"),
     [
-        ("out.grib", None, "out-products.grib"),
-        ("out", None, "out-products"),
-        ("a.b/out", None, "a.b/out-products"),
-        ("{step}.grib", None, "{step}-products.grib"),
+        ("out.grib", None, "out-{product}.grib"),
+        ("out", None, "out-{product}"),
+        ("a.b/out", None, "a.b/out-{product}"),
+        ("{step}.grib", None, "{step}-{product}.grib"),
         ("{number}.grib", "{type}-{step:03d}.grib", "{type}-{step:03d}.grib"),
         ("/dev/null", None, "/dev/null"),
     ],
@@ -246,6 +256,43 @@ def test_placeholders_name_the_files_of_products(tmp_path):
     write(plan(tmp_path, products=PRODUCTS, steps=1, products_path=f"{tmp_path}/{{type}}-{{step:03d}}.grib"))
     names = {file.name for file in tmp_path.iterdir()} - {"x.grib"}
     assert names == {f"{kind}-{step}.grib" for kind in ("em", "es", "pb", "ep") for step in ("000", "024")}
+
+
+def test_clipped_humidity_is_that_of_members_and_products_and_changes_no_state(tmp_path):
+    more = {
+        "selection": Selection(params=("q850", "t850")),
+        "products": parse_products("mean,min@q850"),
+        "zarr": f"{tmp_path}/x.zarr",
+        "netcdf": f"{tmp_path}/x.nc",
+    }
+    steps = [replace(step, values=step.values - np.float32(INDEX["q850"])) for step in steps_of(plan(tmp_path))]
+    before = np.concatenate([step.values for step in steps if step.step == 1])
+    humidity = before[..., INDEX["q850"]]
+    assert 0.3 < (humidity < 0).mean() < 0.7
+    for clips in (False, True):
+        with Outputs(plan(tmp_path, **more, clip_humidity=clips), labels()) as outputs:
+            for step in steps:
+                outputs.write(step)
+        np.testing.assert_array_equal(np.concatenate([step.values for step in steps if step.step == 1]), before)
+        expected = np.maximum(humidity, 0) if clips else humidity
+        with xarray.open_dataset(tmp_path / "x.nc") as dataset:
+            found = dataset.isel(time=1, level=0)
+            order = [MEMBERS.index(member) for member in sorted(MEMBERS)]
+            np.testing.assert_array_equal(found.q.values, expected.swapaxes(1, 2)[order, ::-1])
+            np.testing.assert_array_equal(found.t.values, before[..., INDEX["t850"]].swapaxes(1, 2)[order, ::-1])
+            np.testing.assert_array_equal(found.q_minimum.values, expected.min(axis=0).T[::-1])
+            assert dataset.attrs.get("comment", "") == (CLIPPED if clips else "")
+        with xarray.open_zarr(tmp_path / "x.zarr", chunks=None) as dataset:
+            np.testing.assert_array_equal(
+                dataset.specific_humidity.isel(time=0, prediction_timedelta=1, level=0).values, expected
+            )
+            assert dataset.attrs.get("comment", "") == (CLIPPED if clips else "")
+        packed = [m.values for m in decoded(tmp_path / "x.grib") if m["shortName endStep"] == ("q", 24)]
+        np.testing.assert_allclose(packed, to_grib_order(expected), atol=1e-3)
+        assert (np.min(packed) < 0) is not clips
+
+
+CLIPPED = "specific humidity below zero was written as zero (--clip-humidity)"
 
 
 # What cannot be done is said before.
@@ -312,8 +359,8 @@ def test_what_could_not_be_written_is_refused_before_the_run(tmp_path):
         ),
         (
             plan(tmp_path, netcdf=f"{tmp_path}/{{date.nope}}.nc"),
-            f"--netcdf {tmp_path}/{{date.nope}}.nc: expected in braces some of date, time, perhaps with a format such "
-            "as :03d, and nothing else ({date.nope} is none of them)",
+            f"--netcdf {tmp_path}/{{date.nope}}.nc: expected in braces some of date, time, number, perhaps with a format "
+            "such as :03d, and nothing else ({date.nope} is none of them)",
         ),
         (
             plan(tmp_path, netcdf=f"{tmp_path}/no/x.nc"),

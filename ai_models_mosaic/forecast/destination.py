@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-from ..outputs.grib.keys import EXPVER, UNTRAINED_EXPVER, Labels
+from ..outputs.grib.keys import EXPVER, Labels, labels_of_weights
 from ..outputs.plan import OutputPlan
 from ..outputs.writer import Outputs
 from ..state import InitialState
@@ -87,7 +87,8 @@ class Destination:
 
     def open(self, initial: InitialState, untrained: bool, resuming: bool, run: str | None) -> Outputs:
         """The outputs of one initial time; arguments as of `ForecastSeries`'s ``output``."""
-        labels = self._labels(initial.initial_time, UNTRAINED_EXPVER if untrained else EXPVER)
+        labels = self._labels(initial.initial_time, EXPVER)
+        labels = replace(labels, **labels_of_weights(untrained=untrained, bundled=self.variant.bundled))
         return Outputs(self.plan, labels, self.archive, resuming=resuming, run=run)
 
     def _labels(self, initial_time: datetime, expver: str) -> Labels:

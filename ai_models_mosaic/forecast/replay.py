@@ -26,7 +26,8 @@ from ..inputs.states import initial_states_of, input_digest
 from ..inputs.zarr import is_zarr, zarr_fields
 from ..options.number_lists import parse_ranges
 from ..outputs.grib.files import MessageFiles, check_writable
-from ..outputs.grib.output import EXPVER, UNTRAINED_EXPVER, GribEncoder, Labels, is_grib
+from ..outputs.grib.keys import labels_of_weights
+from ..outputs.grib.output import GribEncoder, Labels, is_grib
 from ..params import CHANNEL_FIELDS, named
 from ..state import ForecastStep, InitialState
 from ..wording.redaction import is_redacted
@@ -161,9 +162,9 @@ def replay(
     _refuse_large_batch(card, engine, batch)
     read = _read_input(card, file, batch)
     starts = {one: read[one] for one in batch}
-    expver = UNTRAINED_EXPVER if engine.untrained else EXPVER
+    said = labels_of_weights(untrained=engine.untrained, bundled=card.variant.bundled)
     size, initial_time = card.found["ensemble_size"], starts[member].initial_time
-    labels = Labels(initial_time, size, card.found["metadata"], expver, card.packing)
+    labels = Labels(initial_time, size, card.found["metadata"], packing=card.packing, **said)
     files = MessageFiles()
     made: dict[Key, bytes] = {}
     with GribEncoder(card.region, labels) as encoder:

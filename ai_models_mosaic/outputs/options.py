@@ -41,8 +41,8 @@ class OutputOptions:
         "--products-path",
         group=GROUP,
         metavar="PATH",
-        help="GRIB files of products, with keys in braces as in --path",
-        shown="--path with -products before its ending, or --path itself with --no-members",
+        help="GRIB files of products, with keys in braces as in --path, and {product}",
+        shown="--path with -{product} before its ending, or --path itself with --no-members",
     )
     zarr: str | None = option(
         "--zarr",
@@ -54,7 +54,14 @@ class OutputOptions:
         "--netcdf",
         group=GROUP,
         metavar="PATH",
-        help="write a NetCDF file too; may hold {date} and {time} of the initial time",
+        help="write a NetCDF file too; may hold {date} and {time} of the initial time, and {number} for a file per "
+        "member, as CDO needs it",
+    )
+    clip_humidity: bool = option(
+        "--clip-humidity",
+        group=GROUP,
+        default=False,
+        help="write specific humidity below zero as zero, and make products of that; the forecast goes on unchanged",
     )
     packing: Packing = section(Packing)
     workers: int | None = option(

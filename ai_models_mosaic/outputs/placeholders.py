@@ -17,6 +17,9 @@ NUMBER_KEYS = ("number", "perturbationNumber")
 TIME_NAMES = ("date", "time")
 """Of stores, which hold all members and steps."""
 
+NETCDF_NAMES = (*TIME_NAMES, "number")
+"""Of NetCDF files, which may hold one member each."""
+
 GRIB_KEYS = (
     *NUMBER_KEYS,
     *("step", "stepRange", "startStep", "endStep", "stepType", "date", "time", "dataDate", "dataTime"),
@@ -26,8 +29,20 @@ GRIB_KEYS = (
 )
 """Of GRIB files; the user's own keys of ``--metadata`` come to these."""
 
+PRODUCT = "product"
+"""Of GRIB files of products: ``mean``, ``quantile_90``, ``probability_above_300``."""
+
 LONGEST_FORMAT = 12
 """Of what stands after a colon, such as ``03d``: a width of a thousand million would be built in memory."""
+
+
+class Word(str):
+    """A word that stands where other files have a number: no format of numbers changes it."""
+
+    __slots__ = ()
+
+    def __format__(self, _: str) -> str:
+        return str(self)
 
 
 class PathTemplate:

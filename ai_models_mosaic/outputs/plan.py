@@ -12,19 +12,27 @@ from .. import __version__
 from ..errors import OptionError, OutputError
 from ..geometry.grid import LatLonGrid, Region
 from ..params import Field
+from .clipping import NOTE as CLIPPED
 from .extras import require
 from .grib.encoder import GribEncoder
 from .grib.files import check_writable, is_stream
 from .grib.keys import Labels
-from .grib.output import GribOutput, check_output, grib_template
+from .grib.output import GribOutput, check_output, grib_template, told_apart
 from .options import OutputOptions
-from .placeholders import NUMBER_KEYS, TIME_NAMES, PathTemplate
+from .placeholders import NETCDF_NAMES, NUMBER_KEYS, PRODUCT, TIME_NAMES, PathTemplate, Word
 from .products import OPTION, Product
+from .store.cf import Part
 from .store.layout import Layout
 from .store.zarr import check_store
 
 SCRATCH_SUFFIX = ".scratch"
-"""Of the Zarr store that a NetCDF file is made from, where no store was asked for."""
+"""Of the Zarr store that NetCDF files are made from, where no store was asked for."""
+
+STORE_NAMES = {"--zarr": TIME_NAMES, "--netcdf": NETCDF_NAMES}
+"""What may stand in braces, by option."""
+
+PRODUCTS_FILE = "products"
+"""What stands for the number in the name of the NetCDF file of products, where members have files of their own."""
 
 
 @dataclass(frozen=True)
@@ -126,8 +134,7 @@ class OutputPlan:
             )
         if not self.options.members or is_stream(Path(self.path)):
             return self.path
-        stem, dot, ending = self.path.rpartition(".")
-        return f"{stem}-products.{ending}" if dot and "/" not in ending else f"{self.path}-products"
+        return told_apart(self.path)
 
     @property
     def _products_option(self) -> str:
@@ -158,9 +165,9 @@ class OutputPlan:
             If something stands in braces that is not filled, or as `products_path`.
         """
         return tuple(
-            PathTemplate(path, option, TIME_NAMES)
-            if option in ("--zarr", "--netcdf")
-            else grib_template(path, option, labels.metadata)
+            PathTemplate(path, option, STORE_NAMES[option])
+            if option in STORE_NAMES
+            else grib_template(path, option, labels.metadata, (PRODUCT,) if path == self.products_path else ())
             for option, path in self._typed
         )
 
@@ -192,19 +199,36 @@ class OutputPlan:
         """
         return _filled(self.options.zarr, "--zarr", labels)
 
-    def netcdf_path(self, labels: Labels) -> Path | None:
-        """Where the NetCDF file goes, if one was asked for; as `zarr_path`.
+    def netcdf_files(self, labels: Labels) -> dict[Path, Part]:
+        """The NetCDF files that were asked for, and what goes into each.
+
+        There is one, or one for every member where ``{number}`` stands in its name, and one more for products.
 
         Raises
         ------
         OutputError
-            If the path holds something else in braces.
+            If the path holds something else in braces, or does not tell members apart.
         """
-        return _filled(self.options.netcdf, "--netcdf", labels)
+        if self.options.netcdf is None:
+            return {}
+        # Of whatever order the run is: CF wants coordinates that ascend.
+        members = tuple(sorted(self.members)) if self.options.members else ()
+        if not PathTemplate(self.options.netcdf, "--netcdf", NETCDF_NAMES).tells_members_apart:
+            parts: list[tuple[int | str, Part]] = [("", Part(members))]
+        else:
+            parts = [(member, Part((member,), alone=True, products=False)) for member in members]
+            parts += [(PRODUCTS_FILE, Part(()))] if self.products else []
+        files = {}
+        for number, part in parts:
+            path = _filled(self.options.netcdf, "--netcdf", labels, number)
+            if path is None or path in files:
+                raise OutputError(f"--netcdf {self.options.netcdf}: expected a file for every member, got {path} twice")
+            files[path] = part
+        return files
 
     def store_path(self, labels: Labels) -> Path | None:
-        """Where a Zarr store is written: the user's, or the one that the NetCDF file is made from."""
-        netcdf = self.netcdf_path(labels)
+        """Where a Zarr store is written: the user's, or the one that NetCDF files are made from."""
+        netcdf = next(iter(self.netcdf_files(labels)), None)
         return self.zarr_path(labels) or (netcdf and netcdf.with_name(netcdf.name + SCRATCH_SUFFIX))
 
     def layout(self, labels: Labels) -> Layout:
@@ -221,6 +245,7 @@ class OutputPlan:
                 ("source", f"ai-models-mosaic {__version__}"),
                 ("experiment_version", labels.metadata.get("expver", labels.expver)),
                 ("institution", "the user of ai-models-mosaic"),
+                *((("comment", CLIPPED),) if self.options.clip_humidity else ()),
             ),
         )
 
@@ -275,12 +300,13 @@ class OutputPlan:
                 with self.product_encoder(labels) as encoder:
                     products = GribOutput(self.products_path, encoder, option=self._products_option)
                     products.check_products_writable()
+                    products.check_told_apart()
                     if archived:
                         products.check_one_type()
         if (zarr := self.zarr_path(labels)) is not None:
             require("zarr", f"--zarr {zarr}")
             check_store(zarr, "--zarr")
-        if (netcdf := self.netcdf_path(labels)) is not None:
+        for netcdf in self.netcdf_files(labels):
             require("zarr", f"--netcdf {netcdf}")
             require("netCDF4", f"--netcdf {netcdf}")
             check_writable(netcdf)
@@ -332,17 +358,21 @@ class OutputPlan:
             with GribEncoder(self.region, labels, (), self.products[:1], len(self.members)) as encoder:
                 output = GribOutput(self.products_path, encoder, option=self._products_option)
                 place = output.path_of(next(encoder.product_messages()))
-            yield f"{self._products_option} {self.products_path}", place, f"{keys}-{{type}}.grib"
+            yield f"{self._products_option} {self.products_path}", place, f"{keys}-{{product}}.grib"
         for option, typed, filled in (
             ("--zarr", self.options.zarr, self.zarr_path(labels)),
-            ("--netcdf", self.options.netcdf, self.netcdf_path(labels)),
+            *(("--netcdf", self.options.netcdf, file) for file in self.netcdf_files(labels)),
         ):
             if filled is not None:
                 yield f"{option} {typed}", filled, f"{{date}}-{{time}}.{option.removeprefix('--')}"
 
 
-def _filled(path: str | None, option: str, labels: Labels) -> Path | None:
+def _filled(path: str | None, option: str, labels: Labels, number: int | str = "") -> Path | None:
     if path is None:
         return None
-    values = {"date": f"{labels.initial_time:%Y%m%d}", "time": f"{labels.initial_time:%H%M}"}
-    return PathTemplate(path.rstrip("/"), option, TIME_NAMES).fill(values.__getitem__)
+    values = {
+        "date": f"{labels.initial_time:%Y%m%d}",
+        "time": f"{labels.initial_time:%H%M}",
+        "number": number if isinstance(number, int) else Word(number),
+    }
+    return PathTemplate(path.rstrip("/"), option, STORE_NAMES[option]).fill(values.__getitem__)

@@ -15,6 +15,7 @@ from ..arrays import Float32Array
 from ..errors import OutputError, ResumeError
 from ..params import Field
 from ..state import ForecastStep
+from .clipping import clipped
 from .grib.files import MessageFiles, abandon_files, close_files
 from .grib.keys import Labels
 from .grib.output import GribOutput, OnMessage
@@ -144,6 +145,7 @@ class Outputs:
         """
         if forecast.lead_time_hours not in self._lead_times:
             return
+        forecast = clipped(forecast) if self._plan.options.clip_humidity else forecast
         if self._plan.options.members:
             self._write_members(forecast)
         if self._makes_products:
@@ -162,7 +164,7 @@ class Outputs:
             On the whole grid.
         """
         if self._makes_products and forecast.lead_time_hours in self._lead_times:
-            self._collector.add(forecast)
+            self._collector.add(clipped(forecast) if self._plan.options.clip_humidity else forecast)
 
     def write_products(self, lead_time_hours: int, values: Float32Array) -> None:
         """Make and write the products of a step.
@@ -237,13 +239,13 @@ class Outputs:
         store = self._plan.store_path(self._labels)
         if store is None:
             return
-        netcdf = self._plan.netcdf_path(self._labels)
-        if finished and netcdf is not None and store != self._plan.zarr_path(self._labels) and netcdf.exists():
+        netcdf = list(self._plan.netcdf_files(self._labels))
+        if finished and store != self._plan.zarr_path(self._labels) and all(file.exists() for file in netcdf):
             scratch = StoreFolder(store)
             if not (scratch.partial / GROUP).exists():
-                # A death after the file was made, when the store that it was made from was removed.
+                # A death after the files were made, when the store that they were made from was removed.
                 scratch.discard()
-                self._files.append(netcdf)
+                self._files += netcdf
                 return
         self._store = ZarrOutput(store, self._plan.layout(self._labels), run=self._run, resume=True, finished=finished)
 
@@ -344,11 +346,10 @@ class Outputs:
 
     def _finish_store(self, store: ZarrOutput) -> None:
         store.complete()
-        netcdf = self._plan.netcdf_path(self._labels)
-        if netcdf is not None:
+        for netcdf, part in self._plan.netcdf_files(self._labels).items():
             # Before the store has its name: until then nobody else may write to it.
             if not (store.is_named and netcdf.exists()):
-                convert(store.place, netcdf)
+                convert(store.place, netcdf, self._plan.layout(self._labels), part)
                 LOG.info("Wrote %s", netcdf)
             self._files.append(netcdf)
         if self._plan.options.zarr is None:

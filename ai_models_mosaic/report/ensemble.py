@@ -9,20 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 
 import numpy as np
 import xarray
 
 from ..channels import CHANNELS
 from ..errors import InputError
+from ..inputs.netcdf import LEVEL_HPA, REFERENCE_TIME, netcdf_files, open_netcdf, with_steps
 from ..inputs.zarr_store.layout import DIMENSIONS, LEAD_TIME, MEMBER, levels_of, member_numbers
 from ..inputs.zarr_store.opening import is_zarr
 from ..inputs.zarr_store.opening import open_dataset as open_zarr
-from ..verification.messages import NETCDF
+from ..verification.zarr_products import statistic_of
 from .angles import axis_of_angles
 
-INITIAL_TIME = ("init_time", "initial_time", "forecast_reference_time", "time")
+INITIAL_TIME = (*REFERENCE_TIME, "time")
 """Names that the initial time may have."""
 
 SHORT_NAMES = {
@@ -51,7 +51,7 @@ def open_ensemble(paths: Sequence[str], time: datetime | None = None) -> xarray.
     Parameters
     ----------
     paths : sequence of str
-        GRIB files, folders or patterns, or one Zarr store or NetCDF file.
+        GRIB files, folders or patterns, NetCDF files or patterns, or one Zarr store.
     time : datetime or None
         Initial time, if there are several.
 
@@ -60,14 +60,19 @@ def open_ensemble(paths: Sequence[str], time: datetime | None = None) -> xarray.
     InputError
         If it cannot be opened, or is no ensemble.
     """
-    others = [path for path in paths if is_zarr(path) or _is_netcdf(path)]
-    if others and len(paths) > 1:
-        raise InputError(f"expected GRIB files, or one Zarr store or NetCDF file; got {', '.join(paths)}")
-    if not others:
-        from .grib_ensemble import open_grib
+    stores = [path for path in paths if is_zarr(path)]
+    files = {path: netcdf_files(path) for path in paths if path not in stores}
+    netcdf = [path for path in paths if files.get(path)]
+    if (stores and len(paths) > 1) or (netcdf and len(netcdf) < len(paths)):
+        raise InputError(f"expected GRIB files, NetCDF files, or one Zarr store; got {', '.join(paths)}")
+    listed = ", ".join(paths)
+    if stores:
+        return canonical(open_zarr(stores[0], "report"), listed, time)
+    if netcdf:
+        return canonical(open_netcdf([file for path in netcdf for file in files[path]]), listed, time)
+    from .grib_ensemble import open_grib
 
-        return canonical(open_grib(paths, time), ", ".join(paths))
-    return canonical(open_zarr(paths[0], "report") if is_zarr(paths[0]) else _open_netcdf(paths[0]), paths[0], time)
+    return canonical(open_grib(paths, time), listed)
 
 
 def canonical(dataset: xarray.Dataset, path: str = "the dataset", time: datetime | None = None) -> xarray.Dataset:
@@ -120,7 +125,7 @@ def _named(dataset: xarray.Dataset, names: Sequence[str], wanted: str) -> xarray
 
 def _timed(dataset: xarray.Dataset, path: str, time: datetime | None) -> xarray.Dataset:
     """One initial time, and lead times as durations."""
-    dataset = _with_steps(dataset)
+    dataset = with_steps(dataset)
     name = next((name for name in INITIAL_TIME if name in dataset.coords), None)
     if name is None or "step" not in dataset.dims:
         raise InputError(f"{path}: expected an initial time and lead times, got {_sizes(dataset)}")
@@ -140,18 +145,6 @@ def _timed(dataset: xarray.Dataset, path: str, time: datetime | None) -> xarray.
     return dataset
 
 
-def _with_steps(dataset: xarray.Dataset) -> xarray.Dataset:
-    """A scalar lead time made a dimension; valid times with one reference time made lead times."""
-    if "step" in dataset.dims:
-        return dataset
-    reference = next((name for name in INITIAL_TIME[:-1] if name in dataset.coords), None)
-    axis = next((name for name in ("time", "valid_time") if name in dataset.dims), None)
-    if reference is not None and axis is not None and dataset[reference].ndim == 0:
-        steps = dataset[axis].values - dataset[reference].values
-        return dataset.drop_vars(["step", axis], errors="ignore").rename({axis: "step"}).assign_coords(step=steps)
-    return dataset.expand_dims("step") if "step" in dataset.coords else dataset
-
-
 def _members(dataset: xarray.Dataset) -> dict[str, str]:
     """Variables that are fields of members, and their short names; without products."""
     found: dict[str, str] = {}
@@ -161,10 +154,12 @@ def _members(dataset: xarray.Dataset) -> dict[str, str]:
         dimensions = set(variable.dims)
         if not {"step", "latitude", "longitude"} <= dimensions <= known or (many and "number" not in dimensions):
             continue
+        if statistic_of(variable.attrs):
+            continue
         text = str(name)
         short = variable.attrs.get("GRIB_shortName") or variable.attrs.get("short_name") or text
         short = SHORT_NAMES.get(text, SHORT_NAMES.get(short, short))
-        level = variable.attrs.get("level_hpa")
+        level = variable.attrs.get(LEVEL_HPA)
         short = short if level is None else f"{short}{level:g}"
         if short not in found.values():
             found[text] = short
@@ -188,21 +183,3 @@ def _ordered(dataset: xarray.Dataset) -> xarray.Dataset:
 
 def _sizes(dataset: xarray.Dataset) -> str:
     return ", ".join(f"{name} ({size})" for name, size in dataset.sizes.items()) or "no dimensions"
-
-
-def _is_netcdf(path: str) -> bool:
-    local = Path(path)
-    if not local.is_file():
-        return False
-    with local.open("rb") as file:
-        return file.read(len(NETCDF[0])) in NETCDF
-
-
-def _open_netcdf(path: str) -> xarray.Dataset:
-    try:
-        return xarray.open_dataset(path, decode_timedelta=True, cache=False)
-    except (OSError, ValueError, ImportError) as error:
-        raise InputError(
-            f"{path} cannot be read as NetCDF: {error}. Reading it needs netCDF4: "
-            "pip install 'ai-models-mosaic[netcdf]'"
-        ) from error

@@ -2,16 +2,19 @@
 
 The messages of an ensemble differ in member, lead time and values. What else the sections before the values say is
 asked of ecCodes once for all messages that agree in it; member and lead time are read from their bytes.
-Source: WMO Manual on Codes I.2, FM 92 GRIB edition 2, templates 4.0 and 4.1.
+Source: WMO Manual on Codes I.2, FM 92 GRIB edition 2, templates 4.0 to 4.6, 4.86 and 4.117, which have the forecast
+time in one place.
 """
 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import eccodes
 
@@ -24,8 +27,11 @@ INDICATOR_BYTES = 16
 PRODUCT = 4
 """The section that says what the values are; those after it say how they are packed."""
 
-UNPERTURBED, MEMBER = 0, 1
-"""Product definition templates of instantaneous fields that are known here."""
+MEMBER = 1
+"""Product definition template of members, whose number is one byte."""
+
+TIMED = (0, MEMBER, 2, 5, 6, 86, 117)
+"""Product definition templates of instantaneous fields, and of products of an ensemble at a point in time."""
 
 UNIT, TIME, NUMBER = 17, slice(18, 22), 35
 """Bytes of section 4: unit of the forecast time, forecast time, number of the member."""
@@ -34,6 +40,31 @@ HOURS = {1: 1, 10: 3, 11: 6, 12: 12}
 """Hours of the units of forecast time, code table 4.4."""
 
 Sections = dict[int, bytes]
+
+What = TypeVar("What")
+
+
+@dataclass(frozen=True, slots=True)
+class Placed(Generic[What]):
+    """A message in its file.
+
+    Parameters
+    ----------
+    what : object
+        What was said of it, or of the first that differs in no more than member and lead time.
+    offset, length : int
+        Bytes.
+    number : int or None
+        Its member; None where `what` is of just this message, or of all members.
+    lead_hours : int or None
+        Its lead time, h; None where `what` is of just this message.
+    """
+
+    what: What
+    offset: int
+    length: int
+    number: int | None
+    lead_hours: int | None
 
 
 def index(path: Path) -> Iterator[ScannedMessage]:
@@ -49,19 +80,61 @@ def index(path: Path) -> Iterator[ScannedMessage]:
     InputError
         If the file cannot be read as GRIB.
     """
+    if not _is_quick(path):
+        yield from scan(path)
+        return
+    for placed in placed_messages(path, partial(message_of, path)):
+        if placed.what is not None:
+            yield _scanned(placed.what, placed)
+
+
+def placed_messages(path: Path, describe: Callable[[int], What]) -> Iterator[Placed[What]]:
+    """The messages of a file, each with what is said of its like.
+
+    Parameters
+    ----------
+    path : Path
+        A GRIB file; in editions other than 2, every message is described.
+    describe : callable
+        Says of a message, by its ecCodes handle, what does not depend on member, lead time and values.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read as GRIB.
+    """
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            quick = content[:4] == b"GRIB" and content[7] == 2
-            if quick:
-                yield from _messages(path, content)
+        if _is_quick(path):
+            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                yield from _quickly(path, content, describe)
+        else:
+            yield from _one_by_one(path, describe)
     except (OSError, ValueError, IndexError, eccodes.CodesInternalError) as error:
         raise InputError(f"{path} cannot be read as GRIB: {error}. Expected complete messages") from error
-    if not quick:
-        yield from scan(path)
 
 
-def _messages(path: Path, content: mmap.mmap) -> Iterator[ScannedMessage]:
-    known: dict[tuple[bytes, ...], ScannedMessage | None] = {}
+def _is_quick(path: Path) -> bool:
+    """Whether a file begins with a message of edition 2."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read as GRIB: {error}") from error
+    return head[:4] == b"GRIB" and head[7:] == b"\2"
+
+
+def _one_by_one(path: Path, describe: Callable[[int], What]) -> Iterator[Placed[What]]:
+    with path.open("rb") as file:
+        while (handle := eccodes.codes_grib_new_from_file(file, headers_only=True)) is not None:
+            try:
+                offset = eccodes.codes_get_message_offset(handle)
+                yield Placed(describe(handle), offset, eccodes.codes_get_long(handle, "totalLength"), None, None)
+            finally:
+                eccodes.codes_release(handle)
+
+
+def _quickly(path: Path, content: mmap.mmap, describe: Callable[[int], What]) -> Iterator[Placed[What]]:
+    known: dict[tuple[bytes, ...], What] = {}
     place = 0
     while (place := content.find(b"GRIB", place)) >= 0:
         length = int.from_bytes(content[place + 8 : place + INDICATOR_BYTES], "big")
@@ -76,14 +149,15 @@ def _messages(path: Path, content: mmap.mmap) -> Iterator[ScannedMessage]:
             )
         sections = _sections(content, place)
         key = _key(content[place : place + 8], sections)
-        if key is None or key not in known:
-            message = _decoded(path, content[place : place + length], place)
-            if key is not None:
-                known[key] = message
+        if key is None:
+            yield Placed(_described(content[place : place + length], describe), place, length, None, None)
         else:
-            message = known[key]
-        if message is not None:
-            yield message if key is None else _placed(message, place, length, sections[PRODUCT])
+            if key not in known:
+                known[key] = _described(content[place : place + length], describe)
+            product = sections[PRODUCT]
+            number = product[NUMBER] if _template(product) == MEMBER else None
+            hours = int.from_bytes(product[TIME], "big") * HOURS[product[UNIT]]
+            yield Placed(known[key], place, length, number, hours)
         place += length
 
 
@@ -103,9 +177,9 @@ def _sections(content: mmap.mmap, place: int) -> Sections:
 def _key(indicator: bytes, sections: Sections) -> tuple[bytes, ...] | None:
     """All that is said but member and lead time; None where these are not known to be found."""
     product = sections[PRODUCT]
-    template = int.from_bytes(product[7:9], "big")
+    template = _template(product)
     negative = product[TIME.start] >= 0x80
-    if template not in (UNPERTURBED, MEMBER) or product[UNIT] not in HOURS or negative:
+    if template not in TIMED or product[UNIT] not in HOURS or negative:
         return None
     rest = product[: TIME.start] + product[TIME.stop :]
     if template == MEMBER:
@@ -113,22 +187,25 @@ def _key(indicator: bytes, sections: Sections) -> tuple[bytes, ...] | None:
     return (indicator, *(content for number, content in sections.items() if number != PRODUCT), rest)
 
 
-def _decoded(path: Path, content: bytes, place: int) -> ScannedMessage | None:
+def _template(product: bytes) -> int:
+    return int.from_bytes(product[7:9], "big")
+
+
+def _described(content: bytes, describe: Callable[[int], What]) -> What:
     handle = eccodes.codes_new_from_message(content)
     try:
-        message = message_of(path, handle)
+        return describe(handle)
     finally:
         eccodes.codes_release(handle)
-    return None if message is None else replace(message, offset=place)
 
 
-def _placed(message: ScannedMessage, place: int, length: int, product: bytes) -> ScannedMessage:
-    hours = int.from_bytes(product[TIME], "big") * HOURS[product[UNIT]]
-    member = int.from_bytes(product[7:9], "big") == MEMBER
+def _scanned(message: ScannedMessage, placed: Placed[ScannedMessage | None]) -> ScannedMessage:
+    if placed.lead_hours is None:
+        return replace(message, offset=placed.offset)
     return replace(
         message,
-        offset=place,
-        length=length,
-        number=product[NUMBER] if member else message.number,
-        valid_time=message.initial_time + timedelta(hours=hours),
+        offset=placed.offset,
+        length=placed.length,
+        number=message.number if placed.number is None else placed.number,
+        valid_time=message.initial_time + timedelta(hours=placed.lead_hours),
     )

@@ -72,7 +72,7 @@ def _add_ensemble(parser: argparse.ArgumentParser) -> None:
         "ensemble",
         nargs="+",
         metavar="ENSEMBLE",
-        help="GRIB files, folders or patterns, or a Zarr store or NetCDF file",
+        help="GRIB files, folders or patterns, NetCDF files or patterns, or a Zarr store",
     )
     parser.add_argument("--date", metavar="DATE", help="initial time, if there are several: 2020-01-31T00")
 

@@ -17,6 +17,7 @@ from ..errors import InputError
 from ..geometry.grid import LatLonGrid, alternated, grid_of_points
 from ..inputs.field_kinds import FieldKind, kind_of
 from ..inputs.fields import ALIASES, HECTOPASCALS
+from ..inputs.netcdf import is_netcdf
 
 Name = tuple[str, int | None]
 """Parameter and level in hPa."""
@@ -29,9 +30,6 @@ CONTROL = "cf"
 
 UNNUMBERED_TYPES = ("", "fc")
 """Types of GRIB1 whose number 0 says that there is no ensemble."""
-
-NETCDF = (b"CDF\x01", b"CDF\x02", b"CDF\x05", b"\x89HDF")
-"""First bytes of NetCDF files."""
 
 
 @dataclass(frozen=True)
@@ -126,13 +124,8 @@ def message_of(path: Path, handle: int, fields: Collection[Name] | None = None) 
 
 
 def _refuse_netcdf(path: Path) -> None:
-    with path.open("rb") as file:
-        beginning = file.read(len(NETCDF[0]))
-    if beginning in NETCDF:
-        raise InputError(
-            f"{path} is a NetCDF file: expected GRIB files or Zarr stores. Have the forecast written with --zarr, or "
-            "make a store of it: xarray.open_dataset(NAME).to_zarr(NAME.zarr)"
-        )
+    if is_netcdf(path):
+        raise InputError(f"{path} is a NetCDF file among GRIB files: expected files of one kind")
 
 
 def _name(handle: int) -> tuple[Name, float] | None:

@@ -17,9 +17,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         required=True,
         metavar="[NAME=]PATH",
-        help="GRIB file, folder or pattern, or Zarr store; again for forecasts to be drawn beside it",
+        help="GRIB or NetCDF file or pattern, folder of GRIB, or Zarr store; again for forecasts to be drawn beside it",
     )
-    parser.add_argument("--truth", nargs="+", required=True, metavar="PATH", help="analyses in Zarr stores or GRIB")
+    parser.add_argument(
+        "--truth", nargs="+", required=True, metavar="PATH", help="analyses in GRIB, or in Zarr or NetCDF"
+    )
     parser.add_argument(
         "--climatology", nargs="+", default=[], metavar="ZARR", help="stores of a training period of a year or more"
     )

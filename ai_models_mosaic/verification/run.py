@@ -10,7 +10,6 @@ from pathlib import Path
 from ..channels import Channel
 from ..errors import OptionError
 from ..geometry.grid import LatLonGrid
-from ..inputs.zarr import is_zarr
 from .accumulate import require_grid, verify
 from .bootstrap import Bootstrap
 from .cases import Forecasts, Regridded, Truth
@@ -20,7 +19,7 @@ from .grib_files import GribForecasts, GribTruth
 from .options import plan_of
 from .plan import Plan
 from .report import Report
-from .zarr_stores import ZarrForecasts, ZarrTruth
+from .zarr_stores import ZarrForecasts, ZarrTruth, is_store
 
 LOG = logging.getLogger(__name__)
 
@@ -70,17 +69,19 @@ def _named(forecasts: Sequence[str]) -> dict[str, str]:
 
 
 def _forecasts(path: str, plan: Plan, with_control: bool) -> Forecasts:
-    if is_zarr(path):
+    if is_store(path):
         return ZarrForecasts(path, plan.channels, plan.lead_hours)
     return GribForecasts(path, plan.channels, plan.lead_hours, with_control)
 
 
 def _truth(paths: Sequence[str], channels: Sequence[Channel]) -> Truth:
-    stores = [is_zarr(path) for path in paths]
+    stores = [is_store(path) for path in paths]
     if all(stores):
         return ZarrTruth(paths, channels)
     if any(stores):
-        raise OptionError(f"--truth: expected Zarr stores or GRIB files, got both: {', '.join(paths)}")
+        raise OptionError(
+            f"--truth: expected Zarr stores and NetCDF files, or GRIB files, got both: {', '.join(paths)}"
+        )
     return GribTruth(paths, channels)
 
 
@@ -96,8 +97,10 @@ def _climatology(paths: Sequence[str], plan: Plan, grid: LatLonGrid, regrid: boo
     if not paths:
         LOG.warning("No --climatology: no skill against it, no anomaly correlation, no events")
         return None
-    if not all(is_zarr(path) for path in paths):
-        raise OptionError(f"--climatology: expected Zarr stores (.zarr) of a training period, got {', '.join(paths)}")
+    if not all(is_store(path) for path in paths):
+        raise OptionError(
+            f"--climatology: expected Zarr stores (.zarr) or NetCDF files of a training period, got {', '.join(paths)}"
+        )
     stores = ZarrTruth(paths, plan.channels)
     period = _on_grid(stores, grid, "the climatology", regrid)
     return FittedClimatology(period, stores.times, [event.probability for event in plan.events])

@@ -17,7 +17,7 @@ MEMBER_METHOD = re.compile(r"\b(?:number|realization|sample|member|ensemble|ense
 """A statistic over members in CF's ``cell_methods``, such as ``number: standard_deviation``."""
 
 STATISTICS = "mean|avg|average|median|spread|std|stdev|stddev|standard_deviation|var|variance|min|minimum|max|maximum"
-SHARES = r"(?:quantile|percentile|probability|prob|pct)_?\w*"
+SHARES = r"(?:quantile|percentile|probability|prob|pct)_?[\w.-]*"
 
 PRODUCT_NAME = re.compile(rf"(?:(?:ens|ensemble)_?)?(?:{STATISTICS}|{SHARES})", re.IGNORECASE)
 """What is added to the name of a variable, or stands among the labels of members."""
@@ -44,7 +44,7 @@ def refuse_products(path: str, dataset: xarray.Dataset, channels: Sequence[Chann
     InputError
         Names all of them.
     """
-    names = dict.fromkeys(channel.variable for channel in channels if channel.variable in dataset)
+    names = dict.fromkeys(name for channel in channels for name in (channel.variable, channel.name) if name in dataset)
     found = {name: statistic_of(dataset[name].attrs) for name in names}
     products = [f"{name} ({statistic})" for name, statistic in found.items() if statistic]
     if products:

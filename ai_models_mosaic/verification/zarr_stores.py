@@ -1,4 +1,4 @@
-"""Forecasts and truth in Zarr stores in the layouts of WeatherBench 2.
+"""Forecasts and truth in Zarr stores in the layouts of WeatherBench 2, and in NetCDF files.
 
 Dimensions may come in any order and direction, and under the names that are usual. A store is read one variable at a
 time, for the wanted levels and times only.
@@ -17,9 +17,11 @@ from ..arrays import FloatArray, IntArray
 from ..channels import Channel
 from ..errors import InputError
 from ..geometry.grid import LatLonGrid
+from ..inputs.netcdf import netcdf_files
 from ..inputs.zarr_store.layout import DIMENSIONS, LEAD_TIME, MEMBER, arranged, levels_of, member_numbers, times_of
-from ..inputs.zarr_store.opening import open_dataset, values_of
+from ..inputs.zarr_store.opening import is_zarr, open_dataset, values_of
 from .cases import Case
+from .netcdf_files import open_as_weatherbench
 from .zarr_products import member_positions, product_variables, refuse_products
 
 if TYPE_CHECKING:
@@ -42,13 +44,18 @@ KEPT_BYTES = 256 * 2**20
 """Fields of the truth that are kept for the next initial date."""
 
 
+def is_store(path: str) -> bool:
+    """Whether a path is read here: a Zarr store, or NetCDF files."""
+    return is_zarr(path) or bool(netcdf_files(path))
+
+
 class StoreDimensions:
     """A store with its dimensions under one name each, and its fields on a grid.
 
     Parameters
     ----------
     path : str
-        Local path, or a URL that fsspec knows.
+        Local path of a store, or a URL that fsspec knows; or a name or pattern of NetCDF files.
     dimensions : dict of str to tuple of str
         Names that each dimension may have.
     optional : tuple of str
@@ -62,7 +69,11 @@ class StoreDimensions:
 
     def __init__(self, path: str, dimensions: dict[str, tuple[str, ...]], optional: tuple[str, ...] = ()) -> None:
         self.path = path
-        self.dataset = arranged(open_dataset(path, "verify"), path, dimensions, ("level", *optional))
+        files = [] if is_zarr(path) else netcdf_files(path)
+        opened = (
+            open_as_weatherbench(files, forecast="init_time" in dimensions) if files else open_dataset(path, "verify")
+        )
+        self.dataset = arranged(opened, path, dimensions, ("level", *optional))
         self.levels_hpa = levels_of(self.dataset, path) if self.has_levels else []
         try:
             self.grid, self._columns, self._rows = _grid(self.dataset)
@@ -110,12 +121,24 @@ class StoreDimensions:
 
     def has(self, channel: Channel) -> bool:
         """Whether the channel's variable and level are there."""
-        return channel.variable in self.dataset and channel.level_hpa in (None, *self.levels_hpa)
+        return self._variable(channel) in self.dataset
+
+    def _variable(self, channel: Channel) -> str:
+        """Name of the variable that has a channel: that of all levels, or one of its own."""
+        on_levels = channel.variable in self.dataset and channel.level_hpa in (None, *self.levels_hpa)
+        return channel.variable if on_levels else channel.name
+
+    def has_members(self, channel: Channel) -> bool:
+        """Whether the channel's variable has the dimension of members."""
+        return "member" in self.dataset[self._variable(channel)].dims
 
     def read(self, channel: Channel, order: Sequence[str], **indices: object) -> FloatArray:
         """Values ``(*order, lon, lat)``, of one channel, at the given indices of other dimensions."""
-        level = {} if channel.level_hpa is None else {"level": self.levels_hpa.index(channel.level_hpa)}
-        chosen = self.dataset[channel.variable].isel(**level, **indices)  # type: ignore[arg-type]
+        variable = self.dataset[self._variable(channel)]
+        level = {}
+        if channel.level_hpa is not None and "level" in variable.dims:
+            level["level"] = self.levels_hpa.index(channel.level_hpa)
+        chosen = variable.isel(**level, **indices)  # type: ignore[arg-type]
         values = values_of(chosen.transpose(*order, "longitude", "latitude"), self.path)
         return values[..., self._columns, :][..., self._rows]
 
@@ -209,7 +232,7 @@ class ReadChannel:
 
     def __call__(self, channel: Channel) -> FloatArray:
         """The values, as the store has them."""
-        has_members = "member" in self._layout.dataset[channel.variable].dims
+        has_members = self._layout.has_members(channel)
         order = ("member", "lead_time") if has_members else ("lead_time",)
         values = self._layout.read(channel, order, init_time=self._time, lead_time=self._leads)
         return values if has_members else values[None]

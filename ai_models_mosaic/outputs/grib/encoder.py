@@ -11,6 +11,7 @@ import numpy as np
 from ...arrays import FloatArray
 from ...geometry.grid import LatLonGrid, Region
 from ...params import CHANNEL_FIELDS, Field
+from ..placeholders import PRODUCT
 from ..products import Product
 from .keys import Labels, member_keys, needs_large, product_keys, refuse_reserved, step_keys
 from .templates import Base, EncodedMessage, Template
@@ -75,6 +76,16 @@ class GribEncoder:
                 for field in (field for other, field in products if other == product):
                     self._products[product, field] = Template(field, base, labels)
 
+    @property
+    def products(self) -> tuple[tuple[Product, Field], ...]:
+        """What is encoded beside members, in the order of `product_messages`."""
+        return tuple(self._products)
+
+    @property
+    def placeholders(self) -> tuple[str, ...]:
+        """Names that messages have beside GRIB keys."""
+        return (PRODUCT,) if self._products else ()
+
     def twin(self) -> GribEncoder:
         """Another that encodes the same, for another thread; to be made before either is used."""
         made = copy(self)
@@ -115,7 +126,9 @@ class GribEncoder:
         values : array (point,)
             From north to south, each row from west to east.
         """
-        return self._products[product, field].fill(values, step_keys(lead_time_hours))
+        message = self._products[product, field].fill(values, step_keys(lead_time_hours))
+        message.named[PRODUCT] = product.name
+        return message
 
     def first_message(self, member: int, lead_time_hours: int = 0, channel: int | None = None) -> EncodedMessage:
         """A member's field of a lead time, the first if no channel is named, without its values."""

@@ -3,7 +3,7 @@
 Their order is that in which they are set: some decide which others there are. Keys are our own and not the
 input's, so that messages are the same whatever the input was encoded in.
 
-Source: WMO code tables 4.0, 4.7 and 4.9, and the types of MARS as ecCodes knows them.
+Source: WMO code tables 1.3, 4.0, 4.7 and 4.9, and the types of MARS as ecCodes knows them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from ...errors import OptionError, OutputError
 from ...geometry.grid import Region
@@ -45,6 +45,9 @@ ENSEMBLE_FORECAST, PROBABILITY_FORECAST = 4, 5
 
 DERIVED_FORECASTS = {"mean": ("em", 0), "spread": ("es", 4), "minimum": ("fcmin", 8), "maximum": ("fcmax", 9)}
 """MARS type and code of table 4.7."""
+
+RESEARCH_PRODUCTS = 2
+"""Code of table 1.3."""
 
 ABOVE_LOWER_LIMIT, BELOW_UPPER_LIMIT = 3, 4
 """Codes of table 4.9; the tables do not tell > from >=."""
@@ -88,6 +91,8 @@ class Labels:
         Experiment version where the user gives none.
     packing : Packing
         How values are packed, unless a key of the user's says otherwise.
+    research : bool
+        Whether the forecast is no weather forecast, which ``productionStatusOfProcessedData`` then says.
     """
 
     initial_time: datetime
@@ -95,6 +100,20 @@ class Labels:
     metadata: Mapping[str, str]
     expver: str = EXPVER
     packing: Packing = field(default_factory=Packing)
+    research: bool = False
+
+
+def labels_of_weights(*, untrained: bool, bundled: bool) -> dict[str, Any]:
+    """What `Labels` say of the weights: expver, and whether what they make is research.
+
+    Parameters
+    ----------
+    untrained : bool
+        Random numbers.
+    bundled : bool
+        Those of ``mini``, which learnt a toy world.
+    """
+    return {"expver": UNTRAINED_EXPVER if untrained else EXPVER, "research": untrained or bundled}
 
 
 def level_kind(field: Field) -> str:
@@ -124,6 +143,7 @@ def shared_keys(region: Region, labels: Labels, kind: Keys) -> Keys:
         "stream": "enfo",
         "type": kind["type"],
         "expver": labels.expver,
+        **({"productionStatusOfProcessedData": RESEARCH_PRODUCTS} if labels.research else {}),
         "generatingProcessIdentifier": 1,
         "dataDate": int(f"{labels.initial_time:%Y%m%d}"),
         "dataTime": int(f"{labels.initial_time:%H%M}"),

@@ -17,12 +17,12 @@ from ...errors import OutputError
 from ...geometry.grid import to_grib_order
 from ...params import CHANNEL_FIELDS, Field
 from ..contents import count_messages
-from ..placeholders import GRIB_KEYS, PathTemplate
+from ..placeholders import GRIB_KEYS, PRODUCT, PathTemplate
 from ..products import Product
 from ..queue import Commit, Job
 from .encoder import GribEncoder
 from .every_path import HasKeys, all_paths
-from .files import MessageFiles, check_writable
+from .files import MessageFiles, check_writable, is_stream
 from .keys import EXPVER, UNTRAINED_EXPVER, Labels
 from .templates import EncodedMessage
 
@@ -87,8 +87,8 @@ class GribOutput:
         files: MessageFiles | None = None,
         option: str = "--path",
     ) -> None:
-        self._path = path
-        self._template = grib_template(path, option, encoder.labels.metadata)
+        self._path, self._option = path, option
+        self._template = grib_template(path, option, encoder.labels.metadata, encoder.placeholders)
         self._encoder = encoder
         self._twins = [encoder.twin() for _ in range(workers - 1)]
         self._idle = [encoder, *self._twins]
@@ -204,6 +204,27 @@ class GribOutput:
                     "one: name the files by type, as in --products-path '{type}.grib'"
                 )
 
+    def check_told_apart(self) -> None:
+        """Raise if a file would hold two products of a field that readers take for one, and keep the last of.
+
+        cfgrib knows neither quantiles, percentiles nor thresholds, only types.
+
+        Raises
+        ------
+        OutputError
+            Says which, and how to name files.
+        """
+        seen: dict[tuple[Path, str, str], str] = {}
+        for (product, field), message in zip(self._encoder.products, self._encoder.product_messages(), strict=True):
+            path = self.path_of(message)
+            before = seen.setdefault((path, message.get("type"), field.label), product.name)
+            if before != product.name and not is_stream(path):
+                raise OutputError(
+                    f"{self._option} {self._path}: {path} would hold {before} and {product.name} of {field.label}, "
+                    f"of which cfgrib shows one and loses the other: name the files by product, such as "
+                    f"{told_apart(self._path)}"
+                )
+
     def paths_of_members(self, members: Sequence[int], lead_times_hours: Sequence[int]) -> Iterator[Path]:
         """Every file that members go to.
 
@@ -305,15 +326,22 @@ def check_output(path: str, encoder: GribEncoder) -> None:
         output.check_writable([1])
 
 
-def grib_template(path: str, option: str, metadata: Mapping[str, str]) -> PathTemplate:
-    """The path of GRIB files: what may stand in its braces are `GRIB_KEYS` and the user's own.
+def grib_template(path: str, option: str, metadata: Mapping[str, str], more: Sequence[str] = ()) -> PathTemplate:
+    """The path of GRIB files: what may stand in its braces are `GRIB_KEYS`, the user's own, and perhaps more.
 
     Raises
     ------
     OutputError
         If something else does.
     """
-    return PathTemplate(path, option, tuple(dict.fromkeys([*GRIB_KEYS, *metadata])))
+    return PathTemplate(path, option, tuple(dict.fromkeys([*GRIB_KEYS, *more, *metadata])))
+
+
+def told_apart(path: str) -> str:
+    """A path with the name of the product before its ending: ``out-{product}.grib``."""
+    stem, dot, ending = path.rpartition(".")
+    mark = f"-{{{PRODUCT}}}"
+    return f"{stem}{mark}.{ending}" if dot and "/" not in ending else f"{path}{mark}"
 
 
 def is_grib(path: Path) -> bool:

@@ -80,6 +80,7 @@ class EncodedMessage:
 
     def __init__(self, handle: int) -> None:
         self._handle = handle
+        self.named: dict[str, str] = {}
 
     def to_bytes(self) -> bytes:
         """The message as it goes into a file."""
@@ -93,6 +94,8 @@ class EncodedMessage:
         OutputError
             If GRIB has no such key.
         """
+        if key in self.named:
+            return self.named[key]
         try:
             # For some types ecCodes makes a text of the step, which no format such as 03d suits.
             return (

@@ -17,7 +17,8 @@ import numpy as np
 from ...errors import OutputError
 from ...files import create, is_named, partial_of, place_of, sync
 from ..extras import require
-from .layout import DIMENSIONS
+from .cf import CONVENTIONS, Coordinate, Part, attributes_of, coordinates, name_of, scalars_of
+from .layout import Layout, Variable, variables
 from .zarr import RUN
 
 LOG = logging.getLogger(__name__)
@@ -26,8 +27,8 @@ COMPRESSION_LEVEL = 1
 """zlib's fastest; higher ones gain nothing on the digits of weather."""
 
 
-def convert(store: Path, path: Path) -> Path:
-    """Copy a store into a NetCDF-4 file, chunk by chunk; returns the file.
+def convert(store: Path, path: Path, layout: Layout, part: Part | None = None) -> Path:
+    """Copy a store, or a part of it, into a NetCDF-4 file, chunk by chunk; returns the file.
 
     Parameters
     ----------
@@ -35,6 +36,10 @@ def convert(store: Path, path: Path) -> Path:
         A complete Zarr store.
     path : Path
         The file, which bears the suffix ``.partial`` until it is complete.
+    layout : Layout
+        What the store holds.
+    part : Part or None
+        What of it goes into the file; None for all.
 
     Raises
     ------
@@ -43,7 +48,7 @@ def convert(store: Path, path: Path) -> Path:
     """
     netcdf = require("netCDF4", f"writing {path}")
     source = require("zarr", f"writing {path}").open_group(str(store), mode="r")
-    attributes = {name: value for name, value in source.attrs.items() if name != RUN}
+    part = Part(tuple(sorted(layout.members))) if part is None else part
     try:
         final, partial = place_of(path), partial_of(path)
         if final != path:
@@ -51,15 +56,9 @@ def convert(store: Path, path: Path) -> Path:
         # The library would follow a link: it is given a file that is there, which it cuts to nothing.
         with FileIO(create(partial)) as made:
             with netcdf.Dataset(str(partial), "w", format="NETCDF4") as target:
-                target.setncatts(attributes)
-                # zarr 3 gives them in any order.
-                arrays = sorted(source.arrays())
-                for _, array in arrays:
-                    for name, size in zip(array.attrs[DIMENSIONS], array.shape, strict=True):
-                        if name not in target.dimensions:
-                            target.createDimension(name, size)
-                for name, array in arrays:
-                    _copy(target, name, array)
+                attributes = {name: value for name, value in source.attrs.items() if name != RUN}
+                target.setncatts({**attributes, "Conventions": CONVENTIONS, "history": _history(layout)})
+                _fill(target, source, layout, part)
             sync(partial)
             if not is_named(partial, made):
                 raise OSError(0, f"{partial} was exchanged for another file while it was being written")
@@ -71,22 +70,50 @@ def convert(store: Path, path: Path) -> Path:
     return path
 
 
-def _copy(target: Any, name: str, array: Any) -> None:
-    attributes = dict(array.attrs)
-    dimensions = attributes.pop(DIMENSIONS)
-    floating = np.issubdtype(array.dtype, np.floating) and len(dimensions) > 1
+def _history(layout: Layout) -> str:
+    """What was done, without the time of it: the same run gives the same file."""
+    source = dict(layout.attributes).get("source", "ai-models-mosaic")
+    return f"{source}: forecast from {layout.initial_time:%Y-%m-%d %H:%M} UTC"
+
+
+def _fill(target: Any, source: Any, layout: Layout, part: Part) -> None:
+    chosen = [variable for variable in variables(layout) if part.holds(variable)]
+    used = {name for variable in chosen for name in part.dimensions(variable)}
+    for name, coordinate in coordinates(layout, part).items():
+        if used.issuperset(coordinate[0]):
+            if coordinate[0] == (name,):
+                target.createDimension(name, coordinate[1].size)
+            _put(target, name, coordinate)
+    for variable in chosen:
+        for name, coordinate in scalars_of(variable).items():
+            if name not in target.variables:
+                _put(target, name, coordinate)
+        _copy(target, source[variable.name], variable, part, layout)
+
+
+def _put(target: Any, name: str, coordinate: Coordinate) -> None:
+    dimensions, values, attributes = coordinate
+    made = target.createVariable(name, values.dtype, dimensions, fill_value=False)
+    made[...] = values
+    made.setncatts(attributes)
+
+
+def _copy(target: Any, array: Any, variable: Variable, part: Part, layout: Layout) -> None:
+    """Copy a variable chunk by chunk: of the store's one initial time, its members that are wanted, turned to CF."""
+    dimensions = part.dimensions(variable)
     made = target.createVariable(
-        name,
-        array.dtype.newbyteorder("="),
+        name_of(variable),
+        np.dtype(np.float32),
         dimensions,
-        compression="zlib" if floating else None,
+        compression="zlib",
         complevel=COMPRESSION_LEVEL,
         shuffle=True,
-        chunksizes=array.chunks if floating else None,
-        fill_value=np.float32(np.nan) if floating else False,
+        chunksizes=[1 if name in ("number", "time") else len(target.dimensions[name]) for name in dimensions],
+        fill_value=np.float32(np.nan),
     )
-    made.setncatts(attributes)
-    starts = (range(0, size, chunk) for size, chunk in zip(array.shape, array.chunks, strict=True))
-    for start in itertools.product(*starts):
-        where = tuple(slice(first, first + chunk) for first, chunk in zip(start, array.chunks, strict=True))
-        made[where] = array[where]
+    made.setncatts(attributes_of(variable, part))
+    places = [layout.members.index(member) for member in part.members] if variable.product is None else [None]
+    for (to, member), step in itertools.product(enumerate(places), range(len(layout.lead_times_hours))):
+        values = np.asarray(array[(0, step) if member is None else (0, step, member)])
+        turned = np.swapaxes(values, -1, -2)[..., ::-1, :]
+        made[(to, step) if "number" in dimensions else step] = turned
