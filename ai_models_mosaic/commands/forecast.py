@@ -14,7 +14,7 @@ COMPLETING = "_ARGCOMPLETE"
 
 def add(commands: Commands) -> None:
     """Add the command to the subparsers."""
-    name, words = "forecast", "a forecast, as of ai-models mosaic but without it"
+    name, words = "forecast", "forecast as ai-models mosaic does, without the runner"
     if COMPLETING in os.environ:
         from .forecast_run import parser
 

@@ -6,14 +6,14 @@ import argparse
 from pathlib import Path
 
 from ..forecast.console import say
-from . import Commands
+from . import Commands, add_command
 from .surroundings import check_surroundings
 
 
 def add(commands: Commands) -> None:
     """Add the command to the subparsers."""
-    inspect = commands.add_parser("inspect", help="say what an ensemble in GRIB files holds, and what it lacks")
-    inspect.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    inspect = add_command(commands, "inspect", "say what an ensemble in GRIB files holds, and what it lacks")
+    inspect.add_argument("files", nargs="+", type=Path, metavar="FILE", help="of the ensemble")
     inspect.set_defaults(command=run)
 
 

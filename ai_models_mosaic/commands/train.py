@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import Commands
+from . import Commands, add_command
 
 if TYPE_CHECKING:
     from ..training.trainer import Update
@@ -18,14 +18,22 @@ GIGABYTE = 10**9
 
 def add(commands: Commands) -> None:
     """Add the command to the subparsers."""
-    train = commands.add_parser("train", help="train a network as a recipe describes it, or go on with a run")
-    train.add_argument("recipe", type=Path, metavar="RECIPE.toml")
+    train = add_command(commands, "train", "train a network by a recipe, or go on with it")
+    train.add_argument("recipe", type=Path, metavar="RECIPE.toml", help="what is trained on what, and how")
     train.add_argument(
-        "--data", type=Path, default=Path(), metavar="FOLDER", help="to which the recipe's stores are relative"
+        "--data",
+        type=Path,
+        default=Path(),
+        metavar="FOLDER",
+        help="to which the recipe's stores are relative (default: this folder)",
     )
     train.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="of the run; also to go on with it")
     train.add_argument(
-        "--memory", type=float, default=4.0, metavar="GB", help="hold all states in memory where they take no more"
+        "--memory",
+        type=float,
+        default=4.0,
+        metavar="GB",
+        help="hold all states in memory where they take no more (default: 4)",
     )
     train.set_defaults(command=run)
 
