@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import subprocess
 import sys
 
 import pytest
@@ -94,20 +95,25 @@ def test_links_of_a_site_that_lead_nowhere_are_named(site, capsys):
     ]
 
 
-def test_a_site_whose_page_has_a_command_that_fails_is_not_built(tmp_path):
-    sphinx = pytest.importorskip("sphinx.cmd.build", reason="needs the extra docs")
+def test_a_page_shows_what_its_commands_print_and_make_and_one_that_fails_ends_the_build(tmp_path):
     pytest.importorskip("myst_nb", reason="needs the extra docs")
-    (tmp_path / "examples").mkdir()
-    (tmp_path / "conf.py").write_text(
+    source, site = tmp_path / "source", tmp_path / "html"
+    (source / "examples").mkdir(parents=True)
+    (source / "conf.py").write_text(
         f"import sys; sys.path.insert(0, {str(ROOT / 'docs' / 'extensions')!r})\n"
         "extensions = ['myst_nb', 'executed']; executed_pages = ['index']"
     )
+    words = [sys.executable, "-m", "sphinx", "-W", "-q", "-d", tmp_path / "doctrees", source, site]
     page = "# A\n\n```sh\necho printed | tee made.html\n```\n\n```{page} made.html Open it\nls\n```\n"
-    for end, status in (("", 0), ("\n```sh\nfalse\n```\n", 1)):
-        (tmp_path / "index.md").write_text(page + end)
-        assert sphinx.main(["-W", "-q", str(tmp_path), str(tmp_path / "html"), "-d", str(tmp_path / "d")]) == status
-    text = (tmp_path / "html" / "index.html").read_text()
-    assert "printed\n" in text
-    assert 'href="made/index/made.html"' in text
-    assert (tmp_path / "html" / "made" / "index" / "made.html").read_text() == "printed\n"
-    sys.path.remove(str(ROOT / "docs" / "extensions"))
+
+    (source / "index.md").write_text(page + "<!-- not run: it fails -->\n```sh\nfalse\n```\n")
+    subprocess.run(words, check=True)
+    text = (site / "index.html").read_text()
+    assert re.search("<pre>(<span></span>)?printed\n</pre>", text)
+    assert 'href="made/index/made.html">Open it</a>' in text
+    assert (site / "made" / "index" / "made.html").read_text() == "printed\n"
+
+    (source / "index.md").write_text(page + "\n```sh\nls absent\n```\n")
+    refused = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert "status 2 of\nls absent\n" in refused.stderr

@@ -39,9 +39,9 @@ def setup(app: Sphinx) -> dict[str, bool]:
     return {"parallel_read_safe": True}
 
 
-def folder_of(app: Sphinx, page: str) -> Path:
-    """Where the commands of a page run."""
-    return Path(app.doctreedir).parent / "executed" / page
+def folder_of(page: str, doctrees: str | Path) -> Path:
+    """Where the commands of a page run, beside Sphinx's own folder."""
+    return Path(doctrees).parent / "executed" / page
 
 
 def execute(app: Sphinx, page: str, source: list[str]) -> None:
@@ -58,7 +58,7 @@ def execute(app: Sphinx, page: str, source: list[str]) -> None:
     """
     if page not in app.config.executed_pages:
         return
-    folder = folder_of(app, page)
+    folder = folder_of(page, app.doctreedir)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / "examples").symlink_to(Path(app.srcdir) / "examples")
@@ -91,7 +91,7 @@ class _Made(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         name, words = self.arguments
-        path = folder_of(self.env.app, self.env.docname) / name
+        path = folder_of(self.env.docname, self.env.doctreedir) / name
         if not path.exists():
             raise self.error(f"{name}: no command of this page made it")
         commands = nodes.literal_block("", "\n".join(self.content), language="sh")
