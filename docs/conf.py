@@ -39,7 +39,6 @@ contents_of = ["docs/index", "docs/howto", "docs/explanation", "docs/reference"]
 executed_pages = ["docs/tutorial", "docs/gallery"]
 
 myst_heading_anchors = 4
-myst_enable_extensions = ["dollarmath"]
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
@@ -49,7 +48,6 @@ suppress_warnings = ["misc.highlighting_failure"]
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 napoleon_google_docstring = False
-napoleon_use_rtype = False
 default_role = "py:obj"
 
 nitpicky = True
@@ -59,5 +57,9 @@ nitpick_ignore_regex = [(r"py:class", r"(?!ai_models_mosaic).*")]
 html_theme = "pydata_sphinx_theme"
 html_title = "ai-models-mosaic"
 html_extra_path = ["root"]
+html_static_path = ["static"]
+html_css_files = ["wide.css"]
+# Pages without others beside them need no list of these.
+html_sidebars = {page: [] for page in ("docs/tutorial", "docs/gallery", "docs/notebook")}
 html_show_sourcelink = False
 html_theme_options = {"show_prev_next": False, "secondary_sidebar_items": ["page-toc"], "navbar_align": "left"}

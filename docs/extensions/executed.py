@@ -2,8 +2,8 @@
 
 In such a page, blocks of ``sh`` run where a clone's ``examples`` are, and what they print on standard output is
 shown below. A block that follows ``<!-- not run: … -->`` is left out. A block ``{picture} FILE WORDS`` runs too, and
-shows the picture FILE below itself, with WORDS in its place for who cannot see; ``{page} FILE WORDS`` runs and links
-to FILE, which the site then has.
+shows the picture FILE in place of what it prints, with WORDS for who cannot see; ``{page} FILE WORDS`` runs and links
+to FILE, which the site then has. Both may be empty, of what ran before.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sphinx.util.logging import getLogger
 
 LOG = getLogger(__name__)
 
-BLOCK = re.compile(r"(?<!-->\n)^```(?:sh|\{(?:picture|page)\} [^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"(?<!-->\n)^```(sh|\{(?:picture|page)\} [^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 PUBLISHED = "made"
 """Folder of the site with the pages that commands wrote."""
@@ -62,7 +62,12 @@ def execute(app: Sphinx, page: str, source: list[str]) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / "examples").symlink_to(Path(app.srcdir) / "examples")
-    source[0] = BLOCK.sub(lambda block: block[0] + _shown(_run(block[1], folder, page)), source[0])
+    source[0] = BLOCK.sub(lambda block: _with_output(block, _run(block[2], folder, page)), source[0])
+
+
+def _with_output(block: re.Match[str], printed: str) -> str:
+    shown = block[1] == "sh" and printed.strip()
+    return f"{block[0]}\n\n```text\n{printed.rstrip()}\n```" if shown else block[0]
 
 
 def _run(commands: str, folder: Path, page: str) -> str:
@@ -75,10 +80,6 @@ def _run(commands: str, folder: Path, page: str) -> str:
     if done.returncode:
         LOG.warning("status %d of\n%s%s", done.returncode, commands, done.stderr, location=page)
     return done.stdout
-
-
-def _shown(printed: str) -> str:
-    return f"\n\n```text\n{printed.rstrip()}\n```" if printed.strip() else ""
 
 
 class _Made(SphinxDirective):
@@ -94,8 +95,9 @@ class _Made(SphinxDirective):
         path = folder_of(self.env.docname, self.env.doctreedir) / name
         if not path.exists():
             raise self.error(f"{name}: no command of this page made it")
-        commands = nodes.literal_block("", "\n".join(self.content), language="sh")
-        return [commands, *self.shown(path, words)]
+        commands = "\n".join(self.content)
+        before = [nodes.literal_block(commands, commands, language="sh")] if commands else []
+        return [*before, *self.shown(path, words)]
 
     def shown(self, path: Path, words: str) -> list[nodes.Node]:
         raise NotImplementedError
