@@ -104,12 +104,17 @@ def test_a_page_shows_what_its_commands_print_and_make_and_one_that_fails_ends_t
         "extensions = ['myst_nb', 'executed']; executed_pages = ['index']"
     )
     words = [sys.executable, "-m", "sphinx", "-W", "-q", "-d", tmp_path / "doctrees", source, site]
-    page = "# A\n\n```sh\necho printed | tee made.html\n```\n\n```{page} made.html Open it\nls\n```\n"
+    page = (
+        "# A\n\n```sh\necho printed | tee made.html\n```\n\n```{page} made.html Open it\nls\n```\n\n"
+        f"```{{picture}} map.png A map\ncp {ROOT}/docs/pictures/report-map.png map.png\necho unseen\n```\n\n"
+    )
 
     (source / "index.md").write_text(page + "<!-- not run: it fails -->\n```sh\nfalse\n```\n")
     subprocess.run(words, check=True)
     text = (site / "index.html").read_text()
     assert re.search("<pre>(<span></span>)?printed\n</pre>", text)
+    assert '<img alt="A map" src="_images/map.png"' in text
+    assert "\nunseen\n" not in text
     assert 'href="made/index/made.html">Open it</a>' in text
     assert (site / "made" / "index" / "made.html").read_text() == "printed\n"
 
