@@ -1,4 +1,4 @@
-# Two commands for everybody: `make forecast` and `make test`. Both set up $(VENV) themselves.
+# Two commands for everybody: `make forecast` and `make test`. Both set up $(VENV) themselves. `make docs` builds the site.
 
 # The first interpreter that the ai-models runner can live with: 3.10 to 3.12.
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.10; do \
@@ -11,6 +11,13 @@ ENSEMBLE ?= mini-ensemble.grib
 VERIFICATION ?= mini-verification
 REPORT ?= mini-report.html
 PROJECT = setup.cfg pyproject.toml constraints.txt
+SITE ?= build/docs
+
+# TORCH=cpu takes PyTorch from its own index of builds for CPUs, some 200 MB; without it, pip takes what PyPI has, which on
+# Linux is a build for CUDA of several GB.
+TORCH ?=
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+TORCH_PIN = $(shell sed -n 's/^torch==\([0-9.]*\)$$/\1/p' constraints.txt)
 
 # What the Python API needs, where NumPy is 2 and the runner not installed.
 VENV_NUMPY2 ?= .venv-numpy2
@@ -21,16 +28,21 @@ TESTS_NUMPY2 = $(addprefix tests/test_, api.py python_docs.py forecast_command.p
 # compliance-checker and iris, for the tests that have others read what is written here.
 VENV_INTEROP ?= .venv-interop
 
-.PHONY: forecast test test-numpy2 test-interop test-long lint types unit bench clean
+.PHONY: forecast test test-numpy2 test-interop test-long lint types unit docs bench clean
 
 forecast: $(VENV)/.installed
+	@echo "== A forecast of 3 members over 2 days, with the bundled weights: some seconds"
 	$(BIN)/ai-models mosaic --variant mini --file examples/mini-input.grib --lead-time 48 \
 		--num-ensemble-members 3 --path $(ENSEMBLE)
+	@echo "== What is in it"
 	$(BIN)/ai-models-mosaic inspect $(ENSEMBLE)
+	@echo "== How good it is, against what came: tables and pictures in $(VERIFICATION), in less than a minute"
 	$(BIN)/ai-models-mosaic verify --forecast mini=$(ENSEMBLE) --truth examples/mini-input.grib examples/mini-truth.grib \
 		--output $(VERIFICATION)
+	@echo "== A page to look at it: less than a minute"
 	$(BIN)/ai-models-mosaic report $(ENSEMBLE) --output $(REPORT)
-	@echo "To look at it, open $(REPORT) in a browser. Commands are in $(BIN): . $(BIN)/activate"
+	@echo "== Done. Look at it: open $(abspath $(REPORT)) in a browser"
+	@echo "== The commands are in $(BIN). To type them as the README does: . $(BIN)/activate"
 
 test: lint types unit
 
@@ -48,6 +60,13 @@ types: $(VENV)/.installed-dev
 unit: $(VENV)/.installed-dev
 	$(BIN)/python tests/parity.py tests/data/*.npz
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --cov=ai_models_mosaic --cov-report= --cov-fail-under=94
+
+# The site, with warnings as errors: it runs the tutorial, the gallery and the notebook, and its links are followed.
+docs: $(VENV)/.installed-docs
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --jobs auto --quiet \
+		--conf-dir docs --doctree-dir $(SITE)/doctrees . $(SITE)/html
+	$(BIN)/python docs/links.py $(SITE)/html
+	@echo "To look at it, open $(SITE)/html/index.html in a browser."
 
 test-numpy2: $(VENV_NUMPY2)/.installed
 	OMP_NUM_THREADS=1 $(VENV_NUMPY2)/bin/pytest --numprocesses 2 $(TESTS_NUMPY2)
@@ -70,15 +89,30 @@ clean:
 
 $(VENV)/.python:
 	@test -n "$(PYTHON)" || { echo "expected Python 3.10, 3.11 or 3.12 with venv and pip; found none. Try: make PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "== Making a virtual environment in $(VENV)"
 	$(PYTHON) -m venv $(VENV)
 	touch $@
 
-$(VENV)/.installed: $(VENV)/.python $(PROJECT)
+$(VENV)/.torch: $(VENV)/.python constraints.txt
+ifeq ($(TORCH),cpu)
+	@echo "== Installing PyTorch $(TORCH_PIN) for CPUs into $(VENV): some 200 MB"
+	$(BIN)/pip install --quiet --disable-pip-version-check --index-url $(TORCH_INDEX) torch==$(TORCH_PIN)
+endif
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.torch $(PROJECT)
+	@echo "== Installing the package and what it needs into $(VENV): minutes, in which pip says nothing"
 	$(INSTALL) --editable '.[report,verify]'
 	touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.python $(PROJECT)
+$(VENV)/.installed-dev: $(VENV)/.torch $(PROJECT)
+	@echo "== Installing what tests need into $(VENV): minutes, in which pip says nothing"
 	$(INSTALL) --editable '.[dev]'
+	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: $(VENV)/.torch $(PROJECT)
+	@echo "== Installing what the documentation needs into $(VENV): a minute or more, in which pip says nothing"
+	$(INSTALL) --editable '.[docs]'
 	touch $@ $(VENV)/.installed
 
 $(VENV_NUMPY2)/.installed: setup.cfg environments/numpy2.txt

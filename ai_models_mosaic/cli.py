@@ -39,21 +39,21 @@ from .wording.redaction import redact_process
 COMMANDS = (
     forecast,
     options,
-    inspect,
     doctor,
+    inspect,
+    report,
+    plot,
+    verify,
+    replay,
     tune,
     download,
     convert,
     random_checkpoint,
     export,
-    replay,
     train,
     world,
-    verify,
-    report,
-    plot,
 )
-"""In the order of the help."""
+"""In the order of the help: a forecast and what is done with one, weights, training."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -72,12 +72,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     show_all_characters()
     redact_process()
     try:
-        parser = _parser()
+        words = parser()
         if forecast.COMPLETING in os.environ:
-            _complete(parser)
-        known, rest = parser.parse_known_args(arguments)
+            _complete(words)
+        known, rest = words.parse_known_args(arguments)
         if rest and "reads_the_rest" not in known:
-            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+            words.error(f"unrecognized arguments: {' '.join(rest)}")
         known.rest = rest
         logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(message)s")
         log_as(known.log_format)
@@ -87,9 +87,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
     made: argparse.ArgumentParser = _Parser(
-        prog="ai-models-mosaic", description="Beside the forecast: ai-models mosaic …"
+        prog="ai-models-mosaic",
+        description="Ensembles of Mosaic. With ECMWF's runner, a forecast is: ai-models mosaic …",
+        epilog="More of each command: ai-models-mosaic COMMAND --help. Exit statuses are those of docs/operations.md.",
     )
     made.add_argument("--version", action="version", version=__version__)
     made.add_argument("--log-format", choices=LOG_FORMATS, default=LOG_FORMATS[0], help="json logs one object a line")

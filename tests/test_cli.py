@@ -1,3 +1,4 @@
+import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ai_models_mosaic import __version__
+from ai_models_mosaic import __version__, cli
 from ai_models_mosaic.checkpoints.files import Assets
 from ai_models_mosaic.checkpoints.format import read_checkpoint
 from ai_models_mosaic.cli import main
@@ -53,6 +54,22 @@ def test_a_command_that_is_none_or_lacks_its_arguments_ends_with_2(words, capsys
         main(words)
     assert caught.value.code == 2
     assert capsys.readouterr().err.startswith("usage: ai-models-mosaic")
+
+
+def every_parser(parser, name=""):
+    yield name, parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for word, below in action.choices.items():
+                yield from every_parser(below, f"{name} {word}".strip())
+
+
+@pytest.mark.parametrize(("name", "parser"), list(every_parser(cli.parser())))
+def test_every_command_and_every_option_of_it_is_explained(name, parser):
+    if name != "forecast":  # its options are its own parser's
+        assert parser.description
+        assert parser.description.endswith((".", "…"))
+    assert [action.dest for action in parser._actions if not (action.help or action.choices)] == []
 
 
 def test_options_are_listed_with_their_help(capsys):

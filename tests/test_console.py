@@ -185,7 +185,7 @@ def test_a_terminal_that_knows_ascii_only_gets_the_rest_escaped(tmp_path: Path):
     assert r"  grid     regular_ll 60 \xd7 31" in done.stdout.splitlines()
     done = own(tmp_path, "--help", env=ASCII)
     assert (done.returncode, done.stderr) == (0, "")
-    assert r"Beside the forecast: ai-models mosaic \u2026" in done.stdout
+    assert r"ai-models mosaic \u2026" in done.stdout
 
 
 def test_names_of_files_that_no_encoding_has_are_shown_escaped(tmp_path: Path):

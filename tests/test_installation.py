@@ -59,14 +59,43 @@ def test_what_the_readme_calls_the_two_commands_are_targets_of_the_makefile():
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
 
 
-def test_the_table_of_options_in_the_readme_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]):
+def planned(*words: str) -> str:
+    """What make would do in a clone where nothing is installed."""
+    command = ["make", "--dry-run", "--no-print-directory", "VENV=absent", *words]
+    return subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True).stdout
+
+
+def test_pytorch_for_cpus_is_that_of_the_constraints_and_comes_first():
+    version = re.search(r"^torch==(.*)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)[1]
+    lines = planned("forecast", "TORCH=cpu").splitlines()
+    installs = [line.split("--disable-pip-version-check ")[1] for line in lines if "pip install" in line]
+    assert installs == [
+        f"--index-url https://download.pytorch.org/whl/cpu torch=={version}",
+        "--constraint constraints.txt --editable '.[report,verify]'",
+    ]
+    assert "make forecast TORCH=cpu" in README
+
+
+def test_without_it_pytorch_comes_as_it_does():
+    assert "index-url" not in planned("forecast")
+
+
+def test_make_forecast_says_what_it_does_before_it_does_it_and_where_the_page_is():
+    lines = planned("forecast", "REPORT=page.html").splitlines()
+    for number, line in enumerate(lines):
+        if line.startswith("absent/bin/"):
+            assert lines[number - 1].startswith('echo "== '), line
+    assert lines[-2] == f'echo "== Done. Look at it: open {ROOT / "page.html"} in a browser"'
+
+
+def test_the_table_of_options_in_the_documentation_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]):
     assert main(["options", "--markdown"]) == 0
     table = capsys.readouterr().out
     assert table.startswith(
         "| option | | with `--resume` |\n|---|---|---|\n| `--variant {auto,era5,hres,mini}` | weights "
     )
-    assert f"\n{table}\n" in README, (
-        "replace the table in README.md by what `ai-models-mosaic options --markdown` prints"
+    assert (ROOT / "docs" / "options.md").read_text().endswith(f"\n{table}"), (
+        "replace the table in docs/options.md by what `ai-models-mosaic options --markdown` prints"
     )
 
 

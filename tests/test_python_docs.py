@@ -60,7 +60,7 @@ def test_what_is_installed_without_the_runner_is_all_that_the_package_requires(s
     assert everywhere - named.keys() == {RUNNER}
     extras = {**requirements(setup["options.extras_require"]["zarr"]), "netcdf4": Requirement("netCDF4")}
     assert named.keys() - needed.keys() == extras.keys() - needed.keys()
-    assert words[2] == "--no-deps ai-models-mosaic"
+    assert words[2] == "--no-deps ."
 
 
 def test_the_environment_with_numpy_2_is_within_the_ranges_of_the_package(setup):

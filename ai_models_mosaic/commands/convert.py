@@ -7,16 +7,16 @@ from pathlib import Path
 
 from ..checkpoints.files import LICENCE
 from ..variants import VARIANTS
-from . import Commands
+from . import Commands, add_command, add_variant
 
 
 def add(commands: Commands) -> None:
     """Add the command to the subparsers."""
-    convert = commands.add_parser("convert-checkpoint", help="write a released .pt checkpoint as safetensors")
-    convert.add_argument("--variant", choices=sorted(VARIANTS), required=True, help="whose weights they are")
+    convert = add_command(commands, "convert-checkpoint", "write a released .pt checkpoint as safetensors")
+    add_variant(convert, "whose weights they are")
     convert.add_argument("--licence", default=LICENCE, help=f"of the weights, if no record tells (default: {LICENCE})")
-    convert.add_argument("source", type=Path, metavar="IN.pt")
-    convert.add_argument("target", type=Path, metavar="OUT.safetensors")
+    convert.add_argument("source", type=Path, metavar="IN.pt", help="as released")
+    convert.add_argument("target", type=Path, metavar="OUT.safetensors", help="what is written")
     convert.set_defaults(command=run)
 
 

@@ -8,17 +8,19 @@ from pathlib import Path
 from ..errors import MosaicError
 from ..forecast.console import say
 from ..variants import VARIANTS
-from . import Commands, add_assets
+from . import Commands, add_assets, add_command, add_variant
 
 
 def add(commands: Commands) -> None:
     """Add the command to the subparsers."""
-    doctor = commands.add_parser("doctor", help="check this installation, and say what would go wrong with a forecast")
-    doctor.add_argument("--variant", choices=sorted(VARIANTS), default="mini")
+    doctor = add_command(commands, "doctor", "say what would go wrong with a forecast here")
+    add_variant(doctor, "of the forecast (default: mini)", default="mini")
     add_assets(doctor)
-    doctor.add_argument("--members", type=int, default=1, metavar="N")
-    doctor.add_argument("--lead-time", type=int, default=240, metavar="HOURS")
-    doctor.add_argument("--output", type=Path, default=Path(), metavar="FOLDER", help="where the output would go")
+    doctor.add_argument("--members", type=int, default=1, metavar="N", help="of the forecast (default: 1)")
+    doctor.add_argument("--lead-time", type=int, default=240, metavar="HOURS", help="of the forecast (default: 240)")
+    doctor.add_argument(
+        "--output", type=Path, default=Path(), metavar="FOLDER", help="where the output would go (default: this folder)"
+    )
     doctor.set_defaults(command=run)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 
 from ..variants import VARIANTS
-from . import Commands, add_assets
+from . import Commands, add_assets, add_command, add_variant
 
 
 def add(commands: Commands) -> None:
     """Add the command to the subparsers."""
-    download = commands.add_parser("download", help="fetch what a variant needs from the hub, without a forecast")
-    download.add_argument("--variant", choices=sorted(VARIANTS), required=True)
+    download = add_command(commands, "download", "fetch weights, and what goes with them, from the hub")
+    add_variant(download, "whose weights")
     add_assets(download, "where to (default: AI_MODELS_ASSETS, else this folder)")
     download.add_argument(
         "--revision", metavar="COMMIT", help="another state of the hub than the one that this version is made for"

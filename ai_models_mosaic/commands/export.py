@@ -8,17 +8,22 @@ from pathlib import Path
 from ..forecast.console import say
 from ..variants import VARIANTS
 from ..wording.numbers import counted
-from . import Commands, add_assets
+from . import Commands, add_assets, add_command, add_variant
 
 
 def add(commands: Commands) -> None:
     """Add the command to the subparsers."""
-    export = commands.add_parser("export-onnx", help="write a step of the network as an ONNX model, for --engine onnx")
-    export.add_argument("--variant", choices=sorted(VARIANTS), required=True)
+    export = add_command(commands, "export-onnx", "write the network as a graph for --engine onnx")
+    add_variant(export, "whose network")
     add_assets(export)
     export.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights to use instead of the variant's")
-    export.add_argument("--output", type=Path, required=True, metavar="FILE.onnx")
-    export.add_argument("--precision", choices=["float32", "float16"], default="float32")
+    export.add_argument("--output", type=Path, required=True, metavar="FILE.onnx", help="the graph")
+    export.add_argument(
+        "--precision",
+        choices=["float32", "float16"],
+        default="float32",
+        help="of the matrix products (default: float32)",
+    )
     export.add_argument("--batch", type=int, metavar="N", help="members per call, if fixed (default: any number)")
     export.set_defaults(command=run)
 

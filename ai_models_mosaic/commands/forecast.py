@@ -16,7 +16,7 @@ COMPLETING = "_ARGCOMPLETE"
 
 def add(commands: Commands) -> None:
     """Add the command to the subparsers."""
-    words = "a forecast, as of ai-models mosaic but without it"
+    words = "forecast as ai-models mosaic does, without the runner"
     if COMPLETING in os.environ:
         from .forecast_run import parser
 

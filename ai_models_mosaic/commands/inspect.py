@@ -11,7 +11,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..forecast.console import say
 from ..wording.numbers import size_of
-from . import Commands
+from . import Commands, add_command
 from .surroundings import check_surroundings
 
 SECONDS = 0.5
@@ -20,9 +20,7 @@ SECONDS = 0.5
 
 def add(commands: Commands) -> None:
     """Add the command to the subparsers."""
-    inspect = commands.add_parser(
-        "inspect", help="say what an ensemble in GRIB, NetCDF or Zarr holds, and what it lacks"
-    )
+    inspect = add_command(commands, "inspect", "say what an ensemble in GRIB, NetCDF or Zarr holds, and what it lacks")
     inspect.add_argument("files", nargs="+", metavar="FILE", help="read as one ensemble; a Zarr store alone")
     inspect.add_argument("--long", action="store_true", help="name every field, its levels, and all that is missing")
     inspect.set_defaults(command=run)

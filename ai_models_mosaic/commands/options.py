@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 
 from ..forecast.console import say
-from . import Commands
+from . import Commands, add_command
 
 
 def add(commands: Commands) -> None:
     """Add the command to the subparsers."""
-    show = commands.add_parser("options", help="list the options that the plugin adds to ai-models")
-    show.add_argument("--markdown", action="store_true", help="as the table of the README")
+    show = add_command(commands, "options", "list what the plugin adds to the runner's options")
+    show.add_argument("--markdown", action="store_true", help="as the table of docs/options.md")
     show.set_defaults(command=run)
 
 

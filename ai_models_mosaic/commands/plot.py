@@ -6,13 +6,13 @@ import argparse
 
 from ..forecast.console import say
 from ..report.options import add_plot_options
-from . import Commands
+from . import Commands, add_command
 from .report import require_drawing
 
 
 def add(commands: Commands) -> None:
     """Add the command to the subparsers."""
-    picture = commands.add_parser("plot", help="one picture of an ensemble, as PNG or SVG")
+    picture = add_command(commands, "plot", "draw one picture of an ensemble, as PNG or SVG")
     add_plot_options(picture)
     picture.set_defaults(command=run)
 

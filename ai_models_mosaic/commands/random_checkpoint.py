@@ -8,16 +8,14 @@ from pathlib import Path
 from ..errors import OptionError
 from ..forecast.console import say
 from ..variants import VARIANTS
-from . import Commands
+from . import Commands, add_command, add_variant
 from .surroundings import check_surroundings
 
 
 def add(commands: Commands) -> None:
     """Add the command to the subparsers."""
-    random = commands.add_parser(
-        "random-checkpoint", help="write untrained weights, to try an installation or a machine's memory"
-    )
-    random.add_argument("--variant", choices=sorted(VARIANTS), required=True)
+    random = add_command(commands, "random-checkpoint", "write untrained weights, to try a machine")
+    add_variant(random, "whose network")
     random.add_argument(
         "--sample",
         type=Path,
@@ -25,8 +23,8 @@ def add(commands: Commands) -> None:
         metavar="GRIB",
         help="input whose mean and spread serve as normalisation",
     )
-    random.add_argument("--output", type=Path, required=True, metavar="FILE.safetensors")
-    random.add_argument("--seed", type=int, default=0)
+    random.add_argument("--output", type=Path, required=True, metavar="FILE.safetensors", help="the weights")
+    random.add_argument("--seed", type=int, default=0, help="of the weights (default: 0)")
     random.set_defaults(command=run)
 
 

@@ -7,18 +7,18 @@ from pathlib import Path
 
 from ..errors import ReplayError
 from ..forecast.console import say
-from . import Commands
+from . import Commands, add_command
 from .surroundings import check_surroundings
 
 
 def add(commands: Commands) -> None:
     """Add the command to the subparsers."""
-    replay = commands.add_parser("replay", help="make some fields of a forecast again, from the card beside its output")
-    replay.add_argument("card", type=Path, metavar="NAME.grib.provenance.json")
-    replay.add_argument("--member", type=int, required=True, metavar="N")
-    replay.add_argument("--steps", required=True, metavar="HOURS", help="such as 24 or 96-120")
-    replay.add_argument("--params", metavar="LIST", help="such as 2t,z500,u (default: all)")
-    replay.add_argument("--output", type=Path, required=True, metavar="FILE")
+    replay = add_command(commands, "replay", "make fields of a forecast again, from its card")
+    replay.add_argument("card", type=Path, metavar="NAME.grib.provenance.json", help="the card")
+    replay.add_argument("--member", type=int, required=True, metavar="N", help="its number")
+    replay.add_argument("--steps", required=True, metavar="HOURS", help="lead times, such as 24 or 96-120")
+    replay.add_argument("--params", metavar="LIST", help="fields, such as 2t,z500,u (default: all)")
+    replay.add_argument("--output", type=Path, required=True, metavar="FILE", help="GRIB of the fields made again")
     replay.add_argument("--file", help="the input, if it is elsewhere than it was")
     replay.add_argument("--assets", type=Path, metavar="FOLDER", help="of the weights, if they are elsewhere")
     replay.set_defaults(command=run)

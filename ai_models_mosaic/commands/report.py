@@ -7,13 +7,13 @@ import argparse
 from ..errors import InputError
 from ..forecast.console import say
 from ..report.options import add_report_options
-from . import Commands
+from . import Commands, add_command
 from .surroundings import check_surroundings
 
 
 def add(commands: Commands) -> None:
     """Add the command to the subparsers."""
-    page = commands.add_parser("report", help="a page to look at an ensemble: maps, members, plumes, tropical cyclones")
+    page = add_command(commands, "report", "draw a page of an ensemble, to look at")
     add_report_options(page)
     page.set_defaults(command=run)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import OptionError
 from ..forecast.console import say
-from . import Commands
+from . import Commands, add_command
 
 if TYPE_CHECKING:
     from ..training.trainer import Update
@@ -20,14 +20,28 @@ GIGABYTE = 10**9
 
 def add(commands: Commands) -> None:
     """Add the command to the subparsers."""
-    train = commands.add_parser("train", help="train a network as a recipe describes it, or go on with a run")
-    train.add_argument("recipe", type=Path, nargs="?", metavar="RECIPE.toml", help="what to do; --check does without")
+    train = add_command(commands, "train", "train a network by a recipe, or go on with it")
     train.add_argument(
-        "--data", type=Path, default=Path(), metavar="FOLDER", help="to which the recipe's stores are relative"
+        "recipe",
+        type=Path,
+        nargs="?",
+        metavar="RECIPE.toml",
+        help="what is trained on what, and how; --check does without",
+    )
+    train.add_argument(
+        "--data",
+        type=Path,
+        default=Path(),
+        metavar="FOLDER",
+        help="to which the recipe's stores are relative (default: this folder)",
     )
     train.add_argument("--output", type=Path, metavar="FOLDER", help="of the run; also to go on with it")
     train.add_argument(
-        "--memory", type=float, default=4.0, metavar="GB", help="hold all states in memory where they take no more"
+        "--memory",
+        type=float,
+        default=4.0,
+        metavar="GB",
+        help="hold all states in memory where they take no more (default: 4)",
     )
     train.add_argument(
         "--check",

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import OptionError
 from ..forecast.console import say
-from ..variants import VARIANTS
-from . import Commands
+from . import Commands, add_command, add_variant
 
 if TYPE_CHECKING:
     from ..model.attention.tuning import Timing
@@ -18,11 +17,11 @@ HEADER = "| stage | rows × keys/local keys | ms | TFLOP/s |\n|---|---|---|---|"
 
 def add(commands: Commands) -> None:
     """Add the command to the subparsers."""
-    tune = commands.add_parser(
-        "tune", help="time how attention may be cut on this GPU, and keep what was fastest for forecasts to come"
+    tune = add_command(commands, "tune", "time how attention may be cut on this GPU, and keep what was fastest")
+    add_variant(tune, "whose stages are timed (default: era5)", default="era5")
+    tune.add_argument(
+        "--precision", choices=("float16", "bfloat16"), default="float16", help="of the products (default: float16)"
     )
-    tune.add_argument("--variant", choices=sorted(VARIANTS), default="era5")
-    tune.add_argument("--precision", choices=("float16", "bfloat16"), default="float16")
     tune.add_argument("--members", type=int, default=4, metavar="N", help="members in a batch (default: 4)")
     tune.set_defaults(command=run)
 

@@ -6,13 +6,13 @@ import argparse
 
 from ..forecast.console import say
 from ..verification.options import add_options
-from . import Commands
+from . import Commands, add_command
 from .surroundings import check_surroundings
 
 
 def add(commands: Commands) -> None:
     """Add the command to the subparsers."""
-    verify = commands.add_parser("verify", help="scores, spectra and pictures of forecasts against truth")
+    verify = add_command(commands, "verify", "score forecasts against truth: tables, spectra, pictures")
     add_options(verify)
     verify.set_defaults(command=run)
 

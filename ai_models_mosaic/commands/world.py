@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import OptionError
 from ..variants import MINI
-from . import Commands
+from . import Commands, add_command
 
 if TYPE_CHECKING:
     from ..world.simulation import Run
@@ -20,14 +20,14 @@ LOG = logging.getLogger(__name__)
 
 def add(commands: Commands) -> None:
     """Add the command to the subparsers."""
-    world = commands.add_parser("world", help="simulate a miniature world to train and to verify on")
+    world = add_command(commands, "world", "simulate a miniature world to train and to verify on")
     steps = world.add_subparsers(required=True, metavar="STEP")
-    environment = steps.add_parser("environment", help="make the virtual environment that the simulator needs")
-    environment.add_argument("folder", type=Path, metavar="FOLDER")
+    environment = add_command(steps, "environment", "make the virtual environment that the simulator needs")
+    environment.add_argument("folder", type=Path, metavar="FOLDER", help="what is made")
     environment.set_defaults(command=make_environment)
-    simulate = steps.add_parser("simulate", help="simulate runs and write each as Zarr; goes on where it stopped")
+    simulate = add_command(steps, "simulate", "simulate runs and write each as Zarr; goes on where it stopped")
     simulate.add_argument("--environment", type=Path, required=True, metavar="FOLDER", help="as made by that command")
-    simulate.add_argument("--output", type=Path, required=True, metavar="FOLDER")
+    simulate.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="of the stores, NAME.zarr")
     simulate.add_argument(
         "--run",
         action="append",
@@ -35,16 +35,23 @@ def add(commands: Commands) -> None:
         metavar="NAME:START:DAYS:SEED",
         help="a simulation of its own, such as train-1:2001-01-01:540:1; may be given several times",
     )
-    simulate.add_argument("--spin-up-days", type=int, default=180, metavar="DAYS")
-    simulate.add_argument("--truncation", type=int, choices=(21, 31, 42), default=31)
+    simulate.add_argument("--spin-up-days", type=int, default=180, metavar="DAYS", help="before START (default: 180)")
+    simulate.add_argument(
+        "--truncation", type=int, choices=(21, 31, 42), default=31, help="of the dynamics (default: 31)"
+    )
     simulate.add_argument("--jobs", type=int, default=1, metavar="N", help="simulations at a time, a core each")
     simulate.set_defaults(command=run)
-    sample = steps.add_parser("sample", help="write states of a store as GRIB, to start a forecast from")
-    sample.add_argument("--store", required=True, metavar="STORE.zarr")
+    sample = add_command(steps, "sample", "write states of a store as GRIB, to start a forecast from")
+    sample.add_argument("--store", required=True, metavar="STORE.zarr", help="of a simulation")
     sample.add_argument(
-        "--time", type=datetime.fromisoformat, action="append", required=True, metavar="TIME", help="UTC; several"
+        "--time",
+        type=datetime.fromisoformat,
+        action="append",
+        required=True,
+        metavar="TIME",
+        help="of a state, UTC; again for more",
     )
-    sample.add_argument("--output", type=Path, required=True, metavar="FILE")
+    sample.add_argument("--output", type=Path, required=True, metavar="FILE", help="GRIB of the states")
     sample.set_defaults(command=write_sample)
 
 

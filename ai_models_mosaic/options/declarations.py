@@ -1,6 +1,6 @@
 """Options, each declared once: a field of a frozen dataclass, from which everything else about it follows.
 
-The parser of the command line, its help, the table in the README, the keyword in Python and the identity of a run
+The parser of the command line, its help, the table of docs/options.md, the keyword in Python and the identity of a run
 under ``--resume`` are all made here from the fields.
 """
 
