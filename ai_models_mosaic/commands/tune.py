@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import OptionError
 from ..forecast.console import say
+from ..variants import VARIANTS
 from . import Commands, add_command, add_variant
 
 if TYPE_CHECKING:
