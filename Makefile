@@ -50,7 +50,7 @@ test-numpy2: $(VENV_NUMPY2)/.installed
 # What takes minutes: many damaged files of every kind, and runs that are killed or get in each other's way.
 test-long: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py --many 300
-	OMP_NUM_THREADS=1 $(BIN)/python tests/kills.py --single 40 --double 10 --ranks 5 --interleaved 20 --whole 3
+	OMP_NUM_THREADS=1 $(BIN)/python tests/kills.py --single 40 --double 10 --device 40 --ranks 5 --interleaved 20 --whole 3
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/interpolation.py

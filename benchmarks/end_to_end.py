@@ -23,12 +23,11 @@ from start_up import CLOCKS, SAMPLE, Clock
 PARTS = (
     ("ai_models_mosaic.plugin", "MosaicModel._read_input", "read and regrid the input"),
     ("ai_models_mosaic.engines.torch", "load_engine", "load the weights"),
-    ("ai_models_mosaic.engines.torch", "TorchEngine.step", "network"),
-    ("ai_models_mosaic.engines.states", "HostStates.advance", "histories, check of the states"),
+    ("ai_models_mosaic.engines.torch", "TorchEngine.advance", "network"),
+    ("ai_models_mosaic.engines.tensor_states", "TensorStates.advance", "histories, check of the states"),
     ("ai_models_mosaic.outputs.writer", "Outputs.write", "hand fields to the output, or wait for it"),
-    ("ai_models_mosaic.outputs.writer", "Outputs.flush", "wait for the output"),
     ("ai_models_mosaic.outputs.writer", "Outputs.close", "complete the output"),
-    ("ai_models_mosaic.forecast.resume", "ResumeState.save", "keep the state for --resume"),
+    ("ai_models_mosaic.forecast.saving", "StateSaver.save", "wait for the output to be on disk, and the last state"),
 )
 
 

@@ -162,11 +162,28 @@ def measure(variant: Variant) -> list[Resources]:
     ]
 
 
+def passes(variant: Variant, precisions: tuple[str, ...], raw: Path | None) -> int:
+    """The same of the kernels between the products."""
+    import pass_resources
+
+    resources = pass_resources.measure(variant, tuple(ARCHITECTURES), precisions)
+    pass_resources.show(resources)
+    if raw is not None:
+        raw.write_text(json.dumps(resources, indent=1) + "\n")
+    room = [one["shared_bytes"] <= ARCHITECTURES[one["capability"]] for one in resources]
+    return int(not all(room) or any(one["spilled_bytes"] for one in resources))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--variant", choices=VARIANTS, default="era5")
     parser.add_argument("--json", type=Path, help="where raw figures go")
+    parser.add_argument("--passes", action="store_true", help="the kernels between the products, not the attention's")
+    parser.add_argument("--precision", choices=PRECISIONS, help="of the passes alone; all of them if not given")
     options = parser.parse_args()
+    if options.passes:
+        precisions = (options.precision,) if options.precision else tuple(PRECISIONS)
+        return passes(VARIANTS[options.variant], precisions, options.json)
     found = measure(VARIANTS[options.variant])
     print("| chip | stage | kernel | precision | tiles | warps | registers | shared memory | spilled |")
     print("|---|---|---|---|---|---|---|---|---|")

@@ -263,14 +263,17 @@ def watch_parts(parts: Parts, samples: Samples) -> None:
     """Count what runs by part, and sample the rate of products after every block."""
     import torch
 
-    from ai_models_mosaic.model import attention, interpolation, layers, network
+    from ai_models_mosaic.model import attention, fused, interpolation, layers, network
     from ai_models_mosaic.model.attention import problem as attention_problem
 
-    for owner, name in ((layers.Linear, "forward"), (torch, "mm"), (layers, "add_product")):
+    for owner, name in ((layers.Linear, "forward"), (torch, "mm")):
         parts.watch(owner, name, "linear maps")
     parts.watch(layers.RMSNorm, "forward", "norms")
+    for passes in (fused.Passes, fused.KernelPasses):
+        parts.watch(passes, "add_product", "linear maps")
+        parts.watch(passes, "norm_to", "norms")
+        parts.watch(passes, "rotate", "rotation and gates")
     parts.watch(layers.Attention, "_projected", "queries, keys, values, gates")
-    parts.watch(layers.RotaryTable, "of_rows", "rotation")
     parts.watch(layers, "block_sparse_attention", "gated sum of the branches")
     parts.watch(attention, "select_blocks", "choice of blocks")
     parts.watch(attention_problem, "local_branch", "local branch")

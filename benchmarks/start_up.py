@@ -98,9 +98,9 @@ def child(options: argparse.Namespace) -> None:
         clock.wrap(*part)
     from ai_models_mosaic.engines.torch import TorchEngine
 
-    make = TorchEngine.step
+    make = TorchEngine.advance
 
-    def reached(*arguments: Any) -> None:
+    def reached(*arguments: Any) -> Any:
         reached_after = time.time() - started if options.clock == "wall" else time.thread_time()
         found: dict[str, Any] = {"first step begins": reached_after, "processor time": time.process_time()}
         if options.step:
@@ -111,7 +111,7 @@ def child(options: argparse.Namespace) -> None:
         options.json.write_text(json.dumps(found))
         raise SystemExit(0)
 
-    TorchEngine.step = reached  # type: ignore[assignment, method-assign]
+    TorchEngine.advance = reached  # type: ignore[assignment, method-assign]
     from ai_models.__main__ import main as run
 
     words = ["mosaic", "--variant", options.variant, "--file", str(options.input), "--lead-time", "24"]

@@ -28,11 +28,14 @@ class GribWriter(GribOutput):
             if commit is not None:
                 commit()
 
-    def flush(self) -> None:
-        self.files.flush()
+    def mark(self) -> Callable[[], dict[str, int]]:
+        positions = self.files.positions()
 
-    def positions(self) -> dict[str, int]:
-        return self.files.positions()
+        def reached() -> dict[str, int]:
+            self.files.flush()
+            return positions
+
+        return reached
 
     def recall(self, forecast: ForecastStep) -> None:
         pass

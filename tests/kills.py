@@ -1,7 +1,7 @@
 """Kills runs of the real command, goes on with them, lets two get in each other's way, and compares all bytes.
 
-``kills.py --single 40 --double 10 --ranks 5 --interleaved 20 --whole 3 [--seed SEED]``. What `faults.py` does to a toy
-run with one file, this does to the command with members, products, a Zarr store and NetCDF.
+``kills.py --single 40 --double 10 --device 20 --ranks 5 --interleaved 20 --whole 3 [--seed SEED]``. What `faults.py` does
+to a toy run with one file, this does to the command with members, products, a Zarr store and NetCDF.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import torch.distributed  # noqa: F401 - once, and not in every child
 import toy_command
 import xarray
 import zarr  # noqa: F401
+from late_device import use_late_device
 from running import BIN, MINI
 from toy_command import RUN, Child, Ended
 
@@ -37,10 +38,16 @@ MANY = ("--path", "{step}-{number}.grib", "--products-path", "products.grib")
 FORMS = (ALL, (*LONG, "--path", "out.grib", "--netcdf", "out.nc"), (*LONG, *MANY))
 """Everything in one file each, a store that is only on its way to NetCDF, and many files."""
 
+INTERVALS = (("--state-interval", "0"), ("--state-interval", "0.05"), ())
+"""Between two states: so that every step has one, or some, or none but at an end in good order."""
+
 STEPS = 9
 """That the engine makes: members times steps."""
 
 DEAD = -signal.SIGKILL
+STOPPED = {signal.SIGKILL: DEAD, signal.SIGTERM: 143, signal.SIGINT: 130}
+"""How a run ends when it gets a signal at a step."""
+
 LOST, REFUSALS = 8, (6, 7)
 
 Contents = dict[str, bytes]
@@ -137,12 +144,17 @@ class Death:
         return child.wait()
 
 
+def at_step(random: np.random.Generator, steps: int, *signals: int) -> Death:
+    """A step at which a run gets one of some signals."""
+    at, number = int(random.integers(steps)) + 1, signal.Signals(int(random.choice(signals)))
+    return Death(f"{number.name} at step {at}", toy_command.at_step(at, toy_command.end_by(number)))
+
+
 def choose_death(random: np.random.Generator, operations: int, seconds: float, steps: int = STEPS) -> Death:
     """Any of the three; of those that touch no file, one of two."""
     kind = random.integers(3 if operations else 2)
     if kind == 0:
-        at = int(random.integers(steps)) + 1
-        return Death(f"step {at}", toy_command.at_step(at, toy_command.end_by(signal.SIGKILL)))
+        return at_step(random, steps, signal.SIGKILL, *((signal.SIGTERM, signal.SIGINT) if operations else ()))
     if kind == 1:
         after = float(random.uniform(0, seconds))
         return Death(f"{after:.3f} of {seconds:.3f} s", after_s=after)
@@ -195,31 +207,53 @@ class Kills:
     def killed(self, trial: int, deaths: int, seed: int) -> None:
         """One run that dies so often, and goes on."""
         random = np.random.default_rng([seed, deaths, trial])
-        words = FORMS[trial % len(FORMS)]
+        words = (*FORMS[trial % len(FORMS)], *INTERVALS[trial // len(FORMS) % len(INTERVALS)])
         whole, place, said = self.undisturbed(words), self.fresh(), []
         for count in range(deaths):
             death = choose_death(random, whole.operations, whole.seconds)
             said.append(death.what)
             ended = death.strike(place, (*words, *(("--resume",) if count else ())))
-            expect(ended.status in (0, DEAD), f"{said}: neither died nor ended well", ended)
-            self.deaths += ended.status == DEAD
+            expect(ended.status in (0, *STOPPED.values()), f"{said}: neither died nor ended well", ended)
+            self.deaths += ended.status != 0
         ended = toy_command.run(place, *words, "--resume")
         expect(ended.status == 0, f"{said}, then resumed: failed", ended)
         other = unlike(contents(place), whole.made)
         expect(not other, f"{said}, {words[-4:]}: {other} differ from those of an undisturbed run", ended)
 
+    def on_a_device(self, trial: int, _: int, seed: int) -> None:
+        """One run on a stand-in for a GPU, which gets a signal at a step, and goes on, on the CPU or there."""
+        random = np.random.default_rng([seed, 400, trial])
+        words = (*FORMS[trial % len(FORMS)], *INTERVALS[trial % 2], "--members-per-batch", str(1 + trial % 3))
+        whole, place = self.undisturbed(words), self.fresh()
+        death, room = at_step(random, STEPS // (1 + trial % 3), *STOPPED), int(random.integers(4))
+
+        def both() -> None:
+            use_late_device(room)
+            death.before()
+
+        ended = Death(death.what, both).strike(place, words)
+        what = f"{death.what}, with room for {room} members, {words}"
+        expect(ended.status in STOPPED.values(), f"{what}: did not end by it", ended)
+        self.deaths += 1
+        again = (lambda: use_late_device(3 - room)) if trial % 2 else (lambda: None)
+        ended = toy_command.run(place, *words, "--resume", before=again)
+        expect(ended.status == 0, f"{what}, then resumed: failed", ended)
+        other = unlike(contents(place), whole.made)
+        expect(not other, f"{what}: {other} differ from those of an undisturbed run on the CPU", ended)
+
     def of_ranks(self, trial: int, _: int, seed: int) -> None:
         """One run of two or three ranks, one of which dies; any number goes on."""
         random = np.random.default_rng([seed, 100, trial])
         size, again = int(random.integers(2, 4)), int(random.integers(1, 4))
-        whole, place, lost = self.undisturbed(ALL), self.fresh(), int(random.integers(size))
+        words = (*ALL, *INTERVALS[trial % 2])
+        whole, place, lost = self.undisturbed(words), self.fresh(), int(random.integers(size))
         death = choose_death(random, whole.operations if lost == 0 else 0, whole.seconds, STEPS // size)
         what = f"rank {lost} of {size} died at {death.what}, {again} went on"
-        ended = self._together(place, size, ALL, lost, death)
+        ended = self._together(place, size, words, lost, death)
         known = (0, LOST, DEAD)
         expect(all(one.status in known for one in ended), f"{what}: with other statuses", *ended)
         self.deaths += any(one.status == DEAD for one in ended)
-        ended = self._together(place, again, (*ALL, "--resume"), -1, Death("never"))
+        ended = self._together(place, again, (*words, "--resume"), -1, Death("never"))
         expect(not any(one.status for one in ended), f"{what}: and failed", *ended)
         other = unlike(contents(place), whole.made)
         expect(not other, f"{what}: {other} differ", *ended)
@@ -365,6 +399,7 @@ def main(words: list[str] | None = None) -> int:
     kinds = {
         "single": ("runs killed once", 1, Kills.killed),
         "double": ("runs killed twice", 2, Kills.killed),
+        "device": ("runs on a stand-in for a GPU that get a signal", 1, Kills.on_a_device),
         "ranks": ("runs of several ranks, one of them killed", 1, Kills.of_ranks),
         "interleaved": ("pairs of runs that share a path or a store", 0, Kills.interleaved),
         "whole": ("runs of the bundled variant killed, from the start of Python on", 1, Kills.of_the_whole_command),

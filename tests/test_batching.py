@@ -11,7 +11,7 @@ from test_torch_engine import PROGRESS, STATISTICS, STD, physical_inputs
 from toy_run import ToyEngine, initial_state
 
 from ai_models_mosaic.checkpoints.format import build_network
-from ai_models_mosaic.engines.batching import HalvingStep, compare_memory, in_parts, members_that_fit
+from ai_models_mosaic.engines.batching import Halving, compare_memory, histories_that_fit, members_that_fit
 from ai_models_mosaic.engines.torch import TorchEngine
 from ai_models_mosaic.errors import ForecastError
 from ai_models_mosaic.forecast.options import parse_options
@@ -56,42 +56,55 @@ def test_the_choice_never_exceeds_what_fits_or_falls_short_of_half_of_it():
         assert chosen == 16 or 2 * chosen > fitting
 
 
+def test_room_is_left_for_the_states_of_all_members_where_that_leaves_a_step():
+    # 0.8 of 40 GB is planned with: 16 members fit, and beside 20 GB of states 4.
+    assert members_that_fit(linear(GB, 1.9 * GB), 40 * GB, 24) == 16
+    assert members_that_fit(linear(GB, 1.9 * GB), 40 * GB, 24, states=20 * GB) == 4
+    # Where they do not fit beside a step of one member, they are elsewhere.
+    assert members_that_fit(linear(GB, 1.9 * GB), 40 * GB, 24, states=31 * GB) == 16
+
+
+@pytest.mark.parametrize(("available", "expected"), [(80 * GB, 54), (13 * GB, 0), (12 * GB, 0), (15 * GB, 2)])
+def test_as_many_histories_stay_as_fit_beside_a_step(available, expected):
+    assert histories_that_fit(available, 10 * GB, GB) == expected
+
+
 class Device:
-    """Doubles every state plus its noise, and has room for so many members."""
+    """Doubles every number, and has room for so many at once."""
 
     def __init__(self, room):
         self.room, self.tried = room, []
 
-    def __call__(self, history, progress, noise, at_once):
-        self.tried.append(at_once)
-        if at_once > self.room:
-            raise FULL("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore of it.")
-        return in_parts(lambda h, p, n: 2 * h[:, -1] + n.sum() * 0 + n[:, :1], history, progress, noise, at_once)
+    def __call__(self, numbers):
+        def step(part):
+            self.tried.append(len(numbers[part]))
+            if len(numbers[part]) > self.room:
+                raise FULL("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore of it.")
+            return [2 * number for number in numbers[part]]
+
+        return step
 
 
-def inputs(members):
-    generator = np.random.default_rng(0)
-    return generator.normal(size=(members, 2, 3)).astype(np.float32), (0.1, 0.2), np.ones((members, 4), np.float32)
+def flat(parts):
+    return [number for part in parts for number in part]
 
 
 def test_without_need_nothing_is_halved_and_nothing_said(caplog):
-    device = Device(8)
-    HalvingStep(device, FULL)(*inputs(5), 5)
+    device, numbers = Device(8), list(range(5))
+    assert flat(Halving(FULL)(5, device(numbers))) == [0, 2, 4, 6, 8]
     assert device.tried == [5]
     assert caplog.text == ""
 
 
 def test_members_are_halved_until_they_fit_and_stay_so(caplog):
-    device, released = Device(3), []
-    step = HalvingStep(device, FULL, lambda: released.append(True))
-    history, progress, noise = inputs(16)
-    expected = 2 * history[:, -1] + 1
-    np.testing.assert_array_equal(step(history, progress, noise, 16), expected)
-    assert device.tried == [16, 8, 4, 2]
+    device, released, numbers = Device(3), [], list(range(17))
+    halving = Halving(FULL, lambda: released.append(True))
+    assert flat(halving(16, device(numbers))) == [2 * number for number in range(16)]
+    assert device.tried == [16, 8, 4, *[2] * 8]
     assert len(released) == 3
-    np.testing.assert_array_equal(step(history, progress, noise, 16), expected)
-    np.testing.assert_array_equal(step(history[:1], progress, noise[:1], 1), expected[:1])
-    assert device.tried[4:] == [2, 1]
+    assert flat(halving(5, device(numbers))) == [0, 2, 4, 6, 8]
+    assert flat(halving(1, device(numbers))) == [0]
+    assert device.tried[11:] == [2, 2, 1, 1]
     assert [record.getMessage() for record in caplog.records] == [
         f"The memory does not suffice for {tried} members at once: going on with {then}. --members-per-batch {then} "
         "avoids the attempt"
@@ -99,9 +112,21 @@ def test_members_are_halved_until_they_fit_and_stay_so(caplog):
     ]
 
 
+def test_before_members_are_halved_room_is_made_otherwise(caplog):
+    device, released = Device(2), []
+
+    def spill():
+        device.room = 4
+        return len(device.tried) == 1
+
+    halving = Halving(FULL, lambda: released.append(True))
+    assert flat(halving(4, device(list(range(4))), spill)) == [0, 2, 4, 6]
+    assert (device.tried, released, caplog.text) == ([4, 4], [True], "")
+
+
 def test_where_not_even_one_member_fits_the_forecast_ends_and_says_what_to_do():
     with pytest.raises(ForecastError) as caught:
-        HalvingStep(Device(0), FULL)(*inputs(3), 3)
+        Halving(FULL)(3, Device(0)([1, 2, 3]))
     assert str(caught.value) == (
         "the memory does not suffice for one member; free some of it, or try --precision float16 or bfloat16, or a "
         "larger device. The device says: CUDA out of memory. Tried to allocate 2.00 GiB."
@@ -109,25 +134,11 @@ def test_where_not_even_one_member_fits_the_forecast_ends_and_says_what_to_do():
 
 
 def test_other_failures_are_not_taken_for_a_lack_of_memory():
-    def broken(*_):
+    def broken(_):
         raise RuntimeError("something else")
 
     with pytest.raises(RuntimeError, match=r"^something else$"):
-        HalvingStep(broken, FULL)(*inputs(4), 4)
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 5, 9])
-def test_parts_follow_each_other_in_order_and_none_is_missing(size):
-    sizes = []
-
-    def step(history, progress, noise):
-        sizes.append(len(history))
-        return history[:, -1] + noise[:, :1]
-
-    history, progress, noise = inputs(5)
-    np.testing.assert_array_equal(in_parts(step, history, progress, noise, size), history[:, -1] + 1)
-    assert sum(sizes) == 5
-    assert max(sizes) == min(size, 5)
+        Halving(FULL)(4, broken)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +167,7 @@ def filling_up(network, room):
     engine = TorchEngine(network, STATISTICS, torch.device("cpu"))
     forward, tried = engine.network.forward, []
 
-    def limited(state, progress, noise, started):
+    def limited(state, progress, noise, started=None):
         tried.append(len(state))
         if len(state) > room:
             raise FULL("CUDA out of memory.")

@@ -180,8 +180,7 @@ def test_a_run_that_goes_on_with_fewer_messages_than_it_made_does_not_end_well(t
         with Outputs(made, labels()) as outputs:
             for step in steps[:3]:
                 outputs.write(step)
-            outputs.flush()
-            positions.update(outputs.positions())
+            positions.update(outputs.mark()())
             raise KeyError("killed")
 
     def go_on() -> None:

@@ -1,5 +1,6 @@
 """Files of weights that are held as they were read."""
 
+import hashlib
 import os
 import re
 import threading
@@ -7,7 +8,7 @@ import threading
 import pytest
 
 from ai_models_mosaic.checkpoints import held_file
-from ai_models_mosaic.checkpoints.held_file import held, held_bytes
+from ai_models_mosaic.checkpoints.held_file import HeldAhead, held, held_bytes
 from ai_models_mosaic.checkpoints.integrity import sha256
 from ai_models_mosaic.errors import CheckpointError
 
@@ -91,3 +92,24 @@ def test_nothing_is_left_open(path):
 
 def open_files():
     return len(list(held_file.DESCRIPTORS.iterdir())) if held_file.DESCRIPTORS.is_dir() else 0
+
+
+# A copy that is made ahead.
+
+
+@pytest.mark.usefixtures("room")
+def test_a_copy_made_ahead_is_of_the_file_as_it_was_then_and_a_second_one_of_the_file_as_it_is(path):
+    content, ahead = path.read_bytes(), HeldAhead(path)
+    with ahead() as copy:
+        path.write_bytes(b"other")
+        assert copy.place.read_bytes() == content
+    assert copy.digest() == hashlib.sha256(content).hexdigest()
+    with ahead() as another:
+        assert another.place.read_bytes() == b"other"
+
+
+def test_what_is_wrong_with_a_file_is_said_where_its_copy_is_asked_for(tmp_path):
+    ahead = HeldAhead(tmp_path / "absent")
+    message = f"{tmp_path / 'absent'} cannot be read: No such file or directory"
+    with pytest.raises(CheckpointError, match=f"^{re.escape(message)}$"), ahead():
+        pass

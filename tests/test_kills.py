@@ -6,7 +6,7 @@ import sys
 
 from running import ROOT
 
-COUNTS = {"single": 1, "double": 1, "interleaved": 1}
+COUNTS = {"single": 1, "double": 1, "device": 1, "interleaved": 1}
 
 
 def test_runs_that_are_killed_or_share_their_output_end_with_all_bytes_of_one_run_or_are_refused():

@@ -2,10 +2,11 @@ import pytest
 import torch
 from recorder import Recorder
 
-from ai_models_mosaic.model import interpolation as interpolations
 from ai_models_mosaic.model import layers, slices
 from ai_models_mosaic.model.attention import block_sparse_attention
 from ai_models_mosaic.model.buffers import rotary_table
+from ai_models_mosaic.model.fused import plain
+from ai_models_mosaic.model.fused.plain import rotated
 from ai_models_mosaic.model.interpolation import CrossGridAttention
 from ai_models_mosaic.model.layers import (
     Attention,
@@ -290,7 +291,7 @@ def test_rotation_of_some_pixels_is_that_of_all(dtype):
     rope = rope_of(STAGE)
     x = randn(2, STAGE.pixels, 4 * STAGE.head_width).to(dtype)
     whole = rope(x.unflatten(-1, (4, -1)).transpose(1, 2)).transpose(1, 2).flatten(2)
-    found = rope.of_rows(x[:, 5:12], slice(5, 12))
+    found = rotated(x[:, 5:12], rope.cos_freqs[5:12], rope.sin_freqs[5:12])
     assert found.dtype == dtype
     torch.testing.assert_close(found, whole[:, 5:12], rtol=2**-8 if dtype == torch.bfloat16 else 0, atol=1e-6)
 
@@ -385,7 +386,7 @@ def test_gradients_of_the_interpolation_equal_those_of_the_plain_form(interpolat
 def test_interpolation_in_slices_changes_nothing(interpolation, monkeypatch, at_once):
     x = randn(1, SOURCES, STAGE.width)
     whole = interpolation(x)
-    monkeypatch.setattr(interpolations, "GATHERED_AT_ONCE", at_once)
+    monkeypatch.setattr(plain, "GATHERED_AT_ONCE", at_once)
     torch.testing.assert_close(interpolation(x), whole, rtol=0, atol=1e-6)
 
 

@@ -2,9 +2,10 @@ from pathlib import Path
 
 import pytest
 
+from ai_models_mosaic.engines.choice import parse_provider
 from ai_models_mosaic.engines.onnx import Provider
 from ai_models_mosaic.errors import OptionError
-from ai_models_mosaic.forecast.options import Options, parse_members, parse_options, parse_provider, parser
+from ai_models_mosaic.forecast.options import Options, parse_members, parse_options, parser
 from ai_models_mosaic.options.declarations import declared
 from ai_models_mosaic.options.number_lists import FORMS
 from ai_models_mosaic.outputs.grib.packing import Bits, Packing
@@ -16,6 +17,7 @@ MEMBERS = f"--member-number: expected whole numbers from 1 and ranges, such as {
 
 # A value for every option, and what comes of it.
 EXAMPLES = {
+    "--state-interval": ("0", {"state_interval_s": 0.0}),
     "--variant": ("hres", {"variant": "hres"}),
     "--num-ensemble-members": ("3", {"ensemble_size": 3, "members": (1, 2, 3)}),
     "--member-number": ("4,2", {"ensemble_size": None, "members": (4, 2)}),

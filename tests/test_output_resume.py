@@ -47,7 +47,9 @@ def run(folder, made=None, *, resume=False, engine=None, ranks=None, **more):
     plan = outputs_of(folder, made, **more)
     labels = Labels(START, len(made.ensemble.members), {}, packing=PACKING)
     fresh, place = ResumeRecord({"seed": 5}, {"engine": "toy"}), state_folder(plan.anchor, START)
-    with open_resume_state(place, fresh, made.history, len(made.batches), resume=resume, share=1.0) as resume_state:
+    with open_resume_state(
+        place, fresh, made.history, len(made.batches), resume=resume, interval_s=0.0
+    ) as resume_state:
         positions = resume_state.record.positions
         with Outputs(plan, labels, resuming=positions is not None) as outputs:
             if positions is not None:

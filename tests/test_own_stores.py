@@ -28,7 +28,7 @@ def begin(made, run: str, count: int = 3) -> None:
         with Outputs(made, labels(), run=run) as outputs:
             for step in list(steps_of(made))[:count]:
                 outputs.write(step)
-            outputs.flush()
+            outputs.mark()()
             raise KeyError("killed")
 
     with pytest.raises(KeyError):

@@ -18,15 +18,15 @@ FORM = ("--packing", "ccsds", "--bits-per-value", "14,z=18", "--output-area", "7
 KILLED = """
 import os, signal, sys
 from ai_models.__main__ import _main
-from ai_models_mosaic.engines.torch import TorchEngine
-step, calls = TorchEngine.step, int(sys.argv.pop(1))
+from ai_models_mosaic.engines.tensor_states import TensorStates
+step, calls = TensorStates.advance, int(sys.argv.pop(1))
 def dying(*arguments):
     global calls
     calls -= 1
     if calls == 0:
         os.kill(os.getpid(), signal.SIGKILL)
     return step(*arguments)
-TorchEngine.step = dying
+TensorStates.advance = dying
 sys.argv[0] = "ai-models"
 _main(sys.argv[1:])
 """

@@ -8,10 +8,10 @@ import pytest
 from steps import forecast_step
 
 from ai_models_mosaic.errors import OutputError, ResumeError
+from ai_models_mosaic.forecast.comparison import differences
 from ai_models_mosaic.forecast.resume import (
     ResumeRecord,
     ResumeState,
-    differences,
     open_resume_state,
     read_record,
     state_folder,
@@ -89,18 +89,54 @@ def test_states_that_were_not_due_are_saved_when_their_turn_comes(tmp_path):
     )
 
 
-def test_no_more_than_its_share_of_the_time_is_spent_on_the_state(tmp_path):
+def test_the_state_is_saved_by_time_and_takes_no_more_than_its_share_of_it(tmp_path):
     clock = Clock()
-    kept = resume_state(tmp_path / "s", share=0.05, clock=clock)
+    kept = resume_state(tmp_path / "s", clock=clock)
+    clock.now += 19
+    assert not kept.is_due
+    clock.now += 2
     assert kept.is_due
-    clock.cost = 1.0  # a second between the start and the end of saving
+    clock.cost = 2.0  # seconds between the start and the end of saving
     kept.save(1, {})
     clock.cost = 0.0
     cost, saved = kept._cost, clock.now
+    assert cost > 19 * 0.05
     clock.now = saved + 18 * cost
     assert not kept.is_due
     clock.now = saved + 20 * cost
     assert kept.is_due
+
+
+def test_without_an_interval_every_step_is_due_whatever_it_takes(tmp_path):
+    clock = Clock()
+    kept = resume_state(tmp_path / "s", interval_s=0.0, clock=clock)
+    clock.cost = 1000.0
+    kept.save(1, {})
+    assert kept.is_due
+
+
+def test_a_run_that_is_finished_keeps_no_states(tmp_path):
+    kept = resume_state(tmp_path / "s")
+    for step in (1, 2):
+        kept.note(0, made(step))
+    kept.save(3, {})
+    kept.note(0, made(3))
+    kept.save(4, {"out.grib": 17}, finished=True)
+    assert list(kept.kept()) == []
+    assert [path.name for path in kept.folder.iterdir()] == ["run.json"]
+    assert read_record(kept.folder).finished
+
+
+def test_steps_that_are_noted_while_a_state_is_saved_are_of_the_next(tmp_path):
+    kept = resume_state(tmp_path / "s")
+    for step in (1, 2):
+        kept.note(0, made(step))
+    noted = kept.noted()
+    kept.note(0, made(3))
+    kept.save(3, {}, noted=noted)
+    assert list(kept.kept()) == [(0, 1), (0, 2)]
+    kept.save(4, {})
+    assert [kept.load(*place)[0, 0, 0, 0] for place in kept.kept()] == [2, 3]
 
 
 def test_a_disk_without_room_leaves_the_record_before_it(tmp_path):

@@ -34,11 +34,8 @@ class Kept:
     def recall(self, forecast):
         self.said.append((forecast.step, forecast.members))
 
-    def flush(self):
-        self.said.append("flush")
-
-    def positions(self):
-        return {}
+    def mark(self):
+        return dict
 
     def close(self):
         self.said.append("close")

@@ -76,9 +76,9 @@ def test_another_seed_lead_time_or_input_is_not_gone_on_with(run: Runner, stoppe
 def test_a_run_that_a_signal_stopped_goes_on_to_the_same_bytes_and_archive_requests(
     run: Runner, ensemble: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from ai_models_mosaic.engines.torch import TorchEngine
+    from ai_models_mosaic.engines.tensor_states import TensorStates
 
-    step, calls = TorchEngine.step, []
+    step, calls = TensorStates.advance, []
 
     def stopping(*arguments):
         calls.append(1)
@@ -86,7 +86,7 @@ def test_a_run_that_a_signal_stopped_goes_on_to_the_same_bytes_and_archive_reque
             signal.raise_signal(signal.SIGTERM)
         return step(*arguments)
 
-    monkeypatch.setattr(TorchEngine, "step", stopping)
+    monkeypatch.setattr(TensorStates, "advance", stopping)
     assert run.refused(*ENSEMBLE).status == 143
     run(*ENSEMBLE, "--resume", "--archive-requests", "archive.req")
     assert len(calls) == 6

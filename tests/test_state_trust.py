@@ -170,8 +170,7 @@ def test_a_record_that_names_a_file_of_the_users_touches_it_not(tmp_path, path, 
         with Outputs(made, labels()) as outputs:
             for step in steps:
                 outputs.write(step)
-            outputs.flush()
-            positions.update(outputs.positions())
+            positions.update(outputs.mark()())
             raise KeyError("killed")
 
     with pytest.raises(KeyError):

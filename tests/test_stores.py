@@ -228,7 +228,7 @@ def test_stores_bear_their_names_only_when_the_run_is_complete(tmp_path):
     with Outputs(made, labels()) as outputs:
         for step in steps_of(made):
             outputs.write(step)
-            outputs.flush()
+            outputs.mark()()
             assert [path.name for path in tmp_path.iterdir()] == ["x.zarr.partial"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.nc", "x.zarr"]
     assert outputs.paths == [tmp_path / "x.nc", tmp_path / "x.zarr"]
@@ -249,7 +249,7 @@ def test_a_run_that_fails_leaves_the_store_from_before(folder, tmp_path):
     def run():
         with Outputs(made, labels()) as outputs:
             outputs.write(one_step(made))
-            outputs.flush()
+            outputs.mark()()
             raise KeyError("bug")
 
     with pytest.raises(KeyError):
@@ -269,7 +269,7 @@ def test_a_partial_store_is_gone_on_with_where_the_run_is_resumed(tmp_path):
         with Outputs(made, labels()) as outputs:
             for step in steps[:3]:
                 outputs.write(step)
-            outputs.flush()
+            outputs.mark()()
             raise KeyError("killed")
 
     with pytest.raises(KeyError):

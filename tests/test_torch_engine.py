@@ -142,15 +142,20 @@ def counted():
     return TorchEngine(network, STATISTICS, CPU), seen
 
 
+def one_by_one(states, members, noise, progress=PROGRESS):
+    """A step of members in batches of one."""
+    return [states.advance([member], progress, noise[member : member + 1])().values[0] for member in members]
+
+
 def test_members_of_one_history_share_what_comes_before_the_noise_to_the_bit(counted):
     history, noise = physical_inputs(3)
-    history[:] = history[:1]
     shared, seen = counted
+    found = one_by_one(shared.begin(dict.fromkeys(range(3), history[0])), range(3), noise)
+    assert seen == [1], "computed once for three members"
     for member in range(3):
         alone = made_engine().step(history[:1], PROGRESS, noise[member : member + 1])
-        np.testing.assert_array_equal(shared.step(history[:1], PROGRESS, noise[member : member + 1]), alone)
-    assert seen == [1], "computed once for three members"
-    together = shared.step(history, PROGRESS, noise)
+        np.testing.assert_array_equal(found[member], alone[0])
+    together = shared.begin(dict.fromkeys(range(3), history[0])).advance(range(3), PROGRESS, noise)().values
     np.testing.assert_allclose((together[2] - alone[0]) / STD, 0, rtol=0, atol=5e-5)
     assert not np.array_equal(together[0], together[1])
 
@@ -158,51 +163,33 @@ def test_members_of_one_history_share_what_comes_before_the_noise_to_the_bit(cou
 def test_members_of_one_history_in_a_batch_share_what_comes_before_the_noise(counted):
     history, noise = physical_inputs(3)
     shared, seen = counted
-    shared.step(np.repeat(history[:1], 3, axis=0), PROGRESS, noise)
+    shared.begin(dict.fromkeys(range(3), history[0])).advance(range(3), PROGRESS, noise)
     assert seen == [1]
-    # The last member alone differs, and in its last number.
-    almost = np.repeat(history[:1], 3, axis=0)
-    almost[2, -1, -1, -1, -1] += 1
-    shared.step(almost, PROGRESS, noise)
+    shared.begin({0: history[0], 1: history[0], 2: history[1]}).advance(range(3), PROGRESS, noise)
     assert seen == [1, 3]
 
 
-@pytest.mark.parametrize("change", ["first number", "last number", "time"])
-def test_nothing_is_shared_with_another_history_or_another_time(counted, change):
-    history, noise = physical_inputs(1)
+def test_nothing_is_shared_at_the_next_step(counted):
+    history, noise = physical_inputs(3)
     shared, seen = counted
-    shared.step(history, PROGRESS, noise)
-    other, progress = history.copy(), PROGRESS
-    if change == "time":
-        progress = (PROGRESS[0] + 1, PROGRESS[1])
-    else:
-        other[(0, 0, 0, 0, 0) if change == "first number" else (0, -1, -1, -1, -1)] += 30
-    found = shared.step(other, progress, noise)
-    np.testing.assert_array_equal(found, made_engine().step(other, progress, noise))
-    assert seen == [1, 1]
+    states = shared.begin(dict.fromkeys(range(3), history[0]))
+    one_by_one(states, range(3), noise)
+    later = (PROGRESS[0] + 1, PROGRESS[1])
+    found = one_by_one(states, range(3), noise, later)
+    assert seen == [1, 1, 1, 1]
+    for member in range(3):
+        first = made_engine().step(history[:1], PROGRESS, noise[member : member + 1])
+        alone = made_engine().step(np.stack([history[:1, 1], first], axis=1), later, noise[member : member + 1])
+        np.testing.assert_array_equal(found[member], alone[0])
 
 
 def test_what_is_shared_is_let_go_when_members_have_parted(counted):
     history, noise = physical_inputs(3)
-    shared, _ = counted
-    for member in range(2):
-        shared.step(history[member : member + 1], PROGRESS, noise[:1])
-    assert shared._kept is None
-    shared.step(history[2:], PROGRESS, noise[:1])
-    assert shared._kept is None, "the next of this time differs too, most likely"
-    shared.step(history[2:], (1.25, 0.7), noise[:1])
-    assert shared._kept is not None
-
-
-def test_what_is_shared_does_not_change_with_the_callers_array(counted):
-    history, noise = physical_inputs(1)
-    shared, _ = counted
-    before = shared.step(history, PROGRESS, noise)
-    kept = history.copy()
-    history += 30
-    changed = shared.step(history, PROGRESS, noise)
-    assert not np.array_equal(changed, before)
-    np.testing.assert_array_equal(made_engine().step(kept, PROGRESS, noise), before)
+    states = counted[0].begin(dict.fromkeys(range(3), history[0]))
+    one_by_one(states, range(2), noise)
+    assert states._start is not None
+    one_by_one(states, [2], noise)
+    assert states._start is None
 
 
 # What it says of itself.
@@ -251,11 +238,12 @@ def test_memory_counts_shared_tables_once_and_grows_by_the_member(engine):
 
 
 class Live(TorchDispatchMode):
-    """Bytes of the tensors that are alive, and the most that ever were, of all that is made under it."""
+    """Bytes of the tensors that are alive, and the most that ever were, of all that is made under it but `held`."""
 
-    def __init__(self):
+    def __init__(self, held):
         super().__init__()
-        self.now, self.peak, self._known = 0, 0, {}
+        # A view of a weight is no new memory.
+        self.now, self.peak, self._known = 0, 0, {tensor.untyped_storage()._cdata: 0 for tensor in held}
 
     def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
         made = function(*arguments, **(keywords or {}))
@@ -277,7 +265,7 @@ def test_the_estimated_memory_is_what_the_tensors_of_a_step_take(precision):
     # Of the finest stage and the interpolations, as of the full size; their share in the small network is the same.
     engine = load_engine(MINI, locate(MINI, Path("unused")), CPU, precision)
     history = np.zeros((1, 2, *MINI.architecture.grid.shape, 82), dtype=np.float32)
-    with Live() as live:
+    with Live(engine.network.state_dict().values()) as live:
         engine.step(history, PROGRESS, np.zeros((1, engine.noise_width), dtype=np.float32))
     estimated = (engine.memory_bytes(1) - engine.memory_bytes(0)) / CPU_FACTOR
     assert 1 / 1.5 < live.peak / estimated < 1.5

@@ -20,7 +20,7 @@ from ai_models_mosaic.checkpoints.format import Statistics, build_network, read_
 from ai_models_mosaic.engines.torch import TorchEngine
 from ai_models_mosaic.errors import OptionError
 from ai_models_mosaic.forecast.rollout import Ensemble, member_noise, rollout
-from ai_models_mosaic.model.layers import branch_gates
+from ai_models_mosaic.model.fused import branch_gates
 from ai_models_mosaic.state import InitialState
 from ai_models_mosaic.training import statistics as archive_statistics
 from ai_models_mosaic.training.archive import Archive, Sample

@@ -11,6 +11,7 @@ import pytest
 from running import MINI, ROOT, SAMPLE, Runner, keys, messages
 
 from ai_models_mosaic.cli import main
+from ai_models_mosaic.engines.tensor_states import TensorStates
 from ai_models_mosaic.engines.torch import TorchEngine
 from ai_models_mosaic.errors import OutputError, ResumeError
 from ai_models_mosaic.forecast.resume import ResumeRecord, open_resume_state
@@ -23,7 +24,7 @@ DAY = (*MINI, *SMALL, "--lead-time", 24)
 @pytest.fixture
 def signalled(monkeypatch: pytest.MonkeyPatch):
     """Lets a signal end the next run at its first step; all that follow are left alone."""
-    step, waiting = TorchEngine.step, [False]
+    step, waiting = TensorStates.advance, [False]
 
     def watched(*arguments):
         if waiting[0]:
@@ -31,7 +32,7 @@ def signalled(monkeypatch: pytest.MonkeyPatch):
             signal.raise_signal(signal.SIGTERM)
         return step(*arguments)
 
-    monkeypatch.setattr(TorchEngine, "step", watched)
+    monkeypatch.setattr(TensorStates, "advance", watched)
 
     def next_one() -> None:
         waiting[0] = True

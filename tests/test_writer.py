@@ -171,7 +171,7 @@ def test_products_of_a_step_are_in_their_file_before_the_next_step_is_made(tmp_p
     with Outputs(made, labels()) as outputs:
         for step in steps_of(made):
             outputs.write(step)
-            outputs.flush()
+            outputs.mark()()
             partial = tmp_path / "x-products.grib.partial"
             complete = step.step + (len(step.members) == 1)
             assert (len(messages_in(partial)) if partial.exists() else 0) == 10 * complete
@@ -340,7 +340,7 @@ def test_a_folder_that_vanishes_ends_the_run_with_the_name_of_the_file(tmp_path)
         with Outputs(made, labels()) as outputs:
             for step in steps_of(made):
                 outputs.write(step)
-                outputs.flush()
+                outputs.mark()()
                 if step.step == 1:
                     shutil.rmtree(folder, ignore_errors=True)
 
@@ -401,7 +401,7 @@ def test_a_run_that_fails_leaves_older_files_as_they_were(tmp_path):
     def run():
         with Outputs(plan(tmp_path, products=PRODUCTS), labels()) as outputs:
             outputs.write(forecast_step(0, 0, MEMBERS, np.stack([state(member, 0) for member in MEMBERS])))
-            outputs.flush()
+            outputs.mark()()
             raise KeyError("bug")
 
     with pytest.raises(KeyError):

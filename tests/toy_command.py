@@ -30,7 +30,8 @@ import ai_models_mosaic.plugin  # noqa: F401 - once, and not in every child
 from ai_models_mosaic.channels import CHANNELS
 from ai_models_mosaic.checkpoints.format import Statistics, save_checkpoint
 from ai_models_mosaic.cli import main
-from ai_models_mosaic.engines.torch import TorchEngine
+from ai_models_mosaic.engines import Arrival
+from ai_models_mosaic.engines.tensor_states import TensorStates
 from ai_models_mosaic.model.buffers import make_buffers
 from ai_models_mosaic.model.network import MosaicNetwork, initialise
 
@@ -178,9 +179,9 @@ def at_step(count: int, what: Callable[[], None], dawdle_s: float = 0.0) -> Call
     """For `before`: do something when the engine is asked for so many steps, and take some time for each."""
 
     def install() -> None:
-        ordinary, calls = TorchEngine.step, 0
+        ordinary, calls = TensorStates.advance, 0
 
-        def step(self: TorchEngine, *arguments: object) -> np.ndarray:
+        def advance(self: TensorStates, *arguments: object) -> Arrival:
             nonlocal calls
             calls += 1
             time.sleep(dawdle_s)
@@ -188,7 +189,7 @@ def at_step(count: int, what: Callable[[], None], dawdle_s: float = 0.0) -> Call
                 what()
             return ordinary(self, *arguments)  # type: ignore[arg-type]
 
-        TorchEngine.step = step  # type: ignore[method-assign, assignment]
+        TensorStates.advance = advance  # type: ignore[method-assign, assignment]
 
     return install
 

@@ -94,7 +94,7 @@ def toy_run(
     ranks: Any = None,
     watch: Watch | None = None,
     identity: dict[str, Any] | None = None,
-    share: float = 1.0,
+    interval_s: float = 0.0,
     encoder: GribEncoder | None = None,
 ) -> None:
     """As `session` does it: output, resume state, run, and nothing left of the resume state."""
@@ -108,7 +108,7 @@ def toy_run(
         if encoder
         else GribEncoder(GRID, Labels(START, len(made.ensemble.members), {}), range(FIELDS)) as made_of,
         open_resume_state(
-            state_folder(path, START), fresh, 2, len(made.batches), resume=resume, share=share
+            state_folder(path, START), fresh, 2, len(made.batches), resume=resume, interval_s=interval_s
         ) as resume_state,
     ):
         output = GribWriter(path, made_of)

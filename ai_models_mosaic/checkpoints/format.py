@@ -24,7 +24,7 @@ from ..model.buffers import make_buffers
 from ..model.network import MosaicNetwork
 from ..variants import Architecture
 from ..wording.excerpts import MENTIONED, mention, shortened
-from .held_file import held
+from .held_file import HeldAhead, held
 from .tensor_files import METADATA_KEY, parsed, read_safetensors, read_torch, refuse_strange_tensors
 
 KEY_PREFIX = "model."
@@ -93,13 +93,15 @@ class Checkpoint:
         return self.metadata.get("untrained") == "true"
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
+def read_checkpoint(path: Path, ahead: HeldAhead | None = None) -> Checkpoint:
     """Read a checkpoint: what becomes of the file afterwards changes nothing.
 
     Parameters
     ----------
     path : Path
         A ``.safetensors`` file, or a torch zip file of any other name.
+    ahead : HeldAhead or None
+        A copy of it that is being made already.
 
     Raises
     ------
@@ -109,7 +111,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}: expected a .pt or .safetensors file")
-    with held(path) as copy:
+    with held(path) if ahead is None else ahead() as copy:
         tensors, metadata = (
             read_safetensors(path, copy.place) if path.suffix == ".safetensors" else (read_torch(path, copy.place), {})
         )

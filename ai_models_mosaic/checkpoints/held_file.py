@@ -14,7 +14,8 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -27,8 +28,8 @@ if sys.platform == "linux":
 DESCRIPTORS = Path("/proc/self/fd")
 """Where Linux gives the open files of a process as paths."""
 
-BLOCK = 2**20
-"""Bytes that are copied or hashed at a time."""
+BLOCK = 2**24
+"""Bytes that are copied or hashed at a time: for each, a thread waits until another lets go of Python's lock."""
 
 
 class DigestAhead:
@@ -105,6 +106,46 @@ def held(path: Path) -> Iterator[Held]:
             _copy(path, file, copy)
         _seal(copy)
         yield Held(place, DigestAhead(place))
+
+
+class HeldAhead:
+    """A private copy that a thread makes while what will use it is still prepared.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._room = ExitStack()
+        self._copy: Future[Held] | None = Future()
+        # A run that ends early does not wait for it.
+        threading.Thread(target=self._hold, args=(self._copy,), name="copy of the weights", daemon=True).start()
+
+    @contextmanager
+    def __call__(self) -> Iterator[Held]:
+        """The copy, once it is there; a second call makes another.
+
+        Raises
+        ------
+        CheckpointError
+            As `held`, whose errors wait until here.
+        """
+        copy, self._copy = self._copy, None
+        if copy is None:
+            with held(self._path) as another:
+                yield another
+            return
+        with self._room:
+            yield copy.result()
+
+    def _hold(self, copy: Future[Held]) -> None:
+        try:
+            copy.set_result(self._room.enter_context(held(self._path)))
+        except Exception as error:
+            copy.set_exception(error)
 
 
 def held_bytes(path: Path, most: int) -> bytes:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,11 +11,39 @@ from ..arrays import BoolArray, Float32Array
 from ..checkpoints.files import DataFile
 
 
+@dataclass(frozen=True)
+class Made:
+    """What a step made of a batch of members.
+
+    Parameters
+    ----------
+    values : float32 array (member, lon, lat, channel)
+        The new states, physical units, in host memory, read-only.
+    finite : bool array (member, channel)
+        Which of their fields are finite.
+    lent : bool
+        Whether the values are in one of a few buffers, which the states write to again when nobody has an array of
+        it any more: who keeps many keeps the states waiting.
+    """
+
+    values: Float32Array
+    finite: BoolArray
+    lent: bool = False
+
+
+Arrival = Callable[[], Made]
+"""Waits for a step that was begun, and gives what it made; to be called once."""
+
+
 class EnsembleStates(Protocol):
     """The histories of some members, where their engine keeps them: on its device, or in host memory."""
 
-    def advance(self, members: Sequence[int], progress: tuple[float, float], noise: Float32Array) -> BoolArray:
-        """Make one step of a batch of members; each history loses its oldest state and gains the new one.
+    @property
+    def ahead(self) -> int:
+        """Steps of batches that may be begun before what those before made is taken; they are taken in order."""
+
+    def advance(self, members: Sequence[int], progress: tuple[float, float], noise: Float32Array) -> Arrival:
+        """Begin one step of a batch of members; each history loses its oldest state and gains the new one.
 
         Parameters
         ----------
@@ -27,26 +56,20 @@ class EnsembleStates(Protocol):
 
         Returns
         -------
-        bool array (member, channel)
-            Which of the new fields are finite.
+        Arrival
+            Gives what the step made.
         """
 
-    def newest(self, members: Sequence[int]) -> Float32Array:
-        """The newest state of some members, in host memory, read-only.
+    def restore(self, members: Sequence[int], values: Float32Array) -> None:
+        """Take a state that was made before as the newest of some members.
 
         Parameters
         ----------
         members : sequence of int
             All of them at the same step.
-
-        Returns
-        -------
-        float32 array (member, lon, lat, channel)
-            Physical units.
+        values : float32 array (member, lon, lat, channel)
+            Physical units; not changed afterwards.
         """
-
-    def restore(self, members: Sequence[int], values: Float32Array) -> None:
-        """Take a state that was made before as the newest of some members; arrays as of `newest`."""
 
 
 class Engine(Protocol):
@@ -75,7 +98,7 @@ class Engine(Protocol):
         """
 
     def memory_bytes(self, members: int) -> int:
-        """Estimated peak memory of one step of so many members, weights included."""
+        """Estimated peak memory of one step of so many members, weights included, other members' states not."""
 
 
 class LoadedEngine(Engine, Protocol):

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import TypeVar
 
-import numpy as np
-
-from ..arrays import Float32Array
 from ..errors import ForecastError
 
 LOG = logging.getLogger(__name__)
@@ -21,11 +19,10 @@ SHARE = 0.8
 DEVIATION = 1.5
 """Factor between estimated and measured memory from which on it is worth a warning."""
 
-Slice = Callable[[Float32Array, tuple[float, float], Float32Array], Float32Array]
-"""A step of some members: history, progress and noise to states; see `StepsOnHost.step`."""
+T = TypeVar("T")
 
 
-def members_that_fit(memory_bytes: Callable[[int], int], available: float, members: int) -> int:
+def members_that_fit(memory_bytes: Callable[[int], int], available: float, members: int, states: int = 0) -> int:
     """The members per batch for so much memory: a power of two, which a little less memory does not change.
 
     Parameters
@@ -36,51 +33,77 @@ def members_that_fit(memory_bytes: Callable[[int], int], available: float, membe
         Bytes that are free.
     members : int
         There are no more to put into a batch.
+    states : int
+        Bytes of the states of all members. Room is left for them, unless not even a step of one member is left it:
+        they are then kept elsewhere.
 
     Returns
     -------
     int
         At least 1, whether that fits or not.
     """
+    room = SHARE * available
+    if memory_bytes(1) + states <= room:
+        room -= states
     fitting, tried = 1, 2
-    while tried <= min(members, MOST) and memory_bytes(tried) <= SHARE * available:
+    while tried <= min(members, MOST) and memory_bytes(tried) <= room:
         fitting, tried = tried, 2 * tried
     return fitting
 
 
-class HalvingStep:
-    """A step of any number of members, which is made in parts, and in smaller ones whenever they do not fit.
+def histories_that_fit(available: float, step: float, history: int) -> int:
+    """Members whose histories fit beside a step.
+
+    Parameters
+    ----------
+    available : float
+        Bytes that are free.
+    step : float
+        Bytes that a step takes of them.
+    history : int
+        Bytes of the history of a member.
+
+    Returns
+    -------
+    int
+        From 0.
+    """
+    return int(max(0.0, SHARE * available - step) // history)
+
+
+class Halving:
+    """Steps of any number of members, made in parts, and in smaller ones whenever they do not fit.
 
     Once made smaller, parts stay so: what did not fit will not fit at the next step either.
 
     Parameters
     ----------
-    step : callable
-        Takes what `StepsOnHost.step` does and how many members may be at the device at once.
     out_of_memory : type of Exception
-        What it raises where the memory does not suffice.
+        What is raised where the memory does not suffice.
     release : callable
         Called before every new attempt.
     """
 
-    def __init__(
-        self,
-        step: Callable[[Float32Array, tuple[float, float], Float32Array, int], Float32Array],
-        out_of_memory: type[Exception],
-        release: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._step, self._out_of_memory, self._release = step, out_of_memory, release
+    def __init__(self, out_of_memory: type[Exception], release: Callable[[], None] = lambda: None) -> None:
+        self._out_of_memory, self._release = out_of_memory, release
         self._most: int | None = None
 
-    def __call__(
-        self, history: Float32Array, progress: tuple[float, float], noise: Float32Array, at_once: int
-    ) -> Float32Array:
-        """Make a step; arguments as of `StepsOnHost.step`, and the members at once unless they proved too many.
+    def __call__(self, members: int, step: Callable[[slice], T], spill: Callable[[], bool] = lambda: False) -> list[T]:
+        """Make a step of some members, at once unless they proved too many.
+
+        Parameters
+        ----------
+        members : int
+            How many.
+        step : callable
+            Makes the step of some that follow each other.
+        spill : callable
+            Makes room in another way than by smaller parts, if there is one; whether it did.
 
         Returns
         -------
-        float32 array (member, lon, lat, channel)
-            Physical units, all members, as one part after the other gave them.
+        list
+            What the parts gave, in order.
 
         Raises
         ------
@@ -88,34 +111,30 @@ class HalvingStep:
             If not even one member fits.
         """
         while True:
-            size = min(at_once, self._most or at_once)
+            size = min(members, self._most or members)
             try:
-                return self._step(history, progress, noise, size)
+                return [step(slice(first, min(first + size, members))) for first in range(0, members, size)]
             except self._out_of_memory as error:
-                if size == 1:
-                    raise ForecastError(
-                        "the memory does not suffice for one member; free some of it, or try --precision float16 or "
-                        f"bfloat16, or a larger device. The device says: {_first_line(error)}"
-                    ) from error
-                self._most = size // 2
-                LOG.warning(
-                    "The memory does not suffice for %d members at once: going on with %d. --members-per-batch %d "
-                    "avoids the attempt",
-                    size,
-                    self._most,
-                    self._most,
-                )
+                reason = _first_line(error)
             # Outside of the handler, whose traceback holds what filled the memory.
+            if not spill():
+                self._halve(size, reason)
             self._release()
 
-
-def in_parts(
-    step: Slice, history: Float32Array, progress: tuple[float, float], noise: Float32Array, size: int
-) -> Float32Array:
-    """A step of all members by steps of so many at once; other arguments as of `StepsOnHost.step`."""
-    starts = range(0, len(history), size)
-    parts = [step(history[first : first + size], progress, noise[first : first + size]) for first in starts]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    def _halve(self, size: int, reason: str) -> None:
+        if size == 1:
+            raise ForecastError(
+                "the memory does not suffice for one member; free some of it, or try --precision float16 or "
+                f"bfloat16, or a larger device. The device says: {reason}"
+            )
+        self._most = size // 2
+        LOG.warning(
+            "The memory does not suffice for %d members at once: going on with %d. --members-per-batch %d avoids the "
+            "attempt",
+            size,
+            self._most,
+            self._most,
+        )
 
 
 def compare_memory(estimated: int, measured: int, members: int) -> None:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..checkpoints.files import Assets, check_assets, locate
+from ..checkpoints.held_file import HeldAhead
 from ..errors import OptionError
 from ..variants import Variant
-from .onnx import ANYWHERE, Provider
+from .providers import ANYWHERE, Provider
 
 if TYPE_CHECKING:
     from . import LoadedEngine
@@ -78,6 +81,32 @@ class EngineChoice:
     device: str | None = None
 
 
+def parse_provider(text: str) -> Provider:
+    """A provider of ONNX Runtime and its options, from text such as ``CUDA,device_id=1``.
+
+    Parameters
+    ----------
+    text : str
+        A name, with or without its ending ``ExecutionProvider``, then options.
+
+    Returns
+    -------
+    Provider
+
+    Raises
+    ------
+    OptionError
+        If it is of another form.
+    """
+    name, *options = (part.strip() for part in text.split(","))
+    pairs = tuple((key, value) for key, found, value in (option.partition("=") for option in options) if key and found)
+    if not re.fullmatch(r"\w+", name) or len(pairs) != len(options):
+        raise OptionError(
+            f"--onnx-provider: expected a name and perhaps options, such as CPU or CUDA,device_id=1, got {text!r}"
+        )
+    return Provider(name.removesuffix("ExecutionProvider") + "ExecutionProvider", pairs)
+
+
 def prepare_engine(variant: Variant, choice: EngineChoice) -> Callable[[], LoadedEngine]:
     """Do what may fail before the first field is read; gives what loads the weights after that.
 
@@ -120,12 +149,16 @@ def _prepare_onnx(variant: Variant, choice: EngineChoice) -> Callable[[], Loaded
 
 
 def _prepare_torch(variant: Variant, choice: EngineChoice) -> Callable[[], LoadedEngine]:
-    """Check the weights and choose a device."""
+    """Check the weights and choose a device; what takes long goes on beside what the caller does until it loads."""
     assets = choice.files or locate(variant, choice.assets, choice.checkpoint)
     check_assets(variant, assets, full=choice.verify_assets)
+    # PyTorch takes seconds to import, in which a disk can be read.
+    weights = HeldAhead(assets.checkpoint)
     import torch
 
-    from .torch import choose_device, load_engine
+    from .form import choose_form
+    from .torch import PRECISIONS, choose_device, load_engine
+    from .warm_up import Ahead, WarmUp
 
     device = choose_device(only_gpu=choice.only_gpu, local_rank=choice.local_rank, name=choice.device)
     _refuse_modes(device.type, choice)
@@ -134,13 +167,21 @@ def _prepare_torch(variant: Variant, choice: EngineChoice) -> Callable[[], Loade
     if choice.deterministic:
         _make_torch_deterministic()
 
+    precision = choice.precision
+    if precision == "auto":
+        precision = "float16" if device.type == "cuda" else "float32"
+    backend, graphs = choice.attention_backend, choice.cuda_graphs
+    kernels = None
+    if device.type == "cuda":
+        where = variant.architecture, device, PRECISIONS[precision]
+        kernels = WarmUp(*where, partial(choose_form, backend, *where))
+    ahead = Ahead(weights, kernels)
+
     def load() -> LoadedEngine:
-        precision = choice.precision
-        if precision == "auto":
-            precision = "float16" if device.type == "cuda" else "float32"
         LOG.info("Loading the weights of %s", assets.checkpoint)
-        backend, graphs = choice.attention_backend, choice.cuda_graphs
-        return load_engine(variant, assets, device, precision, backend, graphs=graphs, compiled=choice.compiled)
+        return load_engine(
+            variant, assets, device, precision, backend, graphs=graphs, compiled=choice.compiled, ahead=ahead
+        )
 
     return load
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from ..variants import Variant
 from ..wording.excerpts import first_line
 from .onnx_data import MOST_GRAPH_BYTES, ExternalData, read_external_data
 from .onnx_description import INPUTS, OUTPUT, GraphDescription
+from .providers import ANYWHERE, Provider
 from .states import StepsOnHost
 
 LOG = logging.getLogger(__name__)
@@ -38,25 +38,6 @@ ACTIVATION_COPIES = 14
 """Fields of the finest stage that a step takes at its peak, per member: 14 at full size on the CPU."""
 
 INSTALL = "pip install 'ai-models-mosaic[onnx]' (or onnxruntime-gpu in place of onnxruntime, for NVIDIA GPUs)"
-
-
-@dataclass(frozen=True)
-class Provider:
-    """Where a user wants the graph to run.
-
-    Parameters
-    ----------
-    name : str or None
-        Name of an execution provider of ONNX Runtime; None: a GPU where it has a provider for one, else the CPU.
-    options : tuple of (str, str)
-        Handed to the provider as they are, such as ``device_id``.
-    """
-
-    name: str | None = None
-    options: tuple[tuple[str, str], ...] = ()
-
-
-ANYWHERE = Provider()
 
 
 def check_installed() -> None:

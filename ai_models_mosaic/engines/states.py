@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from ..arrays import Bool, BoolArray, Float32, Float32Array
+from ..arrays import Float32, Float32Array
+from . import Arrival, Made
 
 Histories = Float32[Float32Array, "member history lon lat channel"]
 Noise = Float32[Float32Array, "member noise"]
@@ -31,33 +32,26 @@ class HostStates:
         Where every member starts, oldest state first.
     """
 
+    ahead = 0
+
     def __init__(self, step: Step, histories: Mapping[int, Float32[Float32Array, "history lon lat channel"]]) -> None:
         self._step = step
         self._states = {member: deque(history, maxlen=len(history)) for member, history in histories.items()}
-        # What was made last is asked for next, and is one array already.
-        self._last: tuple[tuple[int, ...], Float32Array] = (), np.empty(0, dtype=np.float32)
 
-    def advance(
-        self, members: Sequence[int], progress: tuple[float, float], noise: Noise
-    ) -> Bool[BoolArray, "member channel"]:
-        """See `EnsembleStates.advance`."""
+    def advance(self, members: Sequence[int], progress: tuple[float, float], noise: Noise) -> Arrival:
+        """See `EnsembleStates.advance`; the step is made at once."""
         histories = np.stack([np.stack(self._states[member]) for member in members])
         values = self._step(histories, progress, noise)
         # The next step starts from the very arrays that are handed out.
         values.setflags(write=False)
         self.restore(members, values)
-        return np.isfinite(values).all(axis=(1, 2))
-
-    def newest(self, members: Sequence[int]) -> States:
-        """See `EnsembleStates.newest`."""
-        last, values = self._last
-        return values if last == tuple(members) else np.stack([self._states[member][-1] for member in members])
+        made = Made(values, np.isfinite(values).all(axis=(1, 2)))
+        return lambda: made
 
     def restore(self, members: Sequence[int], values: States) -> None:
         """See `EnsembleStates.restore`."""
         for member, state in zip(members, values, strict=True):
             self._states[member].append(state)
-        self._last = tuple(members), values
 
 
 class StepsOnHost:

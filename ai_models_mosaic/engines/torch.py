@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,13 +15,16 @@ from ..checkpoints.files import Assets, DataFile, expected_weights, read_compani
 from ..checkpoints.format import Checkpoint, Statistics, build_network, read_checkpoint
 from ..checkpoints.integrity import Expected, refuse_other
 from ..errors import OptionError
-from ..model.attention.choice import AUTO, UnfitBackendError, choose_backend, choose_tilings, try_backend
+from ..model.attention.choice import AUTO, UnfitBackendError, try_backend
 from ..model.attention.tuned import lists_from_tilings, tilings_from_lists
 from ..model.network import MosaicNetwork
 from ..variants import Variant
-from .batching import HalvingStep, compare_memory, in_parts, members_that_fit
-from .cuda import GraphedStep, StreamedStep
-from .states import StepsOnHost
+from .batching import Halving, compare_memory, histories_that_fit, members_that_fit
+from .copies import SharedMemory, StreamedCopies
+from .cuda import GraphedStep
+from .form import choose_form
+from .tensor_states import Histories, States, TensorStates
+from .warm_up import NOTHING, Ahead
 
 # Large arrays on large pages: of small ones, a full-size step touches two million, each a trap into the kernel.
 # PyTorch asks when it makes its first array, not when it is imported.
@@ -95,6 +96,7 @@ def load_engine(
     *,
     graphs: bool = False,
     compiled: bool = False,
+    ahead: Ahead = NOTHING,
 ) -> TorchEngine:
     """The engine of a variant, with the weights as they are in their file now.
 
@@ -114,6 +116,8 @@ def load_engine(
         Record the step as CUDA graphs, on a GPU.
     compiled : bool
         Compile the blocks at the first step.
+    ahead : Ahead
+        What was begun before.
 
     Returns
     -------
@@ -129,14 +133,16 @@ def load_engine(
     """
     if graphs and device.type != "cuda":
         raise OptionError("--cuda-graphs: expected an NVIDIA GPU, and the forecast runs on the CPU; leave it out")
-    backend = _fit_backend(backend, variant, device, precision)
-    checkpoint = read_checkpoint(assets.checkpoint)
+    kernels = ahead.kernels
+    if kernels is None:
+        form = choose_form(backend, variant.architecture, device, PRECISIONS[precision])
+    else:
+        form = kernels.form()
+    checkpoint = read_checkpoint(assets.checkpoint, ahead.weights)
     companions = read_companions(variant, assets, checkpoint)
     network = build_network(variant.architecture, checkpoint, companions.static_fields)
-    network.use_backend(backend)
-    if backend == "triton":
-        network.use_tilings(choose_tilings(variant.architecture, device, PRECISIONS[precision]))
-    return TorchEngine(
+    form.use_in(network)
+    engine = TorchEngine(
         network,
         companions.statistics,
         device,
@@ -148,13 +154,9 @@ def load_engine(
         graphs=graphs,
         compiled=compiled,
     )
-
-
-def _fit_backend(asked: str, variant: Variant, device: torch.device, precision: str) -> str:
-    try:
-        return choose_backend(asked, variant.architecture, device, PRECISIONS[precision])
-    except UnfitBackendError as error:
-        raise OptionError(f"--attention-backend: {error}; give auto or sdpa, or leave the option out") from error
+    if kernels is not None:
+        kernels.wait()
+    return engine
 
 
 def _checked_digest(checkpoint: Checkpoint, wanted: Expected | None) -> Callable[[], str]:
@@ -168,36 +170,8 @@ def _checked_digest(checkpoint: Checkpoint, wanted: Expected | None) -> Callable
     return digest
 
 
-@dataclass(frozen=True)
-class Start:
-    """What members of one history have in common: see `MosaicNetwork.start`.
-
-    Parameters
-    ----------
-    history : float32 array (history, lon, lat, channel)
-        Physical units.
-    progress : (float, float)
-        Day and year progress.
-    stream : Tensor (1, pixel, width)
-        The network's stream before the first noise.
-    """
-
-    history: Float32Array
-    progress: tuple[float, float]
-    stream: Tensor
-
-    def is_of(self, history: Float32Array, progress: tuple[float, float]) -> bool:
-        """Whether a member with this history, at this time, starts so."""
-        return self.progress == progress and same(self.history, history)
-
-
-def same(one: Float32Array, other: Float32Array) -> bool:
-    """Whether two histories ``(history, lon, lat, channel)`` are equal; those that are not differ in most numbers."""
-    return np.array_equal(one[:, :1], other[:, :1]) and np.array_equal(one, other)
-
-
-class TorchEngine(StepsOnHost):
-    """One step of normalised states by the network.
+class TorchEngine:
+    """Steps by the network: on the device, and from and to physical units.
 
     Parameters
     ----------
@@ -249,18 +223,14 @@ class TorchEngine(StepsOnHost):
         self.untrained = untrained
         self.device = device
         self.precision = precision
-        self._kept: Start | None = None
-        self._clock: tuple[float, float] | None = None
         self._mean, self._std = (
             torch.from_numpy(values).float().to(device) for values in (statistics.mean, statistics.std)
         )
         self._digest = digest
         self._known = self._compared = False
         self._graphs = graphs and device.type == "cuda"
-        self._graphed = GraphedStep(self._advance) if self._graphs else None
-        on_device = self._graphed or self._advance
-        by_parts = StreamedStep(on_device, device) if device.type == "cuda" else self._in_turn
-        self._step = HalvingStep(by_parts, torch.cuda.OutOfMemoryError, torch.cuda.empty_cache)
+        self._graphed = GraphedStep(self._copied) if self._graphs else None
+        self.halving = Halving(torch.cuda.OutOfMemoryError, torch.cuda.empty_cache)
 
     @property
     def noise_width(self) -> int:
@@ -305,8 +275,13 @@ class TorchEngine(StepsOnHost):
         """Digest of the file of the weights."""
         return self._digest() if self._digest is not None else None
 
+    def begin(self, histories: Mapping[int, Float32Array]) -> TensorStates:
+        """See `engines.Engine.begin`."""
+        copies = SharedMemory() if self.device.type == "cpu" else StreamedCopies(self.device)
+        return TensorStates(self, histories, copies)
+
     def step(self, history: Float32Array, progress: tuple[float, float], noise: Float32Array) -> Float32Array:
-        """Advance a batch of members by one step; see `StepsOnHost.step`.
+        """Advance a batch of members by one step, from and to the memory of the host; see `StepsOnHost.step`.
 
         Returns
         -------
@@ -320,39 +295,57 @@ class TorchEngine(StepsOnHost):
         CheckpointError
             If the weights are not what they should be; said before the first step.
         """
-        if not self._known:
-            self._known = self.checkpoint_sha256 is not None or self._digest is None
-        at_once = self._at_once(len(history))
-        with torch.inference_mode():
-            made = self._step(history, progress, noise, at_once)
-        if self.device.type == "cuda" and not self._compared:
-            self._compared = True
-            measured = torch.cuda.max_memory_allocated(self.device)
-            compare_memory(self.memory_bytes(len(history)), measured, len(history))
-        return made
+        states = self.begin(dict(enumerate(history)))
+        return states.advance(range(len(history)), progress, noise)().values.copy()
 
-    def _started(
-        self, history: Float32Array, progress: tuple[float, float], states: Tensor, clock: Tensor
-    ) -> Tensor | None:
-        """The start of members that all have one history, computed for one of them; None where they have not.
+    @property
+    def shares_starts(self) -> bool:
+        """See `DeviceStep.shares_starts`: what is recorded takes the same inputs every time."""
+        return not self._graphs
 
-        It is kept for the next call as long as that may have the same: until two calls of one time differ.
+    def start(self, states: Histories, clock: Tensor) -> Tensor:
+        """See `DeviceStep.start`."""
+        return self.network.start((states - self._mean) / self._std, clock)
+
+    def advance(self, states: Histories, clock: Tensor, noise: Tensor, started: Tensor | None = None) -> States:
+        """The next states of members that are computed together; all on the device, of physical units.
+
+        Parameters
+        ----------
+        states : Tensor (member, history, lon, lat, channel)
+            Oldest state first; they are used up.
+        clock : Tensor (2,)
+            Day and year progress of the newest state.
+        noise : Tensor (member, noise)
+            ε of every member.
+        started : Tensor (member, pixel, width) or None
+            As `start` gives it, for every member; it is used up.
 
         Returns
         -------
-        Tensor (member, pixel, width) or None
-            A copy, which the network may use up.
+        Tensor (member, lon, lat, channel)
+
+        Raises
+        ------
+        CheckpointError
+            If the weights are not what they should be; said before the first step.
         """
-        first_of_time, self._clock = progress != self._clock, progress
-        if not all(same(history[0], other) for other in history[1:]):
-            self._kept = None
-            return None
-        if self._kept is not None and self._kept.is_of(history[0], progress):
-            return self._kept.stream.repeat(len(history), 1, 1)
-        stream = self.network.start(states[:1], clock)
-        self._kept = Start(history[0].copy(), progress, stream) if first_of_time else None
-        # The network uses up what it is given.
-        return stream.repeat(len(history), 1, 1)
+        if not self._known:
+            self._known = self.checkpoint_sha256 is not None or self._digest is None
+        if self._graphed is not None:
+            made = self._graphed(states, clock, noise)
+        else:
+            made = self._plain(states, clock, noise, started)
+        if self.device.type == "cuda" and not self._compared:
+            self._compared = True
+            measured = torch.cuda.max_memory_allocated(self.device)
+            compare_memory(self.memory_bytes(len(states)), measured, len(states))
+        return made
+
+    def room(self, members: int, state_bytes: int, history: int) -> int:
+        """See `DeviceStep.room`."""
+        step = self.memory_bytes(members) - self._weights_bytes()
+        return histories_that_fit(self._free_bytes(), step, history * state_bytes)
 
     def memory_bytes(self, members: int) -> int:
         """Estimated peak memory of one step of so many members, weights included."""
@@ -360,36 +353,29 @@ class TorchEngine(StepsOnHost):
         # A graph keeps to itself what the step needs, beside the first that ran without.
         factor = CPU_FACTOR if self.device.type == "cpu" else 2 if self._graphs else 1
         copies = ACTIVATION_COPIES[self.precision] * factor
-        return self._weights_bytes() + int(self._at_once(members) * copies * stage.pixels * stage.width * 4)
+        return self._weights_bytes() + int(members * copies * stage.pixels * stage.width * 4)
 
     def best_batch(self, members: int) -> int:
         """Members per batch where nobody said how many, of so many; see `LoadedEngine.best_batch`."""
         if self.device.type == "cpu":
             # Together they were no faster, and take more memory.
             return 1
+        architecture = self.network.architecture
+        states = members * architecture.history * architecture.grid.size * architecture.channels * 4
+        available = self._free_bytes() + self._weights_bytes()
+        return members_that_fit(self.memory_bytes, available, members, states)
+
+    def _plain(self, states: Histories, clock: Tensor, noise: Tensor, started: Tensor | None = None) -> States:
+        return self.network(states.sub_(self._mean).div_(self._std), clock, noise, started) * self._std + self._mean
+
+    def _copied(self, states: Histories, clock: Tensor, noise: Tensor) -> States:
+        """As `_plain`, for states that are used again."""
+        return self._plain(states.clone(), clock, noise)
+
+    def _free_bytes(self) -> int:
+        """What a step may take on the GPU: what nobody has, and what PyTorch holds and does not use."""
         free, _ = torch.cuda.mem_get_info(self.device)
-        return members_that_fit(self.memory_bytes, free + self._weights_bytes(), members)
-
-    def _advance(self, states: Tensor, progress: Tensor, noise: Tensor) -> Tensor:
-        """Physical units to physical units, on the device."""
-        return self.network((states - self._mean) / self._std, progress, noise) * self._std + self._mean
-
-    def _in_turn(
-        self, history: Float32Array, progress: tuple[float, float], noise: Float32Array, at_once: int
-    ) -> Float32Array:
-        return in_parts(self._at_home, history, progress, noise, at_once)
-
-    def _at_home(self, history: Float32Array, progress: tuple[float, float], noise: Float32Array) -> Float32Array:
-        """A step on the CPU."""
-        clock = torch.tensor(progress, dtype=torch.float32)
-        states = (torch.from_numpy(history) - self._mean) / self._std
-        started = self._started(history, progress, states, clock)
-        predicted = self.network(states, clock, torch.from_numpy(noise), started)
-        return (predicted * self._std + self._mean).numpy()
-
-    def _at_once(self, members: int) -> int:
-        """Members of a batch that are computed together: on a GPU half of it, while the other half is copied."""
-        return -(-members // 2) if self.device.type == "cuda" else members
+        return free + torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
 
     def _weights_bytes(self) -> int:
         held = {tensor.data_ptr(): tensor for tensor in self.network.state_dict().values()}

@@ -19,11 +19,12 @@ from typing import Any
 from ..errors import ResumeError
 from ..options.declarations import compared
 from ..outputs.placeholders import PathTemplate
+from .comparison import differences
 from .options import Options
 from .provenance import SUFFIX as CARD_SUFFIX
 from .provenance import read_beside
 from .resume import SUFFIX as STATE_SUFFIX
-from .resume import differences, read_record, state_folder
+from .resume import read_record, state_folder
 
 MEMBERS_MARK = ".members-"
 """In the name of a folder of state; after it come the members."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..engines.choice import EngineChoice
-from ..engines.onnx import ANYWHERE, Provider
+from ..engines.choice import EngineChoice, parse_provider
+from ..engines.providers import ANYWHERE, Provider
 from ..errors import OptionError
 from ..options.declarations import add_arguments, built, may_change, option, section, table, told_by
 from ..options.number_lists import parse_numbers
@@ -33,28 +32,6 @@ def parse_members(text: str) -> tuple[int, ...]:
         If it is no such list, or names a member twice.
     """
     return parse_numbers(text, "--member-number", least=1)
-
-
-def parse_provider(text: str) -> Provider:
-    """A provider of ONNX Runtime and its options, from text such as ``CUDA,device_id=1``.
-
-    Parameters
-    ----------
-    text : str
-        A name, with or without its ending ``ExecutionProvider``, then options.
-
-    Raises
-    ------
-    OptionError
-        If it is of another form.
-    """
-    name, *options = (part.strip() for part in text.split(","))
-    pairs = tuple((key, value) for key, found, value in (option.partition("=") for option in options) if key and found)
-    if not re.fullmatch(r"\w+", name) or len(pairs) != len(options):
-        raise OptionError(
-            f"--onnx-provider: expected a name and perhaps options, such as CPU or CUDA,device_id=1, got {text!r}"
-        )
-    return Provider(name.removesuffix("ExecutionProvider") + "ExecutionProvider", pairs)
 
 
 def _seconds(minutes: str) -> float:
@@ -236,8 +213,19 @@ class Options:
         "--resume",
         group=CONTROL,
         default=False,
-        help="go on with a run of the same options that ended early, from its last complete step; else begin",
+        help="go on with a run of the same options that ended early, from the state that it kept last; else begin",
         resume=may_change("it is what asks for going on"),
+    )
+    state_interval_s: float = option(
+        "--state-interval",
+        group=CONTROL,
+        parse=float,
+        metavar="SECONDS",
+        default=20.0,
+        help="time between two states that --resume can go on from; 0 keeps one after every step of every batch of "
+        "members",
+        shown="20",
+        resume=may_change("no output depends on it"),
     )
     progress_file: Path | None = option(
         "--progress-file",
@@ -315,6 +303,8 @@ class Options:
             raise OptionError(f"--seed: expected 0 to 2**64 - 1, got {self.seed}")
         if not 0 <= self.noise_factor <= 10:
             raise OptionError(f"--noise-factor: expected 0 to 10, got {self.noise_factor:g}")
+        if not 0 <= self.state_interval_s < 1e6:
+            raise OptionError(f"--state-interval: expected seconds from 0, got {self.state_interval_s:g}")
         if not 0 <= self.patience_s < 6e7:
             raise OptionError(f"--patience: expected minutes from 0, got {self.patience_s / 60:g}")
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from ..errors import INTERRUPTED, MosaicError, OutputError
@@ -82,6 +83,7 @@ class Watch:
 
     def __init__(self, path: Path | None = None) -> None:
         self.stopping = False
+        self._shielded = self._interrupted = False
         self._path = path
         self._progress: Progress | None = None
         if path is not None:
@@ -94,12 +96,15 @@ class Watch:
     def listening(self) -> Iterator[None]:
         """While this lasts, the first SIGTERM asks the run to stop in good order; the second ends it at once.
 
-        Ctrl-C ends it at once, too, and a note is made of that.
+        Ctrl-C ends it at once, too, but for what is `shielded`, and a note is made of that.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         before = signal.signal(signal.SIGTERM, self._hear)
+        interrupted = signal.getsignal(signal.SIGINT)
+        if interrupted is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._interrupt)
         try:
             yield
         except KeyboardInterrupt:
@@ -107,6 +112,26 @@ class Watch:
             raise
         finally:
             signal.signal(signal.SIGTERM, before)
+            if interrupted is signal.default_int_handler:
+                signal.signal(signal.SIGINT, interrupted)
+
+    @contextmanager
+    def shielded(self) -> Iterator[None]:
+        """While this lasts, the first Ctrl-C waits for its end: what is begun here must not be left half done.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            At the end, if there was one.
+        """
+        self._shielded = True
+        try:
+            yield
+        finally:
+            self._shielded = False
+            if self._interrupted:
+                self._interrupted = False
+                raise KeyboardInterrupt
 
     def begin(self, starts: Mapping[int, InitialState], ensemble: Ensemble, steps: int, units: int) -> None:
         """A run begins, or goes on after so many units: batches of members, step 0 included."""
@@ -147,6 +172,11 @@ class Watch:
         except OSError as error:
             LOG.warning("--progress-file %s: %s; nothing more is noted there", self._path, error.strerror or error)
             self._path = None
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if not self._shielded or self._interrupted:
+            signal.default_int_handler(number, frame)
+        self._interrupted = True
 
     def _hear(self, number: int, _: object) -> None:
         LOG.warning("Signal %d: stopping when this step is done; another one ends the run at once", number)

@@ -14,7 +14,7 @@ import re
 import stat
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -37,6 +37,7 @@ from ..files import (
 )
 from ..outputs.grib.files import tail_digest
 from ..state import ForecastStep
+from .comparison import check_same
 from .record_file import seal, unseal
 from .state_files import read_state, save_state
 
@@ -55,8 +56,14 @@ OWN_FILES = re.compile(r"(run\.json|step-\d{5,}-batch-\d{5,}\.npy)(\.partial)?")
 MOST_ATTEMPTS = 5
 """To open a folder that the run before is just removing."""
 
+INTERVAL_S = 20.0
+"""Between two states, where nobody said anything else."""
+
 SHARE = 0.05
-"""Greatest share of a run's time that is spent on keeping its state."""
+"""Greatest share of a run's time that keeping its state takes: what is written beside a step slows it, too."""
+
+Noted = Sequence[deque[ForecastStep]]
+"""What was made since the last state, by batch."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +128,8 @@ class ResumeState:
         States that a step starts from.
     batches : int
         Batches of members.
-    share : float
-        Greatest share of the time spent here; 1 keeps every step.
+    interval_s : float
+        Between two states; 0 keeps every step.
     clock : callable
         Gives seconds.
     """
@@ -133,28 +140,49 @@ class ResumeState:
         record: ResumeRecord,
         history: int,
         batches: int,
-        share: float = SHARE,
+        interval_s: float = INTERVAL_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.folder, self.record = folder, record
-        self._history, self._batches, self._share, self._clock = history, batches, share, clock
-        self._unsaved: list[deque[ForecastStep]] = [deque(maxlen=history) for _ in range(batches)]
+        self.interval_s = interval_s
+        self._history, self._batches, self._clock = history, batches, clock
+        self._unsaved = self._none()
         self._states = dict(record.states)
         self._cost = 0.0
         self._saved_at = clock()
 
     @property
     def is_due(self) -> bool:
-        """Whether the state may be saved again without taking more than its share of the time."""
-        return (self._clock() - self._saved_at) * self._share >= self._cost * (1 - self._share)
+        """Whether it is time to save the state again."""
+        since = self._clock() - self._saved_at
+        enough = since >= self.interval_s and since * SHARE >= self._cost * (1 - SHARE)
+        return enough or not self.interval_s
 
     def note(self, batch: int, forecast: ForecastStep) -> None:
         """Keep a step of a batch in mind for the next `save`."""
         if forecast.step > 0:
             self._unsaved[batch].append(forecast)
 
-    def save(self, units: int, positions: Mapping[str, int], *, finished: bool = False) -> None:
+    def noted(self) -> Noted:
+        """What `save` is to write, which may be called beside further steps: they are noted apart."""
+        noted, self._unsaved = self._unsaved, self._none()
+        return noted
+
+    def save(
+        self, units: int, positions: Mapping[str, int], *, finished: bool = False, noted: Noted | None = None
+    ) -> None:
         """Bring to disk how far the run is; what the output says to hold must be on disk already.
+
+        Parameters
+        ----------
+        units : int
+            Batches of members whose steps are done.
+        positions : mapping of str to int
+            Length of every file of the output then.
+        finished : bool
+            All is done: no state is needed any more.
+        noted : sequence of deque of ForecastStep, or None
+            As `noted` gave it when so many units were done; None for now.
 
         Raises
         ------
@@ -162,14 +190,16 @@ class ResumeState:
             If it cannot be written; the record before it still stands.
         """
         start = self._clock()
-        for batch, steps in enumerate(self._unsaved):
-            for made in steps:
+        needed = set() if finished else {self._state(batch, step).name for batch, step in self._kept_after(units)}
+        for batch, steps in enumerate(self.noted() if noted is None else noted):
+            while steps:
+                # Its buffer may be wanted.
+                made = steps.popleft()
                 path = self._state(batch, made.step)
-                self._states[path.name] = save_state(path, made.values)
-            steps.clear()
+                if path.name in needed:
+                    self._states[path.name] = save_state(path, made.values)
         tails = {name: tail_digest(Path(name), length) for name, length in positions.items()}
         record = ResumeRecord(self.record.identity, self.record.backend, units, dict(positions), finished, tails=tails)
-        needed = {self._state(batch, step).name for batch, step in self._kept_after(units)}
         self._states = {name: known for name, known in self._states.items() if name in needed}
         record = replace(record, states=self._states)
         write_whole(self.folder / INDEX, [seal(asdict(record))])
@@ -201,7 +231,10 @@ class ResumeState:
 
     def kept(self) -> Iterator[tuple[int, int]]:
         """Batch and step of every state that the record needs, steps ascending."""
-        return self._kept_after(self.record.units)
+        return iter(()) if self.record.finished else self._kept_after(self.record.units)
+
+    def _none(self) -> list[deque[ForecastStep]]:
+        return [deque(maxlen=self._history) for _ in range(self._batches)]
 
     def _kept_after(self, units: int) -> Iterator[tuple[int, int]]:
         for batch in range(self._batches):
@@ -243,7 +276,7 @@ class ResumeState:
 
 @contextmanager
 def open_resume_state(
-    folder: Path, fresh: ResumeRecord, history: int, batches: int, *, resume: bool, share: float = SHARE
+    folder: Path, fresh: ResumeRecord, history: int, batches: int, *, resume: bool, interval_s: float = INTERVAL_S
 ) -> Iterator[ResumeState]:
     """The resume state of a run that begins, or goes on; nobody else can open it meanwhile.
 
@@ -257,7 +290,7 @@ def open_resume_state(
         As of `ResumeState`.
     resume : bool
         Go on with what is there, if anything is.
-    share : float
+    interval_s : float
         As of `ResumeState`.
 
     Raises
@@ -269,7 +302,7 @@ def open_resume_state(
     """
     lock = _locked(folder)
     try:
-        yield ResumeState(folder, _point(folder, fresh, resume=resume), history, batches, share)
+        yield ResumeState(folder, _point(folder, fresh, resume=resume), history, batches, interval_s)
     finally:
         # Without a record there is nothing to go on with. Who comes after a complete run has a lock of its own.
         if is_named(folder / LOCK, lock) and not (folder / INDEX).exists():
@@ -327,46 +360,6 @@ def read_record(folder: Path) -> ResumeRecord | None:
     except (OSError, ValueError) as error:
         said = error.strerror if isinstance(error, OSError) else error
         raise ResumeError(f"{path} cannot be used: {said}. Run without --resume") from error
-
-
-def check_same(folder: Path, found: ResumeRecord, wanted: ResumeRecord) -> None:
-    """Refuse to go on with a run of another kind; say when the result may differ in the last bits.
-
-    Raises
-    ------
-    ResumeError
-        If an option, the input or the weights differ; names all that do.
-    """
-    differing = differences(found.identity, wanted.identity)
-    if differing:
-        listed = "\n".join(f"  {name}: it began with {began}, now {now}" for name, began, now in differing)
-        raise ResumeError(
-            f"the unfinished run in {folder} is another than this one:\n{listed}\n"
-            "Give the same options, input and weights, or run without --resume to begin again"
-        )
-    for name, began, now in differences(found.backend, wanted.backend):
-        LOG.warning(
-            "The run began with %s %s and goes on with %s: fields may differ in the last bits", name, began, now
-        )
-
-
-def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Names whose values are not the same, with both values; None where one lacks a name.
-
-    Parameters
-    ----------
-    first, second : mapping of str to object
-        What is a mapping at the top of both is a section, whose names are compared.
-    """
-    found = []
-    for name in dict.fromkeys([*first, *second]):
-        one, other = first.get(name), second.get(name)
-        if isinstance(one, Mapping) and isinstance(other, Mapping):
-            both = dict.fromkeys([*one, *other])
-            found += [(key, one.get(key), other.get(key)) for key in both if one.get(key) != other.get(key)]
-        elif one != other:
-            found.append((name, one, other))
-    return found
 
 
 def _own_files(folder: Path) -> list[Path]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 
 import numpy as np
 
 from ..arrays import BoolArray, Float32Array, WordArray
 from ..channels import CHANNELS
-from ..engines import Engine
-from ..errors import ForecastError, OptionError
+from ..engines import Arrival, Engine
+from ..errors import ForecastError, MosaicError, OptionError
 from ..state import ForecastStep, InitialState
 
 MAXIMUM_SEED = 2**64 - 1
@@ -152,10 +154,12 @@ def rollout(
     batches: Sequence[tuple[int, ...]] | None = None,
     restored: Iterable[ForecastStep] = (),
     done: int = 0,
+    lend: bool = False,
 ) -> Iterator[ForecastStep]:
     """Every step of every batch of members, from step 0 on: step by step, and in a step batch by batch.
 
-    Nothing is computed before it is asked for, and memory grows with neither steps nor output.
+    Nothing is computed before it is asked for, except by a device: that begins the next batch before what it made of
+    one is handed over. Memory grows with neither steps nor output.
 
     Parameters
     ----------
@@ -175,6 +179,9 @@ def rollout(
         What was made before and every history still needs, steps ascending.
     done : int
         Steps of batches that were made before, in the order of this generator; they are not yielded.
+    lend : bool
+        Whether arrays may be in buffers that a device needs again, see `engines.Made`. Who asks for that lets go of
+        all but the newest of every history; others may keep what they get.
 
     Yields
     ------
@@ -194,16 +201,54 @@ def rollout(
         states.restore(made.members, made.values)
     # Else they would be kept to the end of the run.
     del restored
-    for step in range(steps + 1):
-        for members in batches[max(0, done - step * len(batches)) :]:
-            if step == 0:
-                yield initial_step(starts, members)
-                continue
-            clock = progress_features(initial_time, step, step_hours)
-            noise = np.stack([ensemble.noise(initial_time, member, step, engine.noise_width) for member in members])
-            finite = states.advance(members, clock, noise)
-            _refuse_non_finite(finite, members, step, step * step_hours)
-            yield later_step(starts, step, step_hours, members, states.newest(members))
+
+    def begun(step: int, members: tuple[int, ...]) -> Callable[[], ForecastStep]:
+        if step == 0:
+            return partial(initial_step, starts, members)
+        clock = progress_features(initial_time, step, step_hours)
+        noise = np.stack([ensemble.noise(initial_time, member, step, engine.noise_width) for member in members])
+        arrival = states.advance(members, clock, noise)
+        return partial(_arrived, arrival, starts, step, step_hours, members, lend=lend)
+
+    units = ((step, members) for step in range(steps + 1) for members in batches[max(0, done - step * len(batches)) :])
+    yield from _in_order(units, begun, states.ahead)
+
+
+def _in_order(
+    units: Iterable[tuple[int, tuple[int, ...]]],
+    begin: Callable[[int, tuple[int, ...]], Callable[[], ForecastStep]],
+    ahead: int,
+) -> Iterator[ForecastStep]:
+    """What is begun in order, handed over in order, with so many steps begun beyond; step 0 needs none."""
+    waiting: deque[tuple[int, Callable[[], ForecastStep]]] = deque()
+    failure: MosaicError | None = None
+    for step, members in units:
+        try:
+            waiting.append((step, begin(step, members)))
+        except MosaicError as error:
+            # What was begun before is whole.
+            failure = error
+            break
+        while waiting and sum(later > 0 for later, _ in waiting) - (waiting[0][0] > 0) >= ahead:
+            yield waiting.popleft()[1]()
+    while waiting:
+        yield waiting.popleft()[1]()
+    if failure is not None:
+        raise failure
+
+
+def _arrived(
+    arrival: Arrival,
+    starts: Mapping[int, InitialState],
+    step: int,
+    step_hours: int,
+    members: tuple[int, ...],
+    *,
+    lend: bool,
+) -> ForecastStep:
+    made = arrival()
+    _refuse_non_finite(made.finite, members, step, step * step_hours)
+    return later_step(starts, step, step_hours, members, made.values.copy() if made.lent and not lend else made.values)
 
 
 def initial_step(starts: Mapping[int, InitialState], members: tuple[int, ...]) -> ForecastStep:
@@ -222,7 +267,7 @@ def later_step(
 def _refuse_non_finite(finite: BoolArray, members: Sequence[int], step: int, hours: int) -> None:
     if finite.all():
         return
-    index, channel = (int(found) for found in np.argwhere(~finite)[0])
+    index, channel = (int(place) for place in np.argwhere(~finite)[0])
     raise ForecastError(
         f"the forecast became non-finite: {CHANNELS[channel].name} of member {members[index]} at step {step} "
         f"(+{hours} h), and {int((~finite).sum()) - 1} more fields. Half precision overflows first: try "

@@ -8,7 +8,7 @@ are the same for any number of ranks, and a run may go on with another number of
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -21,6 +21,7 @@ from .progress import Watch
 from .ranks import Ranks
 from .resume import ResumeState
 from .rollout import Ensemble, initial_step, later_step, rollout
+from .saving import StateSaver
 
 LOG = logging.getLogger(__name__)
 
@@ -34,11 +35,15 @@ class StepWriter(Protocol):
     def recall(self, forecast: ForecastStep) -> None:
         """Take a step of a batch that was written before the run was interrupted, within that step."""
 
-    def flush(self) -> None:
-        """Bring to disk all that was taken."""
+    def mark(self) -> Callable[[], Mapping[str, int]]:
+        """Note where all that was taken so far ends.
 
-    def positions(self) -> Mapping[str, int]:
-        """Length in bytes of every file, by name, after all that was taken and flushed."""
+        Returns
+        -------
+        callable
+            Brings that to disk, and gives the length in bytes of every file there, by name; from any thread, and
+            beside what is written afterwards.
+        """
 
     def close(self) -> None:
         """Give the files their names; nothing more will come."""
@@ -56,12 +61,9 @@ class NoWriter:
     def recall(self, forecast: ForecastStep) -> None:
         """Forget it."""
 
-    def flush(self) -> None:
-        """Nothing to do."""
-
-    def positions(self) -> Mapping[str, int]:
+    def mark(self) -> Callable[[], Mapping[str, int]]:
         """No files."""
-        return {}
+        return dict
 
     def close(self) -> None:
         """Nothing to do."""
@@ -156,6 +158,7 @@ class EnsembleRun:
     ) -> None:
         self._job, self._ranks, self._writer, self._resume_state, self._watch = job, ranks, writer, resume_state, watch
         self._engine = engine
+        self._saver = None if resume_state is None else StateSaver(resume_state, writer.mark)
         self._steps: Iterator[ForecastStep] = iter(())
         self._units = 0
 
@@ -173,9 +176,16 @@ class EnsembleRun:
                 if self._round(step, batches):
                     self._stop(step)
             self._finish()
-        except BaseException:
-            self._writer.abort()
+        except BaseException as error:
+            try:
+                if self._saver is not None:
+                    self._saver.save_after(error, self._units)
+            finally:
+                self._writer.abort()
             raise
+        finally:
+            if self._saver is not None:
+                self._saver.close()
 
     def _restore(self) -> None:
         """Take the newest states of every batch from the resume state to the rank that resumes it."""
@@ -187,7 +197,7 @@ class EnsembleRun:
         if self._units > job.units:
             raise ResumeError(
                 f"expected at most {job.units} batches and steps done, got {self._units}: the state of the "
-                "unfinished run was changed. EnsembleRun without --resume"
+                "unfinished run was changed. Run without --resume"
             )
         # More ranks than batches leave some without any.
         mine = range(self._ranks.rank, len(job.batches), self._ranks.size)
@@ -200,6 +210,7 @@ class EnsembleRun:
             batches=[job.batches[batch] for batch in mine],
             restored=[made for batch, step in kept if (made := self._handed_out(batch, step)) is not None],
             done=sum(job.steps_done(self._units, batch) for batch in mine),
+            lend=True,
         )
         if resume_state is not None:
             self._recall(resume_state)
@@ -242,32 +253,39 @@ class EnsembleRun:
             error = self._collect(step, batches, mine, made, error)
         elif mine is not None and step > 0:
             self._ranks.send(None if made is None else made.values, 0)
-        stop = self._ranks.agree(error, stop=self._watch.stopping)
-        self._units = step * len(self._job.batches) + batches.stop
-        return stop
+        return self._ranks.agree(error, stop=self._watch.stopping)
 
     def _collect(
         self, step: int, batches: range, mine: int | None, made: ForecastStep | None, error: MosaicError | None
     ) -> MosaicError | None:
         """Write what all ranks made, in order; returns what went wrong first."""
-        try:
-            # Here, and not when the round before was done: its output has had the time of a step to reach the disk.
-            self._save_if_due()
-        except MosaicError as failure:
-            error = error or failure
+        whole = True
         for batch in batches:
             forecast = made if batch == mine else self._take(step, batch)
-            if forecast is None or error is not None:
+            # What follows one that is missing would be counted as if that were there.
+            whole = whole and forecast is not None
+            if forecast is None or not whole:
                 continue
             try:
-                self._writer.write(forecast)
+                with self._watch.shielded():
+                    self._hand_over(step, batch, forecast)
             except MosaicError as failure:
-                error = failure
-                continue
-            if self._resume_state is not None:
-                self._resume_state.note(batch, forecast)
-            self._watch.advance(forecast)
+                error, whole = error or failure, False
+        try:
+            if self._saver is not None and error is None and whole:
+                with self._watch.shielded():
+                    self._saver.save_if_due(self._units)
+        except MosaicError as failure:
+            error = failure
         return error
+
+    def _hand_over(self, step: int, batch: int, forecast: ForecastStep) -> None:
+        """Write a step of a batch, and count it."""
+        self._writer.write(forecast)
+        if self._saver is not None:
+            self._saver.note(batch, forecast)
+        self._units = step * len(self._job.batches) + batch + 1
+        self._watch.advance(forecast)
 
     def _take(self, step: int, batch: int) -> ForecastStep | None:
         """What another rank made; None if that went wrong, which is said later."""
@@ -276,22 +294,10 @@ class EnsembleRun:
         values = self._ranks.receive(batch % self._ranks.size, self._job.shape_of(batch))
         return None if values is None else self._job.made(batch, step, values)
 
-    def _save_if_due(self) -> None:
-        if (
-            self._resume_state is not None
-            and self._units > self._resume_state.record.units
-            and self._resume_state.is_due
-        ):
-            self._save()
-
-    def _save(self, *, finished: bool = False) -> None:
-        if self._resume_state is not None:
-            self._writer.flush()
-            self._resume_state.save(self._units, self._writer.positions(), finished=finished)
-
     def _stop(self, step: int) -> None:
         """End in good order because a signal asked for it."""
-        self._save()
+        if self._saver is not None:
+            self._saver.save(self._units)
         done = f"stopped by a signal after step {step} (+{step * self._job.step_hours} h), as asked"
         hint = (
             "run again with --resume to go on"
@@ -301,6 +307,7 @@ class EnsembleRun:
         raise TerminatedError(f"{done}; {hint}")
 
     def _finish(self) -> None:
-        self._save(finished=True)
+        if self._saver is not None:
+            self._saver.save(self._units, finished=True)
         self._writer.close()
         self._watch.end()

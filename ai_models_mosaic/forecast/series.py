@@ -141,7 +141,7 @@ class ForecastSeries:
         """Of every initial time that was begun."""
 
     def run(self, dates: Sequence[Wanted]) -> None:
-        """EnsembleRun them, one after the other.
+        """Run them, one after the other.
 
         Raises
         ------
@@ -253,7 +253,8 @@ class ForecastSeries:
     def _open(self, stack: ExitStack, job: EnsembleJob, found: dict[str, Any], place: _Place) -> bool:
         """The output, and the resume state beside it; False if all is done already."""
         initial = next(iter(job.starts.values()))
-        path, resume = self._settings.path, self._settings.options.resume
+        path, options = self._settings.path, self._settings.options
+        resume, interval_s = options.resume, options.state_interval_s
         if path is None:
             if resume:
                 raise ResumeError("--resume: expected output in files to go on with; leave it out, or give --path FILE")
@@ -275,7 +276,7 @@ class ForecastSeries:
             return False
         # Before the output, which would overwrite what another run is writing.
         resume_state = stack.enter_context(
-            open_resume_state(folder, fresh, job.history, len(job.batches), resume=resume)
+            open_resume_state(folder, fresh, job.history, len(job.batches), resume=resume, interval_s=interval_s)
         )
         positions = resume_state.record.positions
         if resume and positions is None:

@@ -8,12 +8,16 @@ Source: WeatherBench 2, conservative regridding.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from scipy.sparse import csr_matrix
 
 from ..arrays import FloatArray, IntArray
 from .grid import LatLonGrid, ReducedGrid, latitude_bounds, longitude_bounds
 from .weights_cache import cached
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 
 class ConservativeRegridder:
@@ -102,6 +106,9 @@ def _circular_overlaps(source_deg: FloatArray, target_deg: FloatArray) -> tuple[
 
 def _weights(rows: IntArray, columns: IntArray, lengths: FloatArray, shape: tuple[int, int]) -> csr_matrix:
     """The matrix of means over target cells, from overlaps of them with source cells."""
+    # Only where grids differ: a forecast from its own grid does without.
+    from scipy.sparse import csr_matrix
+
     total = np.bincount(rows, weights=lengths, minlength=shape[0])
     return csr_matrix((lengths / total[rows], (rows, columns)), shape=shape)
 

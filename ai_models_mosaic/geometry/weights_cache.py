@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse import csr_matrix
 
 from .disk_cache import Arrays, cached_arrays
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 VERSION = 2
 """Counts the ways in which weights were ever computed or written: a new one never meets old files."""
@@ -25,6 +28,7 @@ def cached(key: object, shape: tuple[int, int], compute: Callable[[], csr_matrix
     compute : callable
         Makes the matrix.
     """
+    from scipy.sparse import csr_matrix
 
     def parts() -> Arrays:
         made = compute()

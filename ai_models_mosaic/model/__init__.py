@@ -1,6 +1,6 @@
 """The Mosaic network in PyTorch, written from its specification.
 
-ConnectedRanks computations are written in more than one form. Which form runs when, and below it the test that holds it
+Several computations are written in more than one form. Which form runs when, and below it the test that holds it
 to the first of its kind:
 
 ===========================  ====================================================================================
@@ -8,9 +8,14 @@ Form                         Runs
 ===========================  ====================================================================================
 **The network**
 whole tensors (`layers`)     with gradients, under autocast, and while PyTorch compiles or exports
-in slices (`slices`)         otherwise: every step of a forecast by the PyTorch engine
+in slices (`slices`)         otherwise: every step of a forecast by the PyTorch engine on a CPU, and on a GPU without
+                             Triton
                              ``test_a_block_in_slices_equals_that_with_gradients``
                              ``test_changes_of_resolution_in_slices_equal_those_with_gradients``
+by kernels (`fused`)         the same on an NVIDIA GPU: whole tensors, and one launch for each pass between products,
+                             tried against plain PyTorch at the start of a run; on ``meta`` they are only counted
+                             ``test_every_pass_by_a_kernel_gives_what_plain_pytorch_gives``
+                             ``test_the_network_by_kernels_gives_the_output_of_the_released_model``
 prepared                     in the PyTorch engine: weights are joined, folded and rounded once, before the steps
                              ``test_a_prepared_network_gives_the_same_numbers_under_the_same_names``
 started                      where members share a history: what comes before the noise is computed for one
@@ -23,8 +28,10 @@ recorded (`engines.cuda`)    where asked for, on a GPU: a step as a CUDA graph, 
 by scans (`scanned`)         in an exported graph, that is, the ONNX engine
                              ``test_the_exportable_form_gives_the_output_of_the_released_model``
 **Interpolation**
-of bags, member by member    wherever the network is not exported
+of bags, member by member    wherever the network is not exported and no kernel runs
                              ``test_interpolation_in_slices_changes_nothing``
+by a kernel (`fused`)        with the other kernels
+                             ``test_every_pass_by_a_kernel_gives_what_plain_pytorch_gives``
 by a scan over targets       in an exported graph
                              ``test_an_interpolation_in_parts_is_the_same``
 **Attention** (`attention`)

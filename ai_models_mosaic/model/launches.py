@@ -7,11 +7,12 @@ read, write and compute, as PyTorch's own operators do through its dispatcher.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -88,7 +89,12 @@ def launch(
     if counted is not None:
         called = name or kernel.__name__
         counted.append(Launch(called, _bytes_of(reads), _bytes_of(writes), operations))
-    if not any(isinstance(each, Tensor) and each.is_meta for each in arguments):
+    tensors = [each for each in arguments if isinstance(each, Tensor)]
+    if any(tensor.is_meta for tensor in tensors):
+        return
+    # Triton launches on the current device, wherever the tensors are.
+    on_gpu = [tensor.device for tensor in tensors if tensor.is_cuda]
+    with torch.cuda.device(on_gpu[0]) if on_gpu else nullcontext():
         kernel[grid](*arguments, **constants)
 
 

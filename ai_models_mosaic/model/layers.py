@@ -7,6 +7,7 @@ Source: specification of the network, sections 5 – 8.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -16,9 +17,10 @@ from torch.nn import functional
 from ..arrays import Float, Float32
 from ..variants import Stage
 from .attention import DEFAULT_BACKEND, BlockLayout, block_sparse_attention
-from .attention.problem import Gates, Keys, Queries
+from .attention.problem import Keys
 from .attention.tilings import StageShape
-from .slices import add_product, by_row, in_one_go, row_slices
+from .fused import PLAIN, RMS_NORM_EPS, Heads, Passes, Summary, Turns, branch_gates
+from .slices import by_row, in_one_go
 
 Stream = Float[Tensor, "member pixel width"]
 """The residual stream of one stage."""
@@ -26,8 +28,11 @@ Stream = Float[Tensor, "member pixel width"]
 Noise = Float[Tensor, "member noise"]
 """ε or z."""
 
-RMS_NORM_EPS = torch.finfo(torch.float32).eps
-"""torch's default for float32 inputs, also where the products run in half precision."""
+Rows = Float[Tensor, "member pixel width"]
+"""The stream normed, and rounded to the precision of the products."""
+
+Shift = Float32[Tensor, "member hidden"]
+"""What a member's noise adds to the gate of one feed-forward."""
 
 TOKENS_AT_ONCE = 8192
 """Tokens per slice of a feed-forward without gradients: the hidden layer is eight times the width."""
@@ -50,7 +55,7 @@ class Linear(nn.Linear):
     def forward(self, x: Float[Tensor, "*rows inputs"]) -> Float[Tensor, "*rows outputs"]:
         """Map ``(…, input)`` to ``(…, output)``."""
         # Autocast, in training, rounds both, and what it gave is rounded already.
-        if torch.is_autocast_enabled(x.device.type):
+        if not x.is_meta and torch.is_autocast_enabled(x.device.type):
             return functional.linear(x, self.weight)
         return functional.linear(x.to(self.weight.dtype), self.weight)
 
@@ -95,35 +100,6 @@ class RotaryTable(nn.Module):
         rotated = (even * self.cos_freqs - odd * self.sin_freqs, odd * self.cos_freqs + even * self.sin_freqs)
         return torch.stack(rotated, dim=-1).flatten(-2).to(x.dtype)
 
-    def of_rows(self, x: Stream, pixels: slice) -> Stream:
-        """The same of some pixels ``(member, pixel, head · d)``, in one pass."""
-        turn = torch.complex(self.cos_freqs[pixels], self.sin_freqs[pixels])[:, None]
-        pairs = x.float().unflatten(-1, (-1, turn.shape[-1], 2)).contiguous()
-        return torch.view_as_real(torch.view_as_complex(pairs) * turn).flatten(-3).to(x.dtype)
-
-
-def branch_gates(
-    mixed: Float[Tensor, "member pixel mixed"], *, without_selected: bool
-) -> Float32[Tensor, "member pixel mixed//3 3"]:
-    """Weights of the branches local, compressed, selected ``(member, pixel, head, 3)`` (section 8).
-
-    Parameters
-    ----------
-    mixed : Tensor (member, pixel, head · 3)
-        What `Attention.to_strategy_combine_mlp` gives.
-    without_selected : bool
-        The third has none: an ablation.
-
-    Returns
-    -------
-    Tensor (member, pixel, head, 3)
-        float32, of sum 1.
-    """
-    by_branch = mixed.float().unflatten(-1, (-1, 3))
-    if without_selected:
-        return functional.pad(by_branch[..., :2].softmax(dim=-1), (0, 1))
-    return by_branch.softmax(dim=-1)
-
 
 class Attention(nn.Module):
     """Gated block-sparse attention with rotary positions (section 8).
@@ -146,7 +122,9 @@ class Attention(nn.Module):
         self.to_strategy_combine_mlp = Linear(stage.width, 3 * stage.query_heads)
         self.head_width = stage.head_width
         self.layout = BlockLayout(stage.local_block, stage.sparse_block, stage.selected_blocks)
+        self.heads = Heads(stage.query_heads, stage.key_value_heads, stage.head_width, self.layout)
         self.backend = DEFAULT_BACKEND
+        self.passes: Passes = PLAIN
         self.without_selected = False
         self.joined: Tensor | None = None
 
@@ -158,9 +136,10 @@ class Attention(nn.Module):
 
     def join(self) -> None:
         """Hold the maps of queries, keys, values and gates as one matrix, of which each becomes a part."""
-        self.joined = torch.cat([each.weight.detach() for each in self._maps()])
-        parts = self.joined.split([each.out_features for each in self._maps()])
-        for each, part in zip(self._maps(), parts, strict=True):
+        rows = [each.out_features for each in self._maps()]
+        padding = -sum(rows) % self.passes.columns_of
+        self.joined = functional.pad(torch.cat([each.weight.detach() for each in self._maps()]), (0, 0, 0, padding))
+        for each, part in zip(self._maps(), self.joined[: sum(rows)].split(rows), strict=True):
             each.weight = nn.Parameter(part, requires_grad=False)
 
     def forward(self, x: Stream) -> Stream:
@@ -170,29 +149,47 @@ class Attention(nn.Module):
         out = block_sparse_attention(self.q_rope(query), self.k_rope(key), value, gates, self.layout, self.backend)
         return self.to_o(out.transpose(1, 2).flatten(2))
 
-    def added_to(self, x: Stream, norm: RMSNorm) -> Stream:
-        """The stream ``(member, pixel, width)`` plus the attention of the normed stream."""
-        query, key, value, gates = self._projected(x, norm)
-        out = block_sparse_attention(query, key, value, gates, self.layout, self.backend).transpose(1, 2)
-        made = torch.empty_like(x)
-        for part in row_slices(x.shape[0], x.shape[1], x.shape[2], x.device):
-            add_product(x[part], out[part].flatten(2), self.to_o.weight, made[part])
+    def added_to(self, x: Stream, rows: Rows | None = None) -> Stream:
+        """The stream ``(member, pixel, width)`` plus the attention of the normed stream.
+
+        Parameters
+        ----------
+        x : Tensor (member, pixel, width)
+            In float32.
+        rows : Tensor (member, pixel, width) or None
+            The same normed and rounded, where that is known.
+
+        Returns
+        -------
+        Tensor (member, pixel, width)
+            In the place of `x` where kernels run: a sum within a product into other memory would first copy it.
+        """
+        joined, summary = self._projected(x, rows)
+        query, key, value = self.heads.dealt(joined)
+        gates = summary.gates.transpose(1, 2)
+        # Where the rows of the next product are to be, in its precision.
+        room = self._heads(joined.new_empty(x.shape)) if self.passes.by_kernels else None
+        out = block_sparse_attention(
+            query, key, value, gates, self.layout, self.backend, means=summary.means, out=room
+        ).transpose(1, 2)
+        made = x if self.passes.by_kernels else torch.empty_like(x)
+        for part in self.passes.slices(x.shape[0], x.shape[1], x.shape[2], x.device):
+            self.passes.add_product(x[part], out[part].flatten(2), self.to_o.weight, made[part])
         return made
 
-    def _projected(self, x: Stream, norm: RMSNorm) -> tuple[Queries, Keys, Keys, Gates]:
-        """Rotated queries and keys, values ``(member, head, pixel, d)``, and gates, of the normed x."""
-        joined = torch.cat([each.weight for each in self._maps()]) if self.joined is None else self.joined
-        widths = [each.out_features for each in self._maps()]
-        heads = x.new_empty(*x.shape[:2], sum(widths[:3]), dtype=joined.dtype)
-        gates = x.new_empty(*x.shape[:2], widths[3] // 3, 3)
-        for part in row_slices(x.shape[0], x.shape[1], joined.shape[0], x.device):
-            mapped = by_row(lambda rows: functional.linear(norm(rows).to(joined.dtype), joined), x[part])
-            query, key, value, mixed = mapped.split(widths, dim=-1)
-            turned = self.q_rope.of_rows(query, part[1]), self.k_rope.of_rows(key, part[1])
-            torch.cat([*turned, value], dim=-1, out=heads[part])
-            gates[part] = branch_gates(mixed, without_selected=self.without_selected)
-        query, key, value = (self._heads(each) for each in heads.split(widths[:3], dim=-1))
-        return query, key, value, gates.transpose(1, 2)
+    def _projected(self, x: Stream, rows: Rows | None) -> tuple[Float[Tensor, "member pixel columns"], Summary]:
+        """Rotated queries and keys, and values, in the columns of `heads`, of the normed x; gates beside them."""
+        weight = torch.cat([each.weight for each in self._maps()]) if self.joined is None else self.joined
+        joined = x.new_empty(*x.shape[:2], weight.shape[0], dtype=weight.dtype)
+        summary = self.passes.summary(x.shape[0], x.shape[1], self.heads, x.device)
+        turns = Turns(self.q_rope.cos_freqs, self.q_rope.sin_freqs, self.k_rope.cos_freqs, self.k_rope.sin_freqs)
+        for part in self.passes.slices(x.shape[0], x.shape[1], weight.shape[0], x.device):
+            some = self.passes.norm_to(x[part], weight.dtype) if rows is None else rows[part]
+            torch.mm(some.flatten(0, 1), weight.t(), out=joined[part].flatten(0, 1))
+            self.passes.rotate(
+                joined[part], self.heads, turns.of(part[1]), summary.of(part), without_selected=self.without_selected
+            )
+        return joined, summary
 
     def _maps(self) -> tuple[nn.Linear, nn.Linear, nn.Linear, nn.Linear]:
         return self.to_q, self.to_k, self.to_v, self.to_strategy_combine_mlp
@@ -217,6 +214,7 @@ class FeedForward(nn.Module):
         self.w13 = Linear(stage.width, 2 * stage.hidden_width)
         self.w2 = Linear(stage.hidden_width, stage.width)
         self.noise_bias = MemberLinear(noise_width, stage.hidden_width)
+        self.passes: Passes = PLAIN
 
     def forward(self, x: Stream, noise: Noise) -> Stream:
         """Map ``(member, pixel, width)`` with z ``(member, noise)``, the same at every pixel (section 7)."""
@@ -229,20 +227,16 @@ class FeedForward(nn.Module):
         gate, value = self.w13(x).chunk(2, dim=-1)
         return self.w2(functional.silu(gate + shift) * value)
 
-    def add_to(
-        self, x: Float32[Tensor, "member pixel width"], noise: Noise, norm: RMSNorm
-    ) -> Float32[Tensor, "member pixel width"]:
+    def add_to(self, x: Float32[Tensor, "member pixel width"], shift: Shift) -> Float32[Tensor, "member pixel width"]:
         """Add the map of the normed x to x itself, ``(member, pixel, width)`` in float32."""
-        shift = self.noise_bias(noise)[:, None]
         weight = self.w13.weight
-        parts = list(row_slices(x.shape[0], x.shape[1], weight.shape[0], x.device))
+        parts = list(self.passes.slices(x.shape[0], x.shape[1], weight.shape[0], x.device))
         # So large an array would be fetched from the system, and cleared, for every slice anew. The first is largest.
         hidden = x.new_empty(x[parts[0]].shape[:2].numel(), weight.shape[0], dtype=weight.dtype)
         for part in parts:
-            rows = norm(x[part]).to(weight.dtype).flatten(0, 1)
+            rows = self.passes.norm_to(x[part], weight.dtype).flatten(0, 1)
             mapped = torch.mm(rows, weight.t(), out=hidden[: rows.shape[0]]).unflatten(0, x[part].shape[:2])
-            gate, value = mapped.chunk(2, dim=-1)
-            add_product(x[part], functional.silu(gate.add_(shift[part[0]]), inplace=True).mul_(value), self.w2.weight)
+            self.passes.add_product(x[part], self.passes.gated_product(mapped, shift[part[0]]), self.w2.weight)
         return x
 
 
@@ -256,18 +250,39 @@ class Block(nn.Module):
         self.ffn = FeedForward(stage, noise_width)
         self.in_slices = True
 
-    def forward(self, x: Stream, noise: Noise, *, attended: bool = False) -> Stream:
-        """Map ``(member, pixel, width)`` with z ``(member, noise)``; `attended` says that `attend` made x of it."""
-        x = x if attended else self.attend(x)
+    def forward(
+        self, x: Stream, noise: Noise, *, attended: bool = False, shift: Shift | None = None, rows: Rows | None = None
+    ) -> Stream:
+        """Map ``(member, pixel, width)`` with z ``(member, noise)``.
+
+        Parameters
+        ----------
+        x : Tensor (member, pixel, width)
+            The stream.
+        noise : Tensor (member, noise)
+            z.
+        attended : bool
+            `attend` made x of the stream.
+        shift : Tensor (member, hidden) or None
+            What `ffn.noise_bias` makes of z, where that is known.
+        rows : Tensor (member, pixel, width) or None
+            `x` normed and rounded, where that is known.
+
+        Returns
+        -------
+        Tensor (member, pixel, width)
+            Without gradients, it may be where `x` was.
+        """
+        x = x if attended else self.attend(x, rows)
         if in_one_go() or not self.in_slices:
             return x + self.ffn(self.norm(x), noise)
-        return self.ffn.add_to(x, noise, self.norm)
+        return self.ffn.add_to(x, self.ffn.noise_bias(noise) if shift is None else shift)
 
-    def attend(self, x: Stream) -> Stream:
-        """The part that knows no noise, ``(member, pixel, width)``."""
+    def attend(self, x: Stream, rows: Rows | None = None) -> Stream:
+        """The part that knows no noise, ``(member, pixel, width)``; `rows` as of `forward`."""
         if in_one_go() or not self.in_slices:
             return x + self.attention(self.norm(x))
-        return self.attention.added_to(x, self.norm)
+        return self.attention.added_to(x, rows)
 
 
 class BlockStack(nn.Module):
@@ -277,10 +292,19 @@ class BlockStack(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(Block(stage, noise_width) for _ in range(depth))
 
-    def forward(self, x: Stream, noise: Noise, *, attended: bool = False) -> Stream:
-        """Map ``(member, pixel, width)`` with z ``(member, noise)``; `attended` says that `attend` made x of it."""
+    def forward(
+        self,
+        x: Stream,
+        noise: Noise,
+        *,
+        attended: bool = False,
+        shifts: Sequence[Shift] | None = None,
+        rows: Rows | None = None,
+    ) -> Stream:
+        """Map ``(member, pixel, width)``; arguments as of `Block.forward`, a shift for every block."""
         for index, block in enumerate(self.blocks):
-            x = block(x, noise, attended=attended and index == 0)
+            x = block(x, noise, attended=attended, shift=shifts[index] if shifts else None, rows=rows)
+            attended, rows = False, None
         return x
 
     def attend(self, x: Stream) -> Stream:
@@ -288,59 +312,118 @@ class BlockStack(nn.Module):
         return cast(Block, self.blocks[0]).attend(x)
 
 
-class Downsample(nn.Module):
+class Resampling(nn.Module):
+    """A map between a stage and the next finer one, of pixels and of where their four children lie (section 6).
+
+    Parameters
+    ----------
+    pixels : int
+        Of the coarser stage.
+    inputs, outputs : int
+        Widths of the map of a coarse pixel.
+    rows : int
+        Pixels that a coarse one becomes.
+    """
+
+    rel_pos: Float32[Tensor, "pixel 12"]
+
+    def __init__(self, pixels: int, inputs: int, outputs: int, rows: int) -> None:
+        super().__init__()
+        empty_buffer(self, "rel_pos", pixels, 12)
+        self.proj_x = Linear(inputs, outputs)
+        self.proj_pos = Linear(12, outputs)
+        self.norm = RMSNorm()
+        self.passes: Passes = PLAIN
+        self.positions: Tensor | None = None
+        self.shape = pixels * rows, outputs // rows
+
+    def place(self) -> None:
+        """Hold the map of where the children lie, which never changes."""
+        self.positions = self.proj_pos(self.rel_pos)
+
+    def placed(self, pixels: slice) -> Float[Tensor, "pixel outputs"]:
+        """The map of where the children of some pixels lie."""
+        return self.proj_pos(self.rel_pos[pixels]) if self.positions is None else self.positions[pixels]
+
+    def room(self, batch: int) -> Rows | None:
+        """Memory for the rows that the next stage begins with, where kernels leave them; else None."""
+        kernels_run = self.passes.by_kernels and not in_one_go()
+        return self.proj_x.weight.new_empty(batch, *self.shape) if kernels_run else None
+
+
+class Downsample(Resampling):
     """From a stage to the next coarser one: the four children of a nested pixel become it (section 6)."""
 
-    rel_pos: Float32[Tensor, "pixel 12"]
-
     def __init__(self, fine: Stage, coarse: Stage) -> None:
-        super().__init__()
-        empty_buffer(self, "rel_pos", coarse.pixels, 12)
-        self.proj_x = Linear(4 * fine.width, coarse.width)
-        self.proj_pos = Linear(12, coarse.width)
-        self.norm = RMSNorm()
-
-    def forward(self, x: Float[Tensor, "member children fine_width"]) -> Float[Tensor, "member children//4 width"]:
-        """``(member, 4·pixel, fine width)`` to ``(member, pixel, coarse width)``."""
-        children = x.unflatten(1, (-1, 4)).flatten(2)
-        if in_one_go():
-            return self._joined(children, self.rel_pos)
-        made = x.new_empty(*children.shape[:2], self.proj_x.out_features)
-        for part in row_slices(x.shape[0], children.shape[1], children.shape[2], x.device):
-            made[part] = self._joined(children[part], self.rel_pos[part[1]])
-        return made
-
-    def _joined(self, children: Float[Tensor, "member pixel fine_width"], rel_pos: Float[Tensor, "pixel 12"]) -> Stream:
-        return self.norm(by_row(self.proj_x, children) + self.proj_pos(rel_pos))
-
-
-class Upsample(nn.Module):
-    """From a stage to the next finer one, with the skip of the encoder (section 6)."""
-
-    rel_pos: Float32[Tensor, "pixel 12"]
-
-    def __init__(self, coarse: Stage, fine: Stage) -> None:
-        super().__init__()
-        empty_buffer(self, "rel_pos", coarse.pixels, 12)
-        self.proj_x = Linear(coarse.width, 4 * fine.width)
-        self.proj_pos = Linear(12, 4 * fine.width)
-        self.norm = RMSNorm()
+        super().__init__(coarse.pixels, 4 * fine.width, coarse.width, rows=1)
 
     def forward(
-        self, x: Stream, skip: Float[Tensor, "member 4*pixel fine_width"]
-    ) -> Float[Tensor, "member 4*pixel fine_width"]:
-        """``(member, pixel, coarse width)`` and ``(member, 4·pixel, fine width)`` to the latter's shape."""
-        skip = skip.unflatten(1, (-1, 4))
-        if in_one_go():
-            return self._dealt_out(x, skip, self.rel_pos).flatten(1, 2)
-        made = torch.empty_like(skip)
-        for part in row_slices(x.shape[0], x.shape[1], self.proj_x.out_features, x.device):
-            made[part] = self._dealt_out(x[part], skip[part], self.rel_pos[part[1]])
-        return made.flatten(1, 2)
+        self, x: Float[Tensor, "member children fine_width"], rows: Rows | None = None
+    ) -> Float[Tensor, "member children//4 width"]:
+        """``(member, 4·pixel, fine width)`` to ``(member, pixel, coarse width)``.
 
-    def _dealt_out(
-        self, x: Stream, skip: Float[Tensor, "member pixel 4 fine_width"], rel_pos: Float[Tensor, "pixel 12"]
-    ) -> Float[Tensor, "member pixel 4 fine_width"]:
-        """``(member, pixel, 4, fine width)`` of as many pixels as there are of everything."""
-        children = by_row(self.proj_x, x) + self.proj_pos(rel_pos)
-        return self.norm(children.unflatten(-1, (4, -1)) + skip)
+        Parameters
+        ----------
+        x : Tensor (member, 4 · pixel, fine width)
+            The finer stream.
+        rows : Tensor (member, pixel, coarse width) or None
+            Receives the coarser stream, normed and rounded.
+
+        Returns
+        -------
+        Tensor (member, pixel, coarse width)
+            The coarser stream.
+        """
+        children = x.unflatten(1, (-1, 4)).flatten(2)
+        if in_one_go():
+            return self.norm(by_row(self.proj_x, children) + self.proj_pos(self.rel_pos))
+        made = x.new_empty(x.shape[0], *self.shape)
+        for part in self.passes.slices(x.shape[0], children.shape[1], children.shape[2], x.device):
+            again = None if rows is None else rows[part]
+            mapped = by_row(self.proj_x, children[part])
+            self.passes.norm_of_sum(mapped, self.placed(part[1]), made[part], again=again)
+        return made
+
+
+class Upsample(Resampling):
+    """From a stage to the next finer one, with the skip of the encoder (section 6)."""
+
+    def __init__(self, coarse: Stage, fine: Stage) -> None:
+        super().__init__(coarse.pixels, coarse.width, 4 * fine.width, rows=4)
+
+    def forward(
+        self,
+        x: Stream,
+        skip: Float[Tensor, "member 4*pixel fine_width"],
+        rows: Float[Tensor, "member 4*pixel fine_width"] | None = None,
+    ) -> Float[Tensor, "member 4*pixel fine_width"]:
+        """``(member, pixel, coarse width)`` to ``(member, 4·pixel, fine width)``.
+
+        Parameters
+        ----------
+        x : Tensor (member, pixel, coarse width)
+            The coarser stream.
+        skip : Tensor (member, 4 · pixel, fine width)
+            What the encoder left.
+        rows : Tensor (member, 4 · pixel, fine width) or None
+            Receives the finer stream, normed and rounded.
+
+        Returns
+        -------
+        Tensor (member, 4 · pixel, fine width)
+            The finer stream.
+        """
+        if in_one_go():
+            children = by_row(self.proj_x, x) + self.proj_pos(self.rel_pos)
+            return self.norm(children.unflatten(-1, (4, -1)) + skip.unflatten(1, (-1, 4))).flatten(1, 2)
+        made = torch.empty_like(skip)
+        for members, pixels in self.passes.slices(x.shape[0], x.shape[1], self.proj_x.out_features, x.device):
+            part = members, slice(4 * pixels.start, 4 * pixels.stop)
+            # Child by child they are rows of the finer stage.
+            mapped, places = (
+                each.unflatten(-1, (4, -1)).flatten(-3, -2)
+                for each in (by_row(self.proj_x, x[members, pixels]), self.placed(pixels))
+            )
+            again = None if rows is None else rows[part]
+            self.passes.norm_of_sum(mapped, places, made[part], skip[part], again)
+        return made

@@ -6,8 +6,9 @@ Source: specification of the network, sections 4 – 7 and 9.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import repeat
 from typing import cast
 
 import torch
@@ -17,20 +18,26 @@ from ..arrays import Float, Float32
 from ..variants import STATIC_FEATURES, Architecture
 from .attention import BACKENDS, DEFAULT_BACKEND
 from .attention.tilings import Tiling
+from .fused import KERNELS, PLAIN, Passes
 from .interpolation import CrossGridAttention
 from .layers import (
     Attention,
     Block,
     BlockStack,
     Downsample,
+    FeedForward,
     Linear,
     MemberLinear,
     Noise,
+    Resampling,
     RMSNorm,
+    Rows,
+    Shift,
     Stream,
     Upsample,
     empty_buffer,
 )
+from .slices import in_one_go
 
 LAST = "postprocess.3"
 """The layer that makes the output."""
@@ -67,6 +74,8 @@ class MosaicNetwork(nn.Module):
         super().__init__()
         self.architecture = architecture
         self.backend = DEFAULT_BACKEND
+        self.passes: Passes = PLAIN
+        self.noise_maps: Tensor | None = None
         stages, bottleneck, noise = architecture.stages, architecture.bottleneck, architecture.noise_width
         points, width, pixels = architecture.grid.size, stages[0].width, stages[0].pixels
         coarser = (*stages[1:], bottleneck)
@@ -116,16 +125,20 @@ class MosaicNetwork(nn.Module):
             Normalised, float32.
         """
         perturbation = self.noise_generator(noise)
+        shifts = self._shifts(perturbation)
         x = self.start(state, progress) if started is None else started
+        rows: Rows | None = None
         skips: list[Tensor] = []
         for stage, down in zip(self.encoder_stages, self.downsample_layers, strict=True):
-            x = stage(x, perturbation, attended=not skips)
+            x = stage(x, perturbation, attended=not skips, shifts=next(shifts), rows=rows)
             skips.append(x)
-            x = down(x)
-        x = self.bottleneck(x, perturbation)
+            rows = cast(Downsample, down).room(x.shape[0])
+            x = down(x, rows)
+        x = self.bottleneck(x, perturbation, shifts=next(shifts), rows=rows)
         for up, stage in zip(self.upsample_layers, self.decoder_stages, strict=True):
-            x = stage(up(x, skips.pop()), perturbation)
-        x = self.postprocess(self.interp_to_ll(self.norm(x))).float().unflatten(1, self.architecture.grid.shape)
+            rows = cast(Upsample, up).room(x.shape[0])
+            x = stage(up(x, skips.pop(), rows), perturbation, shifts=next(shifts), rows=rows)
+        x = self._to_grid(x).unflatten(1, self.architecture.grid.shape)
         return state[:, -1] + x if self.architecture.increment else x
 
     def start(
@@ -145,8 +158,21 @@ class MosaicNetwork(nn.Module):
         Tensor (member, pixel, width)
             The stream of the finest stage, float32.
         """
-        x = self.interp_to_hp(self.preprocess(self._features(state, progress)))
+        x = self._to_mesh(self._features(state, progress))
         return cast(BlockStack, self.encoder_stages[0]).attend(x)
+
+    def use_passes(self, passes: Passes) -> None:
+        """Go through memory by kernels, or in plain PyTorch; before `prepare`, which makes ready for either.
+
+        Parameters
+        ----------
+        passes : Passes
+            As `fused.choice.choose_passes` gives it.
+        """
+        self.passes = passes
+        for module in self.modules():
+            if isinstance(module, (Attention, FeedForward, CrossGridAttention, Resampling)):
+                module.passes = passes
 
     def prepare(self, dtype: torch.dtype = torch.float32) -> None:
         """Make ready for steps without gradients, on the device of the weights: what never changes is done once.
@@ -160,6 +186,9 @@ class MosaicNetwork(nn.Module):
             Precision of the matrix products. Norms, softmax, residual sums, the scores of the
             interpolations and the choice of blocks stay in float32, and so do the products of `IN_FLOAT32`.
         """
+        if self.static_vars.is_meta:
+            # Nothing is computed there: it stands for a GPU, whose work is counted.
+            self.use_passes(KERNELS)
         kept = [self.get_submodule(path) for path in IN_FLOAT32]
         for module in self.modules():
             if isinstance(module, CrossGridAttention):
@@ -170,6 +199,10 @@ class MosaicNetwork(nn.Module):
         for module in self.modules():
             if isinstance(module, Attention):
                 module.join()
+            if self.passes.by_kernels and isinstance(module, Resampling):
+                module.place()
+        if self.passes.by_kernels:
+            self.noise_maps = torch.cat([noise_map.weight for stack in self._noise_maps() for noise_map in stack])
 
     def compile_blocks(self, backend: str = "inductor") -> None:
         """Have the blocks compiled when they are first called; PyTorch keeps what it made on disk.
@@ -226,16 +259,48 @@ class MosaicNetwork(nn.Module):
             if isinstance(module, Attention):
                 module.backend = name
 
+    def _noise_maps(self) -> list[list[Linear]]:
+        """The maps of the noise of each stack's blocks, in the order in which the stacks run."""
+        stacks = (*self.encoder_stages, self.bottleneck, *self.decoder_stages)
+        return [[cast(Block, block).ffn.noise_bias for block in cast(BlockStack, stack).blocks] for stack in stacks]
+
+    def _shifts(self, noise: Noise) -> Iterator[Sequence[Shift] | None]:
+        """What the noise adds to the gates of each stack's blocks, all by one map where kernels run; None elsewhere."""
+        if self.noise_maps is None or in_one_go():
+            yield from repeat(None)
+            return
+        shifts = self.passes.map_members(noise, self.noise_maps)
+        for stack in self._noise_maps():
+            widths = [noise_map.out_features for noise_map in stack]
+            yield shifts[:, : sum(widths)].split(widths, dim=1)
+            shifts = shifts[:, sum(widths) :]
+
+    def _to_mesh(self, features: Float[Tensor, "member point feature"]) -> Stream:
+        """Features of the grid to the stream of the finest stage (sections 4 and 5)."""
+        if in_one_go() or not self.passes.by_kernels:
+            return cast(Tensor, self.interp_to_hp(self.preprocess(features)))
+        first, second = (cast(Linear, self.preprocess[index]) for index in (0, 3))
+        rows = self.passes.norm_to(first(features), second.weight.dtype, silu=True)
+        return cast(Tensor, self.interp_to_hp(self.passes.product(rows, second.weight), norms=2))
+
+    def _to_grid(self, x: Stream) -> Float32[Tensor, "member point channel"]:
+        """The stream of the finest stage to the fields on the grid (sections 5 and 6)."""
+        if in_one_go() or not self.passes.by_kernels:
+            return cast(Tensor, self.postprocess(self.interp_to_ll(self.norm(x)))).float()
+        first, last = (cast(Linear, self.postprocess[index]) for index in (1, 3))
+        rows = first(self.passes.norm_to(self.interp_to_ll(x, norms=2, precise=False), first.weight.dtype))
+        return cast(Tensor, last(self.passes.norm_to(rows, last.weight.dtype, norms=0, silu=True)))
+
     def _features(
         self, state: Float[Tensor, "member history lon lat channel"], progress: Float[Tensor, "*member 2"]
     ) -> Float[Tensor, "member lon*lat feature"]:
         """Input features of every grid point, ``(member, point, feature)`` (section 4)."""
         batch, points = state.shape[0], self.architecture.grid.size
-        history = state.permute(0, 2, 3, 1, 4).reshape(batch, points, -1)
+        history = state.flatten(2, 3).unbind(1)
         angle = 2 * math.pi * progress
         clock = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(-2).expand(batch, -1)
         fixed = self.static_vars[:, 0].expand(batch, -1, -1)
-        return torch.cat([history, fixed, clock[:, None].expand(-1, points, -1)], dim=-1)
+        return torch.cat([*history, fixed, clock[:, None].expand(-1, points, -1)], dim=-1)
 
 
 def initialise(network: MosaicNetwork, generator: torch.Generator) -> None:

@@ -17,8 +17,9 @@ from ..arrays import Float, Float32, Int64, Shaped
 from . import attention
 from .attention import attention_of_slice, select_blocks
 from .attention.problem import Gates, Keys, Lists, MeanKeys, MeanQueries, Queries, RunQueries
+from .fused import branch_gates
 from .interpolation import CrossGridAttention
-from .layers import Attention, Block, RMSNorm, Stream, branch_gates
+from .layers import Attention, Block, RMSNorm, Stream
 from .network import IN_FLOAT32, MosaicNetwork
 
 GATHERED_AT_ONCE = 2**23

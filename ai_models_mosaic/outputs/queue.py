@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from queue import Queue
 from threading import Thread
+from typing import Any, Generic, TypeVar
 
 Commit = Callable[[], object]
 Job = Callable[[], Commit | None]
+
+T = TypeVar("T")
 
 MOST_WORKERS = 4
 """More encode faster than a step can be made."""
@@ -39,7 +43,7 @@ class OrderedQueue:
         self._error: BaseException | None = None
         self._aborted = False
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="encode") if workers else None
-        self._pending: Queue[Future[Commit | None] | None] = Queue(max(1, PENDING_PER_WORKER * workers))
+        self._pending: Queue[Future[Commit | None] | _Mark[Any] | None] = Queue(max(1, PENDING_PER_WORKER * workers))
         self._committer = Thread(target=self._commit_all, name="write", daemon=True)
         if workers:
             self._committer.start()
@@ -64,6 +68,32 @@ class OrderedQueue:
                 commit()
             return
         self._pending.put(self._executor.submit(job))
+
+    def mark(self, look: Callable[[], T]) -> Future[T]:
+        """Look at what was made, between what was asked for before and what is asked for afterwards.
+
+        Parameters
+        ----------
+        look : callable
+            Called where commits are, when all before it are made.
+
+        Returns
+        -------
+        Future
+            Of what it gives. It fails as a job before it did, and is cancelled by `abort`.
+
+        Raises
+        ------
+        Exception
+            What an earlier job, or its commit, raised.
+        """
+        self._raise()
+        mark: Future[T] = Future()
+        if self._executor is None:
+            mark.set_result(look())
+        else:
+            self._pending.put(_Mark(mark, look))
+        return mark
 
     def flush(self) -> None:
         """Wait until all that was asked for is committed.
@@ -102,7 +132,9 @@ class OrderedQueue:
 
     def _commit_all(self) -> None:
         while (future := self._pending.get()) is not None:
-            if self._error is not None or self._aborted:
+            if isinstance(future, _Mark):
+                future.settle(self._error, aborted=self._aborted)
+            elif self._error is not None or self._aborted:
                 future.cancel()
             else:
                 self._commit(future)
@@ -123,3 +155,23 @@ class OrderedQueue:
     def _raise(self) -> None:
         if self._error is not None:
             raise self._error
+
+
+@dataclass(frozen=True)
+class _Mark(Generic[T]):
+    """A look between commits, and who waits for it."""
+
+    future: Future[T]
+    look: Callable[[], T]
+
+    def settle(self, error: BaseException | None, *, aborted: bool) -> None:
+        if error is not None:
+            self.future.set_exception(error)
+        elif aborted:
+            self.future.cancel()
+            self.future.set_running_or_notify_cancel()
+        else:
+            try:
+                self.future.set_result(self.look())
+            except BaseException as failure:
+                self.future.set_exception(failure)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -187,22 +187,30 @@ class Outputs:
             where = [index_of[channel] for channel in field.channels]
             self._queue.put(partial(self._make_products, lead_time_hours, field, products, values, where))
 
-    def flush(self) -> None:
-        """Wait until all that was taken is in its files, and on disk.
+    def mark(self) -> Callable[[], Mapping[str, int]]:
+        """Note where all that was taken so far ends.
+
+        Returns
+        -------
+        callable
+            Brings that to disk, beside what is written afterwards, and gives the length in bytes of every GRIB file
+            there, by the name that it will have. It raises OutputError if something cannot be written.
 
         Raises
         ------
         OutputError
-            If something could not be written.
+            If something before it could not be written.
         """
-        self._queue.flush()
-        self._messages.flush()
-        if self._store is not None:
-            self._store.flush()
+        positions = self._queue.mark(self._messages.positions)
 
-    def positions(self) -> dict[str, int]:
-        """Length in bytes of every GRIB file, by the name that it will have; to be asked for after `flush`."""
-        return self._messages.positions()
+        def reached() -> Mapping[str, int]:
+            found = positions.result()
+            self._messages.flush()
+            if self._store is not None:
+                self._store.flush()
+            return found
+
+        return reached
 
     def resume(self, positions: Mapping[str, int], *, finished: bool = False) -> None:
         """Go on with what an unfinished run left, cutting off what came after these positions.
@@ -212,7 +220,7 @@ class Outputs:
         Parameters
         ----------
         positions : mapping of str to int
-            As `positions` gave them.
+            As what `mark` returns gave them.
         finished : bool
             The run had written everything, so that some files may have their final names.
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from io import FileIO
 from pathlib import Path
+from threading import RLock
 from typing import TypeVar
 
 from ...errors import OutputError
@@ -77,6 +78,8 @@ class MessageFiles:
         self._open: OrderedDict[Path, FileIO] = OrderedDict()
         self._files: dict[Path, _File] = {}
         self._most_open = _most_open()
+        # Messages are appended by one thread, and may be brought to disk by another.
+        self._lock = RLock()
 
     @property
     def paths(self) -> list[Path]:
@@ -96,7 +99,7 @@ class MessageFiles:
         OutputError
             If the file cannot be written, such as for want of space, or is not what was written to it before.
         """
-        with named_errors(path):
+        with self._lock, named_errors(path):
             known = self._files.get(path) or self._known(path)
             file = self._opened(path, known)
             is_stream = known.is_stream
@@ -115,7 +118,7 @@ class MessageFiles:
             known.unsynced = not is_stream
 
     def flush(self) -> None:
-        """Bring all messages to disk.
+        """Bring all messages to disk; others may be appended meanwhile.
 
         Raises
         ------
@@ -123,12 +126,13 @@ class MessageFiles:
             If the system cannot.
         """
         folders = set()
-        for path, known in self._files.items():
+        for path, known in list(self._files.items()):
             if known.unsynced:
+                # Before it is so: what is appended meanwhile may be missed.
+                known.unsynced = False
                 with named_errors(path):
                     self._with_room(partial(sync, known.place))
                 folders.add(known.place.parent)
-                known.unsynced = False
         for folder in folders:
             with named_errors(folder):
                 self._with_room(partial(sync, folder))
@@ -239,11 +243,12 @@ class MessageFiles:
 
     def _close_one(self) -> bool:
         """Close the file used longest ago, but for the first and for pipes, whose readers would take it for the end."""
-        first = next(iter(self._files))
-        for path in self._open:
-            if path != first and not self._files[path].is_stream:
-                self._open.pop(path).close()
-                return True
+        with self._lock:
+            first = next(iter(self._files))
+            for path in self._open:
+                if path != first and not self._files[path].is_stream:
+                    self._open.pop(path).close()
+                    return True
         return False
 
     def _cut(self, path: Path, known: _File) -> None:

@@ -136,10 +136,14 @@ class Format2Store:
         self._write_json(self.folder / CONSOLIDATED, {"metadata": metadata, "zarr_consolidated_format": 1})
 
     def flush(self) -> None:
-        """Bring to disk all that was written; nothing may be written meanwhile."""
-        for path in (*self._unsynced, *{path.parent for path in self._unsynced}):
+        """Bring to disk all that was written; more may be written meanwhile."""
+        folders = set()
+        while self._unsynced:
+            path = self._unsynced.pop()
             sync(path)
-        self._unsynced.clear()
+            folders.add(path.parent)
+        for folder in folders:
+            sync(folder)
 
     def _create(
         self,

@@ -161,7 +161,7 @@ class ZarrOutput:
             self._write(variable, where, values)
 
     def flush(self) -> None:
-        """Bring to disk all that was written; nothing may be written meanwhile.
+        """Bring to disk all that was written; more may be written meanwhile.
 
         Raises
         ------
