@@ -1,23 +1,13 @@
-"""What the benchmarks count: operations against PyTorch's own counter, and the command for GPUs where there is none."""
-
-import importlib
-import subprocess
-import sys
-from pathlib import Path
+"""Operations that are counted from the architecture, against PyTorch's own counter."""
 
 import pytest
 import tiny
 import torch
-from running import ROOT
 from torch.utils.flop_counter import FlopCounterMode
 
 from ai_models_mosaic.model import flops
 from ai_models_mosaic.model.network import MosaicNetwork, initialise
 from ai_models_mosaic.variants import ERA5, HRES, MINI
-
-BENCHMARKS = ROOT / "benchmarks"
-sys.path.append(str(BENCHMARKS))
-gpu = importlib.import_module("gpu")
 
 
 def counted(architecture):
@@ -60,34 +50,3 @@ def test_parts_add_up():
     found = flops.step_flops(MINI.architecture)
     assert found.attention == found.local + found.compressed + found.selected
     assert found.total == found.linear + found.attention + found.interpolation + found.sampling
-
-
-def test_what_is_moved_grows_with_members_but_for_the_weights():
-    one, two, three = (gpu.bytes_moved(MINI.architecture, 2, members) for members in (1, 2, 3))
-    assert two - one == pytest.approx(three - two, abs=1)
-    weights = one - (two - one)
-    assert weights == pytest.approx(2 * flops.weight_count(MINI.architecture), abs=4)
-    half, full = (gpu.bytes_moved(ERA5.architecture, size) for size in (2, 4))
-    assert half < full < 2 * half
-
-
-def ran(*words):
-    return subprocess.run(
-        [sys.executable, *map(str, words)], capture_output=True, text=True, check=False, cwd=Path("/")
-    )
-
-
-def test_the_roofline_is_printed_without_a_gpu_with_its_assumptions_and_says_that_it_is_no_measurement():
-    done = ran(BENCHMARKS / "gpu.py", "--estimate", "--variant", "era5", "--operations", "1e12", "--bandwidth", "1e12")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("Not measured. as given: 1 TFLOP/s in float16 or bfloat16, 1.00 TB/s;")
-    row = done.stdout.splitlines()[-1].split(" | ")
-    assert row[0] == "| era5"
-    assert row[3] == row[5] == "12631.92 ms"
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-def test_without_a_gpu_nothing_is_measured_and_the_message_says_what_can_be_had():
-    done = ran(BENCHMARKS / "gpu.py")
-    assert done.returncode == 1
-    assert done.stderr == ("no CUDA GPU that PyTorch can use: nothing to measure; --estimate prints the roofline\n")
