@@ -7,6 +7,8 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import OptionError
+from ..forecast.console import say
 from . import Commands
 
 if TYPE_CHECKING:
@@ -19,19 +21,35 @@ GIGABYTE = 10**9
 def add(commands: Commands) -> None:
     """Add the command to the subparsers."""
     train = commands.add_parser("train", help="train a network as a recipe describes it, or go on with a run")
-    train.add_argument("recipe", type=Path, metavar="RECIPE.toml")
+    train.add_argument("recipe", type=Path, nargs="?", metavar="RECIPE.toml", help="what to do; --check does without")
     train.add_argument(
         "--data", type=Path, default=Path(), metavar="FOLDER", help="to which the recipe's stores are relative"
     )
-    train.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="of the run; also to go on with it")
+    train.add_argument("--output", type=Path, metavar="FOLDER", help="of the run; also to go on with it")
     train.add_argument(
         "--memory", type=float, default=4.0, metavar="GB", help="hold all states in memory where they take no more"
+    )
+    train.add_argument(
+        "--check",
+        action="store_true",
+        help="only make two updates on random states, and tell device, rate and memory; no data, no output",
     )
     train.set_defaults(command=run)
 
 
 def run(known: argparse.Namespace) -> None:
-    """Train, with a progress bar."""
+    """Train, with a progress bar.
+
+    Raises
+    ------
+    OptionError
+        If there is no recipe, or no folder for the run.
+    """
+    if known.check:
+        _check(known.recipe)
+        return
+    if known.recipe is None or known.output is None:
+        raise OptionError("train: expected RECIPE.toml and --output FOLDER, or --check")
     from tqdm import tqdm
 
     from ..training.recipe import read_recipe
@@ -48,3 +66,16 @@ def run(known: argparse.Namespace) -> None:
         path = train(recipe, place, advance)
     if path:
         LOG.info("written %s: ai-models mosaic --variant %s --checkpoint %s …", path, recipe.variant, path)
+
+
+def _check(path: Path | None) -> None:
+    from ..training.check import check
+    from ..training.processes import processes
+    from ..training.recipe import Phase, Recipe, read_recipe
+
+    with processes() as among:
+        if among.count > 1:
+            raise OptionError("--check: expected one process, and not those of a launcher")
+        default = Recipe("mini", ("none",), ("none",), (Phase(1, 1, 1e-3),), precision="bfloat16")
+        found = check(read_recipe(path) if path is not None else default, among)
+    say("\n".join(found.lines()))

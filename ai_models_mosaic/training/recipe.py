@@ -22,6 +22,9 @@ KINDS = ("crps", "mse")
 OPTIMISERS = ("adamw", "muon")
 PRECISIONS = ("float32", "bfloat16", "float16")
 
+OF_FORECASTS = ("attention_backend", "cuda_graphs", "compile", "engine")
+"""Options of forecasts that change how the network computes, and that training cannot take."""
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -221,6 +224,12 @@ def recipe_of(found: Mapping[str, Any], where: str) -> Recipe:
 
 def _made(kind: Any, found: Mapping[str, Any], where: str) -> Any:
     hints = get_type_hints(kind)
+    foreign = [name for name in OF_FORECASTS if name in found]
+    if foreign:
+        raise OptionError(
+            f"{where}: {', '.join(foreign)} can be chosen for forecasts only: training needs gradients, which the "
+            "attention backend reference and PyTorch's own operators have; leave it out (compiled = true compiles)"
+        )
     unknown = sorted(found.keys() - hints.keys())
     if unknown:
         raise OptionError(f"{where}: unknown {', '.join(unknown)}; expected some of {', '.join(hints)}")
