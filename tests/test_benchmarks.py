@@ -21,6 +21,23 @@ def test_what_a_benchmark_imports_is_there(path):
                 assert hasattr(module, name.name) or importlib.import_module(f"{node.module}.{name.name}")
 
 
+def test_what_a_start_is_measured_by_is_there(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    start_up = importlib.import_module("start_up")
+    parts = [(module, path) for module, names in start_up.PARTS.items() for path in names]
+    missing = {path for module, path in [*parts, start_up.FIRST] if not found_in(module, path)}
+    # Where checkouts of before had it.
+    assert missing == {"choose_backend"}
+
+
+def found_in(module, path):
+    """Whether a module has what a path of attributes names."""
+    owner = importlib.import_module(module)
+    for part in path.split("."):
+        owner = getattr(owner, part, None)
+    return owner is not None
+
+
 @pytest.mark.parametrize(
     "words",
     [
