@@ -24,19 +24,17 @@ from .layers import (
     Attention,
     Block,
     BlockStack,
-    Downsample,
     FeedForward,
     Linear,
     MemberLinear,
     Noise,
-    Resampling,
     RMSNorm,
     Rows,
     Shift,
     Stream,
-    Upsample,
     empty_buffer,
 )
+from .resampling import Downsample, Resampling, Upsample
 from .slices import in_one_go
 
 LAST = "postprocess.3"
