@@ -237,6 +237,15 @@ def test_memory_counts_shared_tables_once_and_grows_by_the_member(engine):
     assert engine.memory_bytes(24) == engine.memory_bytes(0) + 24 * per_member
 
 
+@pytest.mark.parametrize(
+    ("precision", "graphs", "fields"), [("float32", False, 13), ("float16", False, 8.5), ("float16", True, 17)]
+)
+def test_on_a_gpu_the_whole_batch_is_computed_at_once_and_a_graph_takes_its_memory_again(precision, graphs, fields):
+    engine = TorchEngine(made_network(), STATISTICS, CPU, precision)
+    engine.device, engine._graphs = torch.device("cuda"), graphs
+    assert engine.memory_bytes(8) - engine.memory_bytes(0) == 8 * fields * 192 * 32 * 4
+
+
 class Live(TorchDispatchMode):
     """Bytes of the tensors that are alive, and the most that ever were, of all that is made under it but `held`."""
 
