@@ -48,10 +48,10 @@ class Resampling(nn.Module):
         """The map of where the children of some pixels lie."""
         return self.proj_pos(self.rel_pos[pixels]) if self.positions is None else self.positions[pixels]
 
-    def room(self, batch: int) -> Rows | None:
-        """Memory for the rows that the next stage begins with, where kernels leave them; else None."""
+    def room(self, x: Stream) -> Float[Tensor, "member changed_pixel changed_width"] | None:
+        """Memory for the rows of the next stage, where kernels leave them; else None."""
         kernels_run = self.passes.by_kernels and not in_one_go()
-        return self.proj_x.weight.new_empty(batch, *self.shape) if kernels_run else None
+        return self.proj_x.weight.new_empty(x.shape[0], *self.shape) if kernels_run else None
 
 
 class Downsample(Resampling):
