@@ -17,6 +17,7 @@ from ai_models_mosaic.checkpoints.integrity import sha256, write_record
 from ai_models_mosaic.engines.torch import CPU_FACTOR, TorchEngine, choose_device, load_engine
 from ai_models_mosaic.errors import CheckpointError, OptionError
 from ai_models_mosaic.model.attention import choice as attention_choice
+from ai_models_mosaic.model.fused import KERNELS
 from ai_models_mosaic.variants import MINI
 
 CPU = torch.device("cpu")
@@ -204,6 +205,8 @@ def test_an_engine_describes_itself():
     assert (made.checkpoint, made.untrained) == (None, False)
     network.use_backend("reference")
     assert made.description.endswith(", attention backend reference")
+    network.use_passes(KERNELS)
+    assert made.description.endswith(", attention backend reference, kernels between the products")
 
 
 def test_an_engine_runs_with_the_backend_that_was_asked_for_or_else_with_the_best():

@@ -246,7 +246,9 @@ class TorchEngine:
         """Device, precision and attention backend, for people."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
         threads = f" ({torch.get_num_threads()} threads)" if self.device.type == "cpu" else ""
-        more = ", CUDA graphs" if self._graphs else ""
+        # Members' bytes depend on it, so that it is recorded and compared with the rest.
+        more = ", kernels between the products" if self.network.passes.by_kernels else ""
+        more += ", CUDA graphs" if self._graphs else ""
         more += ", compiled" if self._compiled else ""
         return f"{name}{threads}, {self.precision}, attention backend {self.network.backend}{more}"
 
