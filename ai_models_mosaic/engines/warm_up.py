@@ -109,7 +109,7 @@ def small_architectures(architecture: Architecture) -> tuple[Architecture, ...]:
 
 
 def larger_stages(architecture: Architecture) -> tuple[Stage, ...]:
-    """The stages of an architecture that have more pixels than in any small network, and so select among more blocks."""
+    """The stages of an architecture that have more pixels than in small networks, and select among more blocks."""
     small = small_architectures(architecture)
     pairs = zip(
         (*architecture.stages, architecture.bottleneck),
