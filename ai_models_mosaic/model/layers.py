@@ -168,14 +168,15 @@ class Attention(nn.Module):
         query, key, value = self.heads.dealt(joined)
         gates = summary.gates.transpose(1, 2)
         # Where the rows of the next product are to be, in its precision.
-        room = self._heads(joined.new_empty(x.shape)) if self.passes.by_kernels else None
+        to = self._heads(joined.new_empty(x.shape)) if self.passes.by_kernels else None
         out = block_sparse_attention(
-            query, key, value, gates, self.layout, self.backend, means=summary.means, out=room
+            query, key, value, gates, self.layout, self.backend, means=summary.means, out=to
         ).transpose(1, 2)
-        made = x if self.passes.by_kernels else torch.empty_like(x)
+        made = None if self.passes.by_kernels else torch.empty_like(x)
         for part in self.passes.slices(x.shape[0], x.shape[1], x.shape[2], x.device):
-            self.passes.add_product(x[part], out[part].flatten(2), self.to_o.weight, made[part])
-        return made
+            room = None if made is None else made[part]
+            self.passes.add_product(x[part], out[part].flatten(2), self.to_o.weight, room)
+        return x if made is None else made
 
     def _projected(self, x: Stream, rows: Rows | None) -> tuple[Float[Tensor, "member pixel columns"], Summary]:
         """Rotated queries and keys, and values, in the columns of `heads`, of the normed x; gates beside them."""
