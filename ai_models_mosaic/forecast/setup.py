@@ -23,6 +23,7 @@ from .bulletin import Bulletin
 from .console import PLUGIN, logging_as_asked, plain_errors
 from .destination import Archive, Destination
 from .endings import told
+from .health.recorder import check as check_health
 from .listeners import Listeners
 from .options import Options
 from .progress import Watch
@@ -261,6 +262,7 @@ class ForecastSetup:
         if self.options.progress_file is not None:
             Watch(self.options.progress_file)
         self._bulletin.check()
+        check_health(self.options.listeners.health, self.variant, resume=self.options.resume)
 
     def _prepare_engine(self, local_rank: int) -> Callable[[], LoadedEngine]:
         choice = self.options.engine_choice(
