@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
@@ -51,7 +52,7 @@ class Probe:
         highest = self.grid.shape[0] // 2
         third = highest - highest // 3 + 1
         begins = [limit for limit in WAVE_LIMITS if limit < third] + [third, highest + 1]
-        return tuple((first, after - 1) for first, after in zip(begins, begins[1:], strict=False))
+        return tuple((first, after - 1) for first, after in pairwise(begins))
 
     @cached_property
     def power_channels(self) -> IntArray:

@@ -26,7 +26,7 @@ MARGIN = 0.5
 Band = tuple[float, float]
 
 LONG_WAVES: Band = (0.1, 6.0)
-SHORT_WAVES: Band = (0.03, 60.0)
+SHORT_WAVES: Band = (0.03, 40.0)
 SHORTEST_WAVES: Band = (0.01, 3000.0)
 """Of the power ratio by default: below zonal wavenumber 10, from there on, and of a grid's last third, which starts
 from a coarser analysis have next to nothing of."""

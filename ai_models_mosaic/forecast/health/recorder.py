@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ... import __version__
@@ -39,29 +40,45 @@ class Recorder:
     resume : bool
         Whether to go on with what the file holds.
 
-    Raises
-    ------
-    MosaicError
-        If the file cannot be written, or that of the bands cannot be read.
     """
 
     def __init__(self, options: HealthOptions, variant: str, *, resume: bool) -> None:
         if options.file is None:
             raise ValueError("expected a file to record in")
-        self._options, self._variant, self._file = options, variant, options.file
-        with named_errors(options.file):
-            place = place_of(options.file)
-        self._record = Record(place, resume=resume)
+        self._options, self._variant, self._file, self._resume = options, variant, options.file, resume
         self._probe: Probe | None = None
         self._references: dict[int, Reference] = {}
         self._may_be_equal: set[int] = set()
-        self._step, self._members = 0, 0
+        self._step, self._hours, self._members = 0, 0, 0
         self._digests: dict[int, bytes] = {}
         self._complaints: list[tuple[int, str]] = []
         self._alarms = 0
 
+    @cached_property
+    def _record(self) -> Record:
+        with named_errors(self._file):
+            place = place_of(self._file)
+        return Record(place, resume=self._resume)
+
+    def check(self) -> None:
+        """See, before anything is made, that the file can be written.
+
+        Raises
+        ------
+        OutputError
+            If not, or if something else has its name.
+        """
+        check_writable(self._file)
+        _ = self._record
+
     def begin(self, job: EnsembleJob, engine: object, units: int) -> None:
-        """A run begins, or goes on after so many batches of members and steps."""
+        """A run begins, or goes on after so many batches of members and steps.
+
+        Raises
+        ------
+        MosaicError
+            If something else is in the file, or the bands cannot be read.
+        """
         starts, members = job.starts, job.ensemble.members
         start = starts[members[0]]
         probe = self._probe = probe_of(starts)
@@ -102,7 +119,7 @@ class Recorder:
     def recall(self, forecast: ForecastStep) -> None:
         """A step of a batch was recorded before the run was interrupted, within that step."""
         if self._probe is not None and forecast.step > 0:
-            self._turn_to(forecast.step)
+            self._turn_to(forecast)
             extremes = self._probe.extremes(self._probe.measure(forecast.values))
             self._digests |= {m: digest_of(one) for m, one in zip(forecast.members, extremes, strict=True)}
 
@@ -111,7 +128,7 @@ class Recorder:
         probe, vitals = self._probe, forecast.vitals
         if probe is None or vitals is None or forecast.step == 0:
             return
-        self._turn_to(forecast.step)
+        self._turn_to(forecast)
         extremes = probe.extremes(vitals)
         copies = {} if self._may_be_equal else twins(extremes, self._digests, forecast.members)
         lines: list[Line] = []
@@ -126,7 +143,7 @@ class Recorder:
             lines.append({"event": "step", **place, **signs.as_json(), "alarms": alarms})
         self._record.add(lines)
         if len(self._digests) == self._members:
-            self._warn(forecast.lead_time_hours)
+            self._warn()
 
     def end(self) -> None:
         """A run is complete."""
@@ -137,6 +154,7 @@ class Recorder:
         status = error.exit_status if isinstance(error, MosaicError) else INTERRUPTED
         if not isinstance(error, MosaicError | KeyboardInterrupt):
             status = 1
+        self._warn()
         self._close({"event": "failed", "exit_status": status, "message": str(error) or type(error).__name__})
 
     def verdict(self) -> None:
@@ -153,11 +171,12 @@ class Recorder:
                 f"bands: see alarms in {self._file}"
             )
 
-    def _turn_to(self, step: int) -> None:
-        if step != self._step:
-            self._step, self._digests, self._complaints = step, {}, []
+    def _turn_to(self, forecast: ForecastStep) -> None:
+        if forecast.step != self._step:
+            self._step, self._hours = forecast.step, forecast.lead_time_hours
+            self._digests, self._complaints = {}, []
 
-    def _warn(self, hours: int) -> None:
+    def _warn(self) -> None:
         """One line per step."""
         if not self._complaints:
             return
@@ -165,7 +184,7 @@ class Recorder:
         ill = len({number for number, _ in self._complaints})
         LOG.warning(
             "Health at step %d (+%d h): %d of %d members left their bands; member %d: %s%s",
-            *(self._step, hours, ill, self._members, member, first),
+            *(self._step, self._hours, ill, self._members, member, first),
             f"; {rest} more in {self._file}" if rest else "",
         )
         self._complaints = []
@@ -177,13 +196,7 @@ class Recorder:
 
 
 def recorder_of(options: Options, variant: Variant) -> Recorder | None:
-    """The recorder that options ask for, if they do.
-
-    Raises
-    ------
-    MosaicError
-        As of `Recorder`.
-    """
+    """The recorder that options ask for, if they do."""
     health = options.listeners.health
     return None if health.file is None else Recorder(health, variant.name, resume=options.resume)
 
@@ -203,7 +216,6 @@ def check(options: HealthOptions, variant: Variant, *, resume: bool) -> None:
         As of `Recorder`, and if the bands are of another variant.
     """
     if options.file is not None:
-        check_writable(options.file)
-        Recorder(options, variant.name, resume=resume)
+        Recorder(options, variant.name, resume=resume).check()
     if options.bands is not None:
         read_bands(options.bands, Probe(variant.architecture.grid, variant.architecture.channels), variant.name)

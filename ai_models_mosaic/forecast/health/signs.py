@@ -142,7 +142,9 @@ def twins(extremes: FloatArray, others: Mapping[int, bytes], members: Sequence[i
     members : sequence of int
         Their numbers.
     """
-    first = {digest: member for member, digest in reversed(others.items())}
+    first: dict[bytes, int] = {}
+    for member, digest in others.items():
+        first.setdefault(digest, member)
     copies = {}
     for member, one in zip(members, extremes, strict=True):
         digest = digest_of(one)
