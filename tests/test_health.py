@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import shlex
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from ensembles import ensemble
 from late_device import LateEngine
-from running import MINI, Runner
+from running import MINI, ROOT, SAMPLE, Runner
 from test_tensor_states import network, starts  # noqa: F401 - fixtures
 from test_torch_engine import CPU, STATISTICS
 from toy_run import several
@@ -36,6 +41,8 @@ from ai_models_mosaic.forecast.ranks import SingleRank
 from ai_models_mosaic.forecast.rollout import Ensemble, rollout
 from ai_models_mosaic.forecast.run import EnsembleJob, EnsembleRun, NoWriter
 from ai_models_mosaic.geometry.grid import LatLonGrid
+from ai_models_mosaic.report import health
+from ai_models_mosaic.report.ensemble import canonical
 from ai_models_mosaic.state import InitialState
 
 GRID = LatLonGrid.regular(10.0)
@@ -388,3 +395,73 @@ def test_a_forecast_says_beforehand_that_its_record_cannot_be_written(run: Runne
     refused = run.refused(*MINI, "--lead-time", 24, "--output", "none", "--health", "nowhere/h.json")
     assert refused.status == 6
     assert "nowhere" in refused.message
+
+
+# The page, and the documentation.
+
+
+def test_the_examples_of_the_documentation_run_in_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").mkdir()
+    shutil.copy(SAMPLE, tmp_path / "examples")
+    text = (ROOT / "docs" / "health.md").read_text()
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    for line in lines:
+        program, *words = shlex.split(line)
+        assert program == "ai-models-mosaic"
+        status = main(words)
+        assert status == 0, line
+    assert len(lines) == 4
+    page = (tmp_path / "report.html").read_text()
+    assert '<a href="#health">Health</a>' in page
+    assert "<p>No member left its bands.</p>" in page
+    assert 'alt="Health of the members"' in page
+
+
+def of_ensemble(folder: Path, alarm: list[str]) -> Path:
+    """A record of the members of `ensembles.ensemble`, of which the third has an alarm."""
+    section = recorded(folder)
+    lines = [{**line, "alarms": alarm if line["member"] == 3 else []} for line in section.lines]
+    path = folder / "ensemble.json"
+    header = {**section.header, "initial_time": "2020-01-02T12:00:00"}
+    path.write_text("".join(json.dumps(line) + "\n" for line in (header, *lines)))
+    return path
+
+
+def test_curves_have_all_members_and_alarms_are_told_in_words(tmp_path):
+    dataset = canonical(ensemble())
+    section = health.section_of(of_ensemble(tmp_path, ["a < b"]), dataset)
+    figure = health.drawn(dataset, section)
+    titles = [axis.get_title(loc="left") for axis in figure.axes]
+    assert titles[0] == "Geopotential height at 500 hPa: power over that of the start"
+    assert titles[5:] == [title for _, title, _ in health.NUMBERS]
+    # Members, their median, and a line where all began.
+    assert len(figure.axes[5].lines) == 3 + 1 + 1
+    assert len(figure.axes[0].lines) == 4 * (3 + 1) + 1
+    np.testing.assert_allclose(figure.axes[0].lines[0].get_xdata(), [1, 2, 3])
+    assert figure.get_suptitle() == "Health of 3 members, from 2020-01-02 12 UTC"
+    said = health.words(section)
+    assert said.startswith(
+        "<p>The record does not tell of the end of the run.</p><p>Members that left their bands:</p>"
+    )
+    assert said.count("<li>") == 3
+    assert "<li>member 3, +24 h: a &lt; b" in said
+    assert health.words(replace(section, ending={"event": "failed", "message": "it broke"})).startswith(
+        "<p class=warning>The run failed: it broke</p>"
+    )
+
+
+def test_a_record_of_another_time_or_of_other_members_is_refused(tmp_path):
+    path = of_ensemble(tmp_path, [])
+    dataset = canonical(ensemble())
+    with pytest.raises(InputError, match="expected a record of members of 2020-01-02T12:00:00, got one of 2020-02-29"):
+        health.section_of(tmp_path / "health.json", dataset)
+    with pytest.raises(InputError, match="expected a record of members of"):
+        health.section_of(path, dataset.assign_coords(number=[11, 12, 13, 14]))
+
+
+def test_a_line_that_lacks_something_is_named(tmp_path):
+    path = of_ensemble(tmp_path, [])
+    path.write_text(path.read_text() + '{"event":"step","step":1}\n')
+    with pytest.raises(InputError, match=r"ensemble.json: line 11 lacks alarms, beyond, high, lead_time_hours, "):
+        read_record(path)

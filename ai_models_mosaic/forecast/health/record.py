@@ -11,10 +11,17 @@ from typing import Any
 
 from ...errors import InputError, MosaicError, OutputError
 from ...files import parse_json, write_whole
+from .signs import NUMBERS
 
 LOG = logging.getLogger(__name__)
 
 SCHEMA = "ai-models-mosaic health 1"
+
+KEYS: Mapping[str, frozenset[str]] = {
+    "begin": frozenset(("schema", "initial_time", "variant", "members", "waves")),
+    "step": frozenset(("step", "lead_time_hours", "member", "power", "alarms", *NUMBERS)),
+}
+"""What lines have, by their event."""
 
 Line = dict[str, Any]
 
@@ -80,6 +87,9 @@ def _parsed(path: Path, content: bytes) -> Iterator[Line]:
             raise InputError(f"{path}: line {number} is no JSON: {error}") from error
         if not isinstance(line, dict):
             raise InputError(f"{path}: expected an object of JSON in line {number}, got {text[:40]!r}")
+        missing = KEYS.get(str(line.get("event")), frozenset()) - line.keys()
+        if missing:
+            raise InputError(f"{path}: line {number} lacks {', '.join(sorted(missing))}")
         yield line
 
 
