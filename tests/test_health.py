@@ -394,7 +394,11 @@ def test_bands_and_a_status_need_a_record():
 def test_a_forecast_says_beforehand_that_its_record_cannot_be_written(run: Runner):
     refused = run.refused(*MINI, "--lead-time", 24, "--output", "none", "--health", "nowhere/h.json")
     assert refused.status == 6
+    assert "--health: " in refused.message
     assert "nowhere" in refused.message
+    words = ("--path", "out.grib", "--health", "out.grib")
+    refused = run.refused(*MINI, "--lead-time", 24, *words)
+    assert "--health out.grib: expected a file of its own, got that of --path" in refused.message
 
 
 # The page, and the documentation.

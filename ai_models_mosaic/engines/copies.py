@@ -172,19 +172,20 @@ class StreamedCopies:
         members = sum(map(len, made))
         lease = self._ring((members, *made[0].shape[1:]), most).take()
         flags = torch.empty(members, finite[0].shape[1], dtype=torch.bool, pin_memory=self._pinned)
-        signs = torch.empty(members, vitals[0].shape[1] if vitals else 0, pin_memory=self._pinned)
+        signs = torch.empty(members, vitals[0].shape[1], pin_memory=self._pinned) if vitals else None
+        targets = [(lease.tensor, made), (flags, finite)] + ([] if signs is None else [(signs, vitals)])
         self._outwards.wait_stream(self._compute())
         with self._accelerator.stream(self._outwards):
             sizes = [len(part) for part in made]
-            for target, sources in ((lease.tensor, made), (flags, finite), (signs, vitals)):
-                for part, source in zip(target.split(sizes) if sources else (), sources, strict=True):
+            for target, sources in targets:
+                for part, source in zip(target.split(sizes), sources, strict=True):
                     part.copy_(source, non_blocking=True)
             arrived = self._accelerator.Event()
             arrived.record(self._outwards)
 
         def arrival() -> Made:
             arrived.synchronize()
-            return Made(lease.array(), flags.numpy(), lent=True, vitals=signs.numpy() if vitals else None)
+            return Made(lease.array(), flags.numpy(), lent=True, vitals=None if signs is None else signs.numpy())
 
         return [StoredState(host, lease=lease, arrived=arrived) for host in lease.tensor], arrival
 

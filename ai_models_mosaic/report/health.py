@@ -128,10 +128,10 @@ def _number(value: Any) -> float | None:
 
 
 def _lines(axis: Axes, days: AnyArray, values: FloatArray, colour: str, label: str | None = None) -> None:
-    single = {"marker": "."} if len(days) == 1 else {}
-    axis.plot(days, values, color=colour, linewidth=0.6, alpha=0.6, **single)
-    if np.isfinite(values).all(axis=1).any():
-        axis.plot(days, np.ma.median(np.ma.masked_invalid(values), axis=1), color=colour, linewidth=1.6, label=label)
+    axis.plot(days, values, color=colour, linewidth=0.6, alpha=0.6, marker="." if len(days) == 1 else "")
+    there = ~np.isnan(values).all(axis=1)
+    if there.any():
+        axis.plot(days[there], np.nanmedian(values[there], axis=1), color=colour, linewidth=1.6, label=label)
 
 
 def _furnish(axis: Axes, title: str, origin: float) -> None:

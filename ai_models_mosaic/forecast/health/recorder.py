@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from ... import __version__
 from ...engines import NormalisedEngine
 from ...engines.vitals import Probe
-from ...errors import INTERRUPTED, HealthError, MosaicError
+from ...errors import HealthError, MosaicError
 from ...files import named_errors, place_of
-from ...outputs.grib.files import check_writable
 from ...state import ForecastStep, InitialState
 from ...variants import Variant
 from ...wording.numbers import counted
+from ..console import status_of
 from .bands import Bands, read_bands
 from .options import HealthOptions
 from .record import Line, Record
@@ -68,7 +68,6 @@ class Recorder:
         OutputError
             If not, or if something else has its name.
         """
-        check_writable(self._file)
         _ = self._record
 
     def begin(self, job: EnsembleJob, engine: object, units: int) -> None:
@@ -151,9 +150,7 @@ class Recorder:
 
     def fail(self, error: BaseException) -> None:
         """A run ended otherwise."""
-        status = error.exit_status if isinstance(error, MosaicError) else INTERRUPTED
-        if not isinstance(error, MosaicError | KeyboardInterrupt):
-            status = 1
+        status = status_of(error) if isinstance(error, MosaicError | KeyboardInterrupt) else None
         self._warn()
         self._close({"event": "failed", "exit_status": status, "message": str(error) or type(error).__name__})
 
