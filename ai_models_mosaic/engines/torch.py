@@ -230,6 +230,7 @@ class TorchEngine:
         self._mean, self._std = (
             torch.from_numpy(values).float().to(device) for values in (statistics.mean, statistics.std)
         )
+        self.climate = statistics.mean, statistics.std
         self._digest = digest
         self._known = self._compared = False
         self._graphs = graphs and device.type == "cuda"

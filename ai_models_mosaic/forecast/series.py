@@ -22,6 +22,7 @@ from ..outputs.placeholders import PathTemplate
 from ..state import InitialState
 from ..variants import Variant
 from ..wording.numbers import counted, size_of
+from .health.recorder import recorder_of
 from .identity import Places, digest_of_run, identity_of
 from .options import Options
 from .progress import Watch
@@ -137,6 +138,7 @@ class ForecastSeries:
         self._read, self._load, self._output, self._recount = read, load, output, recount
         self._best_batch: int | None = None
         self._own_tilings: Mapping[str, Any] | None = None
+        self._recorder = recorder_of(settings.options, settings.variant)
         self.provenance: list[dict[str, Any]] = []
         """Of every initial time that was begun."""
 
@@ -163,6 +165,8 @@ class ForecastSeries:
         if failed:
             listed = "\n".join(f"  {line}" for line in failed)
             raise DatesError(f"{len(failed)} of {len(dates)} initial times failed, the others are complete:\n{listed}")
+        if self._recorder is not None:
+            self._ranks.share(self._recorder.verdict)
 
     @cached_property
     def _engine(self) -> LoadedEngine:
@@ -224,7 +228,8 @@ class ForecastSeries:
             self._announce(job)
             # Before and after there is nothing to bring into good order: a signal ends the process as ever.
             with self._watch.listening():
-                EnsembleRun(job, engine, self._ranks, place.writer or NoWriter(), place.resume_state, self._watch)()
+                writer = place.writer or NoWriter()
+                EnsembleRun(job, engine, self._ranks, writer, place.resume_state, self._watch, self._recorder)()
             paths = place.writer.paths if place.writer is not None else []
             found |= {"written": now(), "files": [str(path) for path in paths]}
             for path in paths:
@@ -274,6 +279,8 @@ class ForecastSeries:
             self._watch.begin(job.starts, job.ensemble, job.steps, job.units)
             self._watch.end()
             self._recount(complete)
+            if self._recorder is not None:
+                self._recorder.skip(initial.initial_time.isoformat())
             found["files"] = [str(path) for path in complete]
             return False
         # Before the output, which would overwrite what another run is writing.
