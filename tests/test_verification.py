@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
-from crps import fair_crps, plain_crps
+from crps import fair_crps, fair_energy_score, plain_crps
 from miniature_cases import GRID, LEADS, NAMES, World, case, days, forecast
 from steps import forecast_step
 
@@ -52,6 +52,7 @@ def test_every_score_is_what_numpy_makes_of_all_fields_at_once(sums: Sums):
 
         error = members.mean(axis=0) - truth
         variance = mean(members.var(axis=0, ddof=1))
+        transform = ((members < truth).sum(axis=0) + 0.5) / 5
         crps, distance = mean(fair_crps(members, truth)), mean(abs(start - truth))
         expected = {
             "rmse_mean": mean(error**2) ** 0.5,
@@ -61,6 +62,9 @@ def test_every_score_is_what_numpy_makes_of_all_fields_at_once(sums: Sums):
             "rmse_members": mean((members - truth) ** 2) ** 0.5,
             "crps_fair": crps,
             "crps_plain": mean(plain_crps(members, truth)),
+            "energy_score_fair": fair_energy_score(members, truth, weights),
+            "pit_mean": mean(transform),
+            "pit_spread": 12 * (mean(transform**2) + 1 / 12 / 25 - mean(transform) ** 2),
             "spread": variance**0.5,
             "spread_skill": (5 / 4 * variance / mean(error**2)) ** 0.5,
             "rmse_persistence": mean((start - truth) ** 2) ** 0.5,
