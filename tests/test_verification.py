@@ -18,10 +18,11 @@ from ai_models_mosaic.verification.accumulate import Sums, Verifier, verify
 from ai_models_mosaic.verification.bootstrap import Bootstrap
 from ai_models_mosaic.verification.cases import Case, Regridded, case_of_rollout
 from ai_models_mosaic.verification.climatology import FittedClimatology
+from ai_models_mosaic.verification.comparison import comparison_rows
 from ai_models_mosaic.verification.evaluation import Evaluation, scores_of
 from ai_models_mosaic.verification.plan import Event, Plan, find_channels
 from ai_models_mosaic.verification.scores import area_weights
-from ai_models_mosaic.verification.tables import comparison_rows, score_rows
+from ai_models_mosaic.verification.tables import score_rows
 
 CHANNEL_LIST = find_channels(NAMES)
 PLAN = Plan(CHANNEL_LIST, spectra=CHANNEL_LIST[:1])
@@ -280,7 +281,7 @@ def test_forecasts_are_compared_on_the_dates_of_both(sums: Sums):
     better = verify((case(date, change=lambda values: values) for date in DATES[1:]), TRUTH, PLAN)
     bootstrap = Bootstrap(20, block_length=2)
     rows = list(comparison_rows(Evaluation("b", better, bootstrap), Evaluation("a", sums, bootstrap)))
-    assert {row["score"] for row in rows} == {"rmse_mean", "crps_fair", "rmse_members"}
+    assert {row["score"] for row in rows} == {"rmse_mean", "crps_fair", "energy_score_fair", "rmse_members"}
     assert {(row["ratio"], row["low"], row["high"], row["dates"]) for row in rows} == {(1.0, 1.0, 1.0, 5)}
 
 

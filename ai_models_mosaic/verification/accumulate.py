@@ -196,8 +196,9 @@ class Verifier:
             climate = self._climatology.of(channel)
             normal = climate.mean(part.valid_times())
             terms |= self._against_climate(climate, part, flat, flat_truth, normal.reshape(flat_truth.shape))
+        keys = part.keys()
         for name, values in terms.items():
-            self._terms[name].update(zip(part.keys(), values.tolist(), strict=True))
+            self._terms[name].update(zip(keys, values.tolist(), strict=True))
         if self._power is not None and channel in self._plan.spectra:
             spectra, scales = scale_terms(self._power, error.reshape(forecast.shape), truth, normal)
             self._keep("spectra", part, spectra)

@@ -1,4 +1,4 @@
-"""How often events happen that are forecast with a probability, and how often they would if the forecasts were right."""
+"""How often events happen that were forecast with a probability, and would happen if the forecasts were right."""
 
 from __future__ import annotations
 

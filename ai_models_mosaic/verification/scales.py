@@ -8,11 +8,8 @@ from ..arrays import FloatArray
 from .scores import half_difference
 from .spectra import PowerSpectrum, power_of
 
-SPECTRA = ("members", "mean", "truth")
-"""Kinds of power that `scale_terms` returns first."""
-
-SCALES = ("distance", "half_difference", "member_error", "mean_error", "reference")
-"""What it returns by degree besides."""
+DISTANCE, HALF_DIFFERENCE, MEMBER_ERROR, MEAN_ERROR, REFERENCE = range(5)
+"""What `scale_terms` keeps by degree: the terms of the CRPS, then power."""
 
 
 def scale_terms(
@@ -20,8 +17,8 @@ def scale_terms(
 ) -> tuple[FloatArray, FloatArray]:
     """Power and errors of one channel and date by total wavenumber.
 
-    The CRPS of degree n is that of each of its 2n + 1 real coefficients, summed and divided by √(2n + 1): in the units of
-    the field, and for isotropic normal fields the CRPS at points of the field with that degree alone.
+    The CRPS of degree n is that of each of its 2n + 1 real coefficients, summed and divided by √(2n + 1): in the units
+    of the field, and for isotropic normal fields the CRPS at points of the field with that degree alone.
 
     Parameters
     ----------
@@ -36,10 +33,10 @@ def scale_terms(
     Returns
     -------
     spectra : array (lead, 3, wavenumber)
-        Power, in the order of `SPECTRA`.
+        Power of the members on average, of their mean, and of the truth.
     scales : array (lead, 5, wavenumber)
-        In the order of `SCALES`: terms of the CRPS, the half difference zero for one member; power of the members' errors
-        and of that of their mean; power of the truth less the climatological mean, if there is one.
+        Mean distance and half difference, which is zero for one member; power of the members' errors on average, and of
+        that of their mean; power of the truth less the climatological mean, if there is one.
     """
     spectra, scales = [], []
     # One lead after the other: the coefficients are as many as the fields' points.
@@ -48,18 +45,9 @@ def scale_terms(
         mean = errors.mean(axis=0)
         anomaly = right if normal is None else transform.coefficients(field - normal[index])
         spectra.append([power_of(errors + right).mean(axis=0), power_of(mean + right), power_of(right)])
-        distance, half = np.abs(errors).mean(axis=0), np.zeros_like(mean)
-        if len(errors) > 1:
-            half = half_difference(errors)
-        scales.append(
-            [
-                _by_degree(distance),
-                _by_degree(half),
-                power_of(errors).mean(axis=0),
-                power_of(mean),
-                power_of(anomaly),
-            ]
-        )
+        half = half_difference(errors) if len(errors) > 1 else np.zeros_like(mean)
+        crps = [_by_degree(np.abs(errors).mean(axis=0)), _by_degree(half)]
+        scales.append([*crps, power_of(errors).mean(axis=0), power_of(mean), power_of(anomaly)])
     return np.array(spectra), np.array(scales)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from ..arrays import FloatArray
 from ..geometry.grid import LatLonGrid
 
+
 def area_weights(grid: LatLonGrid) -> FloatArray:
     """Share of the sphere's area of every point, ``(lon, lat)``, sum 1; rows at the poles have half a cell."""
     columns, _ = grid.shape

@@ -65,8 +65,8 @@ class PowerSpectrum:
     def coefficients(self, fields: FloatArray) -> FloatArray:
         """Real coefficients of spherical harmonics, ``(…, coefficient, wavenumber)``, in the field's units.
 
-        Cosines, then sines, of every zonal wavenumber from 0 on; zero where the zonal wavenumber is above the total, and
-        for the sine of 0. Their squares sum to the area mean of the square of the field.
+        Cosines, then sines, of every zonal wavenumber from 0 on; zero where the zonal wavenumber is above the total,
+        and for the sine of 0. Their squares sum to the area mean of the square of the field.
 
         Parameters
         ----------
