@@ -122,7 +122,8 @@ def _skill_page(evaluations: Sequence[Evaluation]) -> Figure:
             value, low, high = each.interval_of(score)
             _card(axis, channels, each.sums.lead_hours, value, (low > 0) | (high < 0))
             axis.set_title(f"{each.name} over {name.rpartition('_')[2]}", fontsize=10)
-    put_title(figure, "CRPS skill, 1 − CRPS / reference's (bold: interval excludes 0)", evaluations)
+    title = "CRPS skill, 1 − CRPS / reference's (bold: interval excludes 0)"
+    put_title(figure, title, evaluations, intervals="intervals")
     return figure
 
 
@@ -147,7 +148,7 @@ def _comparison_page(evaluations: Sequence[Evaluation], first: Evaluation, other
             _comparison_card(axis, channels, shown[name])
             axis.set_title(f"{label} of {each.name} against {first.name}", fontsize=10)
     title = "Change of the score in %, blue where it is better (bold: interval of the difference excludes 0)"
-    put_title(figure, title, evaluations)
+    put_title(figure, title, evaluations, intervals="intervals")
     return figure
 
 

@@ -42,7 +42,7 @@ def _rank_page(evaluation: Evaluation, colour: str, channels: Sequence[Channel])
             axis.set_title(f"{sums.channels[column].label}, day {sums.lead_hours[lead] / 24:g}", fontsize=9)
             axis.set_xlabel("members below the truth", fontsize=8)
         row[0].set_ylabel("frequency / uniform", fontsize=8)
-    put_title(figure, f"Rank histograms of {evaluation.name}", [evaluation])
+    put_title(figure, f"Rank histograms of {evaluation.name}", [evaluation], intervals="lines")
     return figure
 
 
@@ -68,7 +68,7 @@ def _pit_page(shown: Sequence[tuple[Evaluation, str]], channels: Sequence[Channe
                     continue
                 index = each.sums.lead_hours.index(lead)
                 label = f"{each.name}, {each.sums.members} members"
-                axis.stairs(value[column, index], edges, color=colour, linewidth=1.4, label=label)
+                axis.stairs(value[column, index], edges, baseline=None, color=colour, linewidth=1.4, label=label)
                 ends = high[column, index]
                 axis.stairs(ends, edges, baseline=low[column, index], fill=True, color=colour, alpha=0.18)
     top = max(axis.dataLim.ymax for row in axes for axis in row)
@@ -104,7 +104,7 @@ def _reliability_page(evaluation: Evaluation, channels: Sequence[Channel]) -> Fi
         row[0].set_ylabel("observed frequency")
         row[0].legend(fontsize=7, frameon=False)
     title = f"Reliability of {evaluation.name} (boxes: where reliable forecasts would lie)"
-    put_title(figure, title, [evaluation])
+    put_title(figure, title, [evaluation], intervals="lines")
     return figure
 
 

@@ -145,7 +145,7 @@ def _growth_page(evaluation: Evaluation, channels: Sequence[Channel]) -> Figure:
             axis.set_title(f"{channel.label}: error of {what}", fontsize=9)
         row[0].set_ylabel(f"power of the error ({pretty(channel.units, power=2)})", fontsize=8)
         row[0].legend(fontsize=7, framealpha=0.7, edgecolor="none")
-    put_title(figure, "Error growth by scale", [evaluation])
+    put_title(figure, "Error growth by scale", [evaluation], intervals="")
     return figure
 
 

@@ -48,14 +48,14 @@ def blank(rows: int, columns: int, width: float = 4.2, height: float = 2.9) -> t
     return figure, [list(row) for row in axes]
 
 
-def put_title(figure: Figure, title: str, evaluations: Sequence[Evaluation]) -> None:
-    """Put what is drawn over it, and below that what the numbers are of."""
+def put_title(figure: Figure, title: str, evaluations: Sequence[Evaluation], intervals: str = "bands") -> None:
+    """Put what is drawn over it, and below that what the numbers are of, and how intervals are drawn, if they are."""
     # In one text, for which the layout makes room; 13 letters of this size fit into an inch.
-    lines = textwrap.wrap(_caption(evaluations), int(13 * figure.get_figwidth()))
+    lines = textwrap.wrap(_caption(evaluations, intervals), int(13 * figure.get_figwidth()))
     figure.suptitle("\n".join([title, *lines]), fontsize=10)
 
 
-def _caption(evaluations: Sequence[Evaluation]) -> str:
+def _caption(evaluations: Sequence[Evaluation], intervals: str) -> str:
     """What the numbers are of, for under the title."""
     first = evaluations[0]
     parts = [
@@ -63,10 +63,10 @@ def _caption(evaluations: Sequence[Evaluation]) -> str:
         for each in evaluations
     ]
     bootstrap = first.bootstrap
-    bands = f"bands: {100 * bootstrap.confidence:g} % of block bootstraps over dates (blocks of {first.block})"
+    what = f"{intervals}: {100 * bootstrap.confidence:g} % of block bootstraps over dates (blocks of {first.block})"
     if not bootstrap.replicates or len(first.sums.dates) < 2:
-        bands = "no intervals"
-    return f"{'; '.join(parts)}; {bands}"
+        what = "no intervals"
+    return "; ".join([*parts, *([what] if intervals else [])])
 
 
 def days(leads: Sequence[int]) -> FloatArray:
