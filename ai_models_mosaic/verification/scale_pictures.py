@@ -118,6 +118,7 @@ def _crps_page(evaluations: Sequence[Evaluation], channels: Sequence[Channel]) -
                 axis.fill_between(wavenumbers, low[1:], high[1:], color=colour, alpha=0.18, linewidth=0)
                 wavenumber_axis(axis, value.size - 1)
             axis.set_ylim(bottom=0)
+            axis.ticklabel_format(axis="y", scilimits=(-3, 4))
             axis.set_title(f"{channel.label}, day {hours / 24:g}", fontsize=9)
         row[0].set_ylabel(f"fair CRPS ({pretty(channel.units)})", fontsize=8)
         row[0].legend(fontsize=7, framealpha=0.7, edgecolor="none")
@@ -144,7 +145,8 @@ def _growth_page(evaluation: Evaluation, channels: Sequence[Channel]) -> Figure:
             _growth(axis, evaluation, power[:, kind], power[:, REFERENCE], factor)
             axis.set_title(f"{channel.label}: error of {what}", fontsize=9)
         row[0].set_ylabel(f"power of the error ({pretty(channel.units, power=2)})", fontsize=8)
-        row[0].legend(fontsize=7, framealpha=0.7, edgecolor="none")
+        for axis in row:
+            axis.legend(fontsize=7, framealpha=0.7, edgecolor="none", loc="lower left", ncols=2)
     put_title(figure, "Error growth by scale", [evaluation], intervals="")
     return figure
 
@@ -161,5 +163,6 @@ def _growth(axis: Axes, evaluation: Evaluation, errors: FloatArray, truth: Float
     usual = factor * np.nanmean(truth[:, 1:], axis=0)
     label = f"{factor} × power of the truth" if factor > 1 else "power of the truth"
     axis.loglog(wavenumbers, usual, "--", color=TRUTH, linewidth=1.4, label=label)
-    axis.set_ylim(bottom=max(usual.max() * LEAST_ERROR_POWER, 0.5 * axis.dataLim.minposy))
+    # Below the first line there is room for the legend.
+    axis.set_ylim(bottom=max(usual.max() * LEAST_ERROR_POWER, 0.1 * axis.dataLim.minposy))
     wavenumber_axis(axis, errors.shape[-1] - 1)
