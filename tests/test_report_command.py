@@ -107,7 +107,7 @@ REFUSED = {
     "report ensemble.nc --output p.html --area 10,0,20,9": "--area: expected a north above its south",
     "report ensemble.nc --output p.html --area 9,0,0,9 --projection north": "expected --area or --projection, got both",
     "report ensemble.nc --output p.html --date tomorrow": "--date: expected a date such as 2020-01-31T00; got tomorrow",
-    "report ensemble.nc ensemble.grib --output p.html": "expected GRIB files, or one Zarr store or NetCDF file; got ensemble.nc, ensemble.grib",
+    "report ensemble.nc ensemble.grib --output p.html": "expected GRIB files, NetCDF files, or one Zarr store; got ensemble.nc, ensemble.grib",
     "plot mean ensemble.nc --output p.gif": "--output: expected the name of a .png or .svg file in a folder that exists, got p.gif",
     "plot mean ensemble.nc --output p.png --params 2t,msl": "--params: expected one field for mean, got 2t,msl",
     "plot mean ensemble.nc --output p.png --steps 0-48": "--steps: expected one lead time for mean, got 0-48",

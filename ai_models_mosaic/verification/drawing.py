@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -68,7 +69,8 @@ def _drawn(index: int) -> bytes:
 def png(figure: Figure) -> bytes:
     """The drawing as a file's content."""
     figure.set_dpi(DPI)
-    canvas = FigureCanvasAgg(figure)
+    # matplotlib does not type these two methods.
+    canvas: Any = FigureCanvasAgg(figure)
     # Figure.savefig would go through everything once more, for the layout alone.
     canvas.draw()
     content = io.BytesIO()

@@ -55,7 +55,8 @@ def _energy(means: Means, members: int) -> FloatArray:
 
 def _pit_spread(means: Means, _: int) -> FloatArray:
     """Variance over that of a uniform distribution."""
-    return 12 * (means["pit_squared"] - means["pit"] ** 2)
+    spread: FloatArray = 12.0 * (means["pit_squared"] - means["pit"] ** 2)
+    return spread
 
 
 def _spread_skill(means: Means, members: int) -> FloatArray:

@@ -121,7 +121,8 @@ def _diagram(axis: Axes, evaluation: Evaluation, reliability: Reliability, place
         left = forecast + WIDTH * (index - len(evaluation.sums.events) / 2)
         axis.bar(left, high - low, WIDTH, low, align="edge", color=colour, alpha=0.3, linewidth=0)
         label = event.name.replace("_q", " quantile 0.")
-        style = {"color": colour, "marker": "o", "markersize": 3, "linewidth": 1.2, "elinewidth": 0.8}
-        axis.errorbar(forecast, value, ends, label=label, **style)
+        axis.errorbar(
+            forecast, value, ends, label=label, color=colour, marker="o", markersize=3, linewidth=1.2, elinewidth=0.8
+        )
     axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="forecast probability")
     axis.grid(alpha=0.25)
