@@ -1,5 +1,7 @@
 """Ways to run that a device does not have are refused before anything is read."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -17,7 +19,8 @@ ON_A_GPU = (
 @pytest.fixture
 def weights(monkeypatch):
     """None are looked at."""
-    monkeypatch.setattr(engine_choice, "locate", lambda *_: None)
+    monkeypatch.setattr(engine_choice, "locate", lambda *_: SimpleNamespace(checkpoint=None))
+    monkeypatch.setattr(engine_choice, "HeldAhead", lambda _: None)
     monkeypatch.setattr(engine_choice, "check_assets", lambda *_, **__: None)
 
 
