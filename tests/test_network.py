@@ -225,7 +225,7 @@ def test_a_backend_is_set_in_every_attention(network):
 
 def test_an_unknown_backend_is_refused_and_changes_nothing(network):
     with pytest.raises(
-        ValueError, match=r"^expected an attention backend of reference, sdpa, tiled, flex, triton, got 'flash'$"
+        ValueError, match=r"^expected an attention backend of reference, sdpa, tiled, flex, triton, fa4, got 'flash'$"
     ):
         network.use_backend("flash")
     assert network.backend == "sdpa"

@@ -81,11 +81,12 @@ def test_a_run_shorter_than_the_interval_writes_no_state_and_of_its_end_only_the
 
 
 def test_a_state_is_written_beside_the_next_steps(tmp_path, whole, monkeypatch):
-    goes_on, save_state = threading.Event(), resume.save_state
+    begun, goes_on, save_state = threading.Event(), threading.Event(), resume.save_state
     threads = set()
 
     def slow(*known):
         threads.add(threading.current_thread().name)
+        begun.set()
         assert goes_on.wait(PATIENCE_S)
         return save_state(*known)
 
@@ -103,9 +104,9 @@ def test_a_state_is_written_beside_the_next_steps(tmp_path, whole, monkeypatch):
 
         def step(self, history, progress, noise):
             self.calls += 1
-            if self.calls == 3:
-                # That of step 0, which has no states; the next is begun after this call.
-                savers[0]._running.result(PATIENCE_S)
+            # That of step 0 has no states; the next is begun after it, at this call or before.
+            while self.calls == 3 and not (savers[0]._running.done() or begun.wait(0.01)):
+                pass
             if self.calls == 6:
                 goes_on.set()
             return super().step(history, progress, noise)
