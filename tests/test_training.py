@@ -45,7 +45,7 @@ RECIPE = {
     "validation_starts": 2,
     "validation_members": 2,
     "power_weight": 0.1,
-    "noise_rate": 2.0,
+    "noise_rate": 0.5,
     "phases": [
         {"updates": 6, "batch": 2, "learning_rate": 3e-3, "warm_up": 2},
         {"updates": 2, "batch": 2, "learning_rate": 1e-3, "rollout": 2, "free_steps": 2},
