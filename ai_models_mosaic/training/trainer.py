@@ -292,7 +292,8 @@ class Trainer:
         self._average()
         mean = self.among.mean(torch.cat([loss[None], losses]).detach())
         number, self.done = self.done, self.done + 1
-        return Update(number, *(float(value) for value in mean), rate, float(norm))
+        total, at_points, of_harmonics, of_power = (float(value) for value in mean)
+        return Update(number, total, at_points, of_harmonics, of_power, rate, float(norm))
 
     def _losses(self, batch: Batch) -> Tensor:
         """Scores at points, of harmonics and of the power by degree, ``(3,)``, means over the steps that are scored."""
