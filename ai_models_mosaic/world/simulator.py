@@ -19,7 +19,6 @@ import datetime
 import math
 import os
 import resource
-import sys
 import threading
 from importlib import resources
 from pathlib import Path
@@ -179,7 +178,8 @@ def end_with_parent() -> None:
     """
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        # Not by sys.stdin, whose lock, held by this thread, would be fatal to the interpreter's end.
+        os.read(0, 1)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
