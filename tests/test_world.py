@@ -171,6 +171,23 @@ def test_a_simulator_hears_that_who_started_it_was_killed(tmp_path):
     wait_for(gone)
 
 
+@pytest.mark.parametrize(("parent_stays", "status"), [(True, 0), (False, 1)])
+def test_the_simulator_ends_in_good_order_or_with_its_parent(parent_stays, status):
+    """Its own function, without the imports of its environment."""
+    source = simulation.SIMULATOR.read_text(encoding="utf-8")
+    (function,) = [
+        ast.get_source_segment(source, node)
+        for node in ast.parse(source).body
+        if isinstance(node, ast.FunctionDef) and node.name == "end_with_parent"
+    ]
+    waits = 0.2 if parent_stays else 60
+    program = f"import os, threading, time\n{function}\nend_with_parent()\ntime.sleep({waits})\n"
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE) as process:
+        if not parent_stays:
+            process.stdin.close()
+        assert process.wait(timeout=50) == status
+
+
 def wait_for(path, seconds=60):
     until = time.monotonic() + seconds
     while not path.exists():
