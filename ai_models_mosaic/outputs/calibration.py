@@ -1,8 +1,8 @@
 """Members moved about their mean, by factors that were fitted on past dates: what is written, never what runs on.
 
 ``x' = mean + factor · (x − mean)``: the mean stays, the spread is multiplied. It needs all members of a step together.
-Source: the spread part of ensemble model output statistics, kept member by member (Schefzik, Q. J. R. Meteorol. Soc. 143,
-2017), so that ranks between members, and with them the relations between places, times and parameters, stay.
+The spread part of ensemble model output statistics (Gneiting et al., Mon. Weather Rev. 133, 2005), member by member:
+their order at every point stays, and with it what they say of several places, times and parameters together.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def split(dates: Sequence[datetime], block: int) -> tuple[list[datetime], list[d
     trial = [date for index, date in enumerate(dates) if index // block % 2 == 1]
     if min(len(fit), len(trial)) < LEAST_DATES // 2:
         raise InputError(
-            f"expected forecasts of at least {LEAST_DATES} initial dates with truth, in blocks of {block} that leave two "
-            f"or more for the fit and two or more to try it on; got {len(fit)} and {len(trial)}"
+            f"expected forecasts of at least {LEAST_DATES} initial dates with truth, in blocks of {block} that leave "
+            f"two or more for the fit and two or more to try it on; got {len(fit)} and {len(trial)}"
         )
     return fit, trial

@@ -35,7 +35,7 @@ class NoiseFit:
 
 
 def spread_over_error(evaluation: Evaluation) -> FloatArray:
-    """Spread over error, the geometric mean over channels, of the sample and of every draw, ``(replicate + 1, lead)``."""
+    """Spread over error, the geometric mean over channels: the sample's and every draw's, ``(replicate + 1, lead)``."""
     sums = evaluation.sums
     there = np.isfinite(sums.terms["squared_error"]) & np.isfinite(sums.terms["variance"])
     error, variance = (evaluation.mean(sums.terms[name], there) for name in ("squared_error", "variance"))
