@@ -1,8 +1,10 @@
 """The command ``calibrate``: factors that are recovered, cut by spectra, and tried on other dates."""
 
 import json
+import shlex
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from miniature_cases import GRID, stored
 
 from ai_models_mosaic.channels import CHANNELS
 from ai_models_mosaic.cli import main
+from ai_models_mosaic.commands.forecast_run import parser as forecast_parser
 from ai_models_mosaic.errors import InputError, OptionError
 from ai_models_mosaic.forecast.noise_factors import parse_noise_factors
 from ai_models_mosaic.outputs.calibration import moved, parse_calibration
@@ -26,6 +29,7 @@ from ai_models_mosaic.verification.evaluation import Evaluation
 from ai_models_mosaic.verification.plan import Plan, find_channels
 from ai_models_mosaic.verification.spectra import PowerSpectrum
 
+DOCUMENTATION = Path(__file__).parent.parent / "docs" / "calibration.md"
 CHANNEL_LIST = find_channels(("z500", "2t"))
 PLAN = Plan(CHANNEL_LIST, spectra=CHANNEL_LIST)
 MEMBERS, LEADS = 6, (24, 48)
@@ -242,7 +246,7 @@ def test_the_noise_factors_that_were_tried_stand_round_1():
 def stores(tmp_path_factory):
     folder = tmp_path_factory.mktemp("stores")
     truth_store(folder / "truth.zarr")
-    for spread in (0.7, 1.0):
+    for spread in (0.7, 1.0, 1.2):
         forecast_store(folder / f"{spread:g}.zarr", spread)
     return folder
 
@@ -331,3 +335,28 @@ def test_forecasts_of_another_noise_factor_than_their_name_are_refused(stores, t
     forecasts = (f"0.7={tmp_path / 'f.zarr'}", f"1={stores / '1.zarr'}")
     assert calibrated(stores, tmp_path / "n.json", *forecasts) == InputError.exit_status
     assert "--forecast 0.7=…: expected forecasts with that noise factor, got one with 1" in capsys.readouterr().err
+
+
+def documented(word):
+    """The commands of the documentation that begin so, as lists of words."""
+    text = DOCUMENTATION.read_text(encoding="utf-8").replace("\\\n", " ")
+    return [shlex.split(line)[1:] for line in text.splitlines() if line.startswith(f"ai-models-mosaic {word} ")]
+
+
+def test_the_commands_of_the_documentation_run(stores, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    places = {"past": "0.7.zarr", "1.0=past-1.0": "0.7.zarr", "1.2=past-1.2": "1.zarr", "1.4=past-1.4": "1.2.zarr"}
+    places["era5.zarr"] = "truth.zarr"
+
+    def here(word):
+        factor, equals, _ = word.rpartition("=")
+        return f"{factor}{equals}{stores / places[word]}" if word in places else word.replace("all", "z500,2t")
+
+    commands = documented("calibrate")
+    assert [words[words.index("--output") + 1] for words in commands] == ["calibration.json", "noise.json"]
+    for words in commands:
+        assert main([*map(here, words), "--channels", "z500,2t", "--block-length", "2", "--bootstrap", "0"]) == 0
+    assert parse_calibration("calibration.json").content["lead_hours"] == [24, 48]
+    assert parse_noise_factors("noise.json").lead_hours == LEADS
+    for words in documented("forecast"):
+        forecast_parser().parse_args(words[1:])

@@ -217,6 +217,19 @@ def test_a_calibration_needs_all_members(given, said):
     )
 
 
+def test_a_calibration_of_forecasts_with_other_noise_is_refused(tmp_path):
+    noise = {"noise_factor": 1.2, "noise_factors": None, "perturbations": "on", "antithetic": False}
+    calibration = parse_calibration(changed(tmp_path / "c.json", CALIBRATION, noise=noise))
+    Options(ensemble_size=2, noise_factor=1.2, antithetic=True, output=OutputOptions(calibration=calibration))
+    with pytest.raises(OptionError) as caught:
+        Options(ensemble_size=2, output=OutputOptions(calibration=calibration))
+    assert str(caught.value) == (
+        "--calibration: expected the noise of the forecasts that it was fitted to, --noise-factor 1.2, --perturbations "
+        "on, --noise-factor-file with SHA-256 None; got --noise-factor 1.0, --perturbations on, --noise-factor-file with "
+        "SHA-256 None"
+    )
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [({"noise_factor": 0.8}, "--noise-factor 0.8"), ({"perturbations": "off"}, "--perturbations off")],
