@@ -152,6 +152,16 @@ def test_a_run_killed_within_a_step_goes_on_to_the_same_bytes(tmp_path, calls, w
     assert contents(plain) != contents(whole)
 
 
+def test_two_processes_move_members_as_one_does(tmp_path):
+    fitted = changed(tmp_path / "c.json", CALIBRATION, factors={"2m_temperature": [1.5, 1.5]})
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder in (one, two):
+        folder.mkdir()
+    test_output_resume.run(one, calibration=parse_calibration(fitted), zarr=f"{one}/out.zarr")
+    test_output_resume.run_two_ranks(two, fitted)
+    assert contents(two) == contents(one)
+
+
 # What is refused.
 
 
