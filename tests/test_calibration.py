@@ -1,6 +1,7 @@
 """Fitted factors where they are used: on the noise, on what is written, and what they are refused with."""
 
 import json
+import re
 import signal
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from toy_series import LoadedToy, Toy
 
 from ai_models_mosaic.channels import CHANNELS
 from ai_models_mosaic.cli import main
-from ai_models_mosaic.errors import OptionError, ResumeError
+from ai_models_mosaic.errors import OptionError, OutputError, ResumeError
 from ai_models_mosaic.forecast.noise_factors import parse_noise_factors
 from ai_models_mosaic.forecast.options import Options
 from ai_models_mosaic.forecast.rollout import Ensemble, member_noise
@@ -132,6 +133,23 @@ def test_a_store_says_that_its_members_were_moved(tmp_path):
         "members were moved about their mean by fitted factors (--calibration); specific humidity below zero was "
         "written as zero (--clip-humidity)"
     )
+
+
+def test_a_step_that_some_members_never_came_for_is_no_complete_output(tmp_path):
+    fitted = parse_calibration(CALIBRATION)
+    plan = OutputPlan(f"{tmp_path}/x.grib", OutputOptions(selection=SHOWN, calibration=fitted), GRID, 24, 2, MEMBERS)
+    expected = (
+        "--calibration: expected all members of every step, got one without 2: members are moved about the mean of "
+        "all, so nothing of that step was written"
+    )
+    outputs = Outputs(plan, Labels(START, 3, {}, calibrated=True))
+    for step in steps_of(plan):
+        if 2 not in step.members or step.step < 2:
+            outputs.write(step)
+    with pytest.raises(OutputError, match=f"^{re.escape(expected)}$"):
+        outputs.close()
+    outputs.abort()
+    assert not (tmp_path / "x.grib").exists()
 
 
 @pytest.mark.parametrize(("calls", "workers"), [(2, 0), (5, 2)])

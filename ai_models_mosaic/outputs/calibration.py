@@ -17,7 +17,7 @@ import numpy as np
 
 from ..arrays import Float32Array, FloatArray
 from ..channels import CHANNELS
-from ..errors import OptionError
+from ..errors import OptionError, OutputError
 from ..options.factor_files import SPREAD, between, checked, read_factors, refuse_others
 from ..state import ForecastStep
 
@@ -176,3 +176,18 @@ class StepGatherer:
             return None
         complete, self._values = self._values, None
         return replace(forecast, members=self._members, values=complete)
+
+    def close(self) -> None:
+        """End, when nothing is held any more.
+
+        Raises
+        ------
+        OutputError
+            If some members of a step are, which were not written.
+        """
+        if self._missing:
+            missing = ", ".join(map(str, sorted(self._missing)))
+            raise OutputError(
+                f"{OPTION}: expected all members of every step, got one without {missing}: members are moved about "
+                "the mean of all, so nothing of that step was written"
+            )

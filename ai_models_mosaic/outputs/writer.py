@@ -274,6 +274,8 @@ class Outputs:
         """
         if self._ended:
             return
+        if self._gatherer is not None:
+            self._gatherer.close()
         self._queue.close()
         for output in self._grib:
             output.release()
