@@ -94,12 +94,13 @@ def initial_dates(store: Path, days: int, count: int) -> list[datetime]:
 
 
 def forecast(folder: Path, store: Path, dates: Sequence[datetime], days: int, *words: str) -> None:
-    """A file for every date; those that are complete stay."""
+    """A file for every date, two at a time; those that are complete stay."""
     folder.mkdir(exist_ok=True)
-    listed = ",".join(f"{date:%Y%m%dT%H}" for date in dates)
-    given = ("--variant", "mini", "--file", store, "--dates", listed, "--lead-time", MINI.step_hours * days, "--resume")
+    given = ("--variant", "mini", "--file", store, "--lead-time", MINI.step_hours * days, "--resume", "--quiet")
+    more = ("--output-params", CHANNELS, "--members-per-batch", 8, "--num-threads", 1)
     path = folder / "{dataDate}.grib"
-    ours("forecast", *given, "--output-params", CHANNELS, "--members-per-batch", 8, "--quiet", "--path", path, *words)
+    halves = [",".join(f"{date:%Y%m%dT%H}" for date in half) for half in (dates[::2], dates[1::2]) if half]
+    together(*(("forecast", *given, *more, "--path", path, "--dates", half, *words) for half in halves))
 
 
 def verify(output: Path, world: Path, *words: str, twin: bool) -> None:
@@ -112,10 +113,17 @@ def verify(output: Path, world: Path, *words: str, twin: bool) -> None:
 
 def ours(*words: object) -> None:
     """Run a command of the package; what it says is shown."""
-    command = [sys.executable, "-m", "ai_models_mosaic.cli", *map(str, words)]
-    done = subprocess.run(command, check=False)  # noqa: S603
-    if done.returncode:
-        sys.exit(f"ai-models-mosaic {words[0]} ended with status {done.returncode}; the same command goes on")
+    together(words)
+
+
+def together(*commands: Sequence[object]) -> None:
+    """Run commands of the package at the same time."""
+    program = [sys.executable, "-m", "ai_models_mosaic.cli"]
+    processes = [subprocess.Popen([*program, *map(str, words)]) for words in commands]  # noqa: S603
+    # All end before one that failed is told of.
+    for words, status in zip(commands, [process.wait() for process in processes], strict=True):
+        if status:
+            sys.exit(f"ai-models-mosaic {words[0]} ended with status {status}; the same command goes on")
 
 
 def arguments() -> argparse.Namespace:
