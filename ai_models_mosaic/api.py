@@ -17,6 +17,7 @@ from .errors import OptionError
 from .forecast.bulletin import Bulletin
 from .forecast.destination import Destination
 from .forecast.endings import told
+from .forecast.fitted import refuse_other_fits
 from .forecast.options import Options
 from .forecast.progress import Watch
 from .forecast.ranks import SingleRank
@@ -156,7 +157,8 @@ class Model:
         seed : int
             0 … 2⁶⁴ − 1, of the perturbations; the initial time is part of it.
         **options : object
-            ``members_per_batch``, ``noise_factor``, ``perturbations``, ``antithetic``, as the options of the command.
+            ``members_per_batch``, ``noise_factor``, ``noise_factor_file``, ``perturbations``, ``antithetic``, as the
+            options of the command.
 
         Returns
         -------
@@ -204,6 +206,7 @@ class Forecast:
     def __iter__(self) -> Iterator[ForecastStep]:
         """Every lead time from step 0 on, with all members; memory does not grow with lead time."""
         options, engine = from_keywords(Options, self.options), self.model.engine
+        refuse_other_fits(options, variant=self.model.variant.name, weights=engine.checkpoint_sha256)
         ensemble = Destination(self.model.variant, options, self.steps, None).settings("").ensemble
         if options.members_per_batch is None:
             ensemble = replace(ensemble, per_batch=engine.best_batch(len(ensemble.members)))

@@ -12,6 +12,7 @@ from typing import Any
 
 from . import __version__
 from .commands import (
+    calibrate,
     convert,
     doctor,
     download,
@@ -45,6 +46,7 @@ COMMANDS = (
     report,
     plot,
     verify,
+    calibrate,
     replay,
     health_bands,
     tune,

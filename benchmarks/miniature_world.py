@@ -1,4 +1,4 @@
-"""Verify networks on the test run of the miniature world.
+"""Verify networks on a run of the miniature world, the test run unless told otherwise.
 
 ``python benchmarks/miniature_world.py --world FOLDER --output FOLDER``
 
@@ -43,14 +43,15 @@ def main() -> None:
     known = arguments()
     torch.set_num_threads(known.threads)
     started = time.monotonic()
-    archive = Archive(str(known.world / "test.zarr"), MINI.architecture.grid)
+    verified = known.world / f"{known.run}.zarr"
+    archive = Archive(str(verified), MINI.architecture.grid)
     steps = known.days
     leads = [24 * step for step in range(1, steps + 1)]
     starts = [start for start in archive.starts(MINI.lags_hours, leads) if start.hour == 0]
     dates = [starts[index] for index in np.linspace(0, len(starts) - 1, known.dates).round().astype(int)]
     channels = find_channels(CHANNELS)
     plan = Plan(channels=channels, spectra=channels, lead_hours=tuple(leads), illustrated=dates[len(dates) // 2])
-    truth = ZarrTruth([str(known.world / "test.zarr")], channels)
+    truth = ZarrTruth([str(verified)], channels)
     training = ZarrTruth([str(path) for path in sorted(known.world.glob("train*.zarr"))], channels)
     climatology = FittedClimatology(training, training.times, [event.probability for event in plan.events])
     evaluations = []
@@ -61,7 +62,7 @@ def main() -> None:
         print(f"{name}: {len(sums.dates)} dates, {sums.members} members, after {passed:.0f} s", flush=True)
     sources = {
         "forecasts": dict(text.split("=", 1) for text in known.checkpoint),
-        "truth": ["test.zarr"],
+        "truth": [verified.name],
         "climatology": sorted(path.name for path in known.world.glob("train*.zarr")),
     }
     Report(tuple(evaluations), sources, pictures=not known.no_pictures).write(known.output)
@@ -86,7 +87,8 @@ def cases(
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--world", type=Path, required=True, help="folder with test.zarr and train*.zarr")
+    parser.add_argument("--world", type=Path, required=True, help="folder with the stores")
+    parser.add_argument("--run", default="test", help="which store is verified; try things on validation")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--checkpoint", action="append", metavar="NAME=FILE", help="default: the bundled weights")
     parser.add_argument("--members", type=int, default=8)

@@ -198,3 +198,16 @@ def test_importing_the_package_imports_neither_torch_nor_the_runner():
 def test_the_example_of_the_package_holds(monkeypatch):
     monkeypatch.chdir(ROOT)
     assert doctest.testmod(mosaic).failed == 0
+
+
+def test_factors_on_the_noise_may_be_a_path_and_are_refused_where_they_are_of_others(model, start, tmp_path):
+    factors = ROOT / "tests" / "data" / "noise-factors.json"
+    plain, fitted = (
+        list(model.forecast(start, members=1, lead_time_hours=24, **more))[1].values
+        for more in ({"noise_factor": 1.5}, {"noise_factor_file": factors})
+    )
+    assert np.array_equal(plain, fitted)
+    other = tmp_path / "other.json"
+    other.write_text(factors.read_text().replace('"mini"', '"era5"'))
+    with pytest.raises(OptionError, match=r"it was fitted for the variant era5, and this forecast is of mini"):
+        next(iter(model.forecast(start, members=1, lead_time_hours=24, noise_factor_file=other)))

@@ -121,7 +121,7 @@ def test_each_degree_weighs_alike_whatever_its_power():
         coefficients[first : first + 2 * degree + 1] = deviation[degree, 0]
         field = torch.from_numpy(synthesis(GRID, 3) @ coefficients).float().view(1, 1, *GRID.shape, 1)
         members = field.expand(1, 1, *GRID.shape, len(CHANNELS))
-        scores.append(loss(members, torch.zeros(1, *GRID.shape, len(CHANNELS)), "crps", 1.0).item())
+        scores.append(loss(members, torch.zeros(1, *GRID.shape, len(CHANNELS)), "crps", 1.0)[0].item())
     np.testing.assert_allclose(scores, 0.25, rtol=1e-4)
 
 
@@ -141,7 +141,43 @@ def test_a_score_of_scales_sees_what_one_at_points_does_not():
     at_points, by_scale = GridLoss(GRID, ONES), SpectralLoss(GRID, np.ones(4)[:, None] * ONES)
     right, wrong = fields(rough[100:], (2, 100)), fields(smooth[100:], (2, 100))
     assert at_points(wrong, truth, "crps", 1.0) < 1.15 * at_points(right, truth, "crps", 1.0)
-    assert by_scale(wrong, truth, "crps", 1.0) > 1.3 * by_scale(right, truth, "crps", 1.0)
+    assert by_scale(wrong, truth, "crps", 1.0)[0] > 1.3 * by_scale(right, truth, "crps", 1.0)[0]
+
+
+def waves(members, degree_3, *, seed, days=400):
+    """Fields of degree 3 alone, of that size, for `members` of every day; the same in all channels."""
+    coefficients = np.zeros((members * days, 16))
+    coefficients[:, 9:] = degree_3 * np.random.default_rng(seed).normal(size=(members * days, 7))
+    made = torch.from_numpy(coefficients @ synthesis(GRID, 3).T).float().view(members, days, *GRID.shape, 1)
+    return made.expand(-1, -1, -1, -1, len(CHANNELS))
+
+
+@pytest.mark.parametrize("wrong", [0.8, 1.25])
+def test_the_score_of_power_sees_members_too_weak_or_too_strong(wrong):
+    """Far more sharply than that of their coefficients does."""
+    loss, truth = SpectralLoss(GRID, np.ones((4, len(CHANNELS)))), waves(1, 1.0, seed=0)[0]
+    right = loss(waves(2, 1.0, seed=1), truth, "crps", 1.0)
+    found = loss(waves(2, wrong, seed=1), truth, "crps", 1.0)
+    of_coefficients, of_power = (float(one / other) for one, other in zip(found, right, strict=True))
+    assert 1.0 < of_coefficients < 1.05
+    assert of_power > 1.2
+
+
+def test_the_expected_score_of_the_right_power_is_that_of_the_logarithm_of_a_sum_of_squares():
+    """Log χ² of seven orders, in units of √(2 / 7), against scoringrules on numbers drawn alike."""
+    loss = SpectralLoss(GRID, np.ones((4, len(CHANNELS))))
+    found = loss(waves(2, 1.0, seed=1), waves(1, 1.0, seed=0)[0], "crps", 1.0)[1].item()
+    drawn = np.log(np.random.default_rng(2).chisquare(7, size=(3, 20_000))) / np.sqrt(2 / 7)
+    expected = scoringrules.crps_ensemble(drawn[0], drawn[1:].T, estimator="fair").mean()
+    assert found == pytest.approx(expected, rel=0.1)
+
+
+def test_no_power_at_all_has_a_score_and_a_gradient():
+    members = torch.zeros(2, 1, *GRID.shape, len(CHANNELS), requires_grad=True)
+    score = SpectralLoss(GRID, np.ones((4, len(CHANNELS))))(members, waves(1, 1.0, seed=0, days=1)[0], "crps", 1.0)[1]
+    score.backward()
+    assert torch.isfinite(score)
+    assert torch.isfinite(members.grad).all()
 
 
 def test_the_squared_error_is_the_mean_over_members():

@@ -8,15 +8,20 @@ from ai_models_mosaic.engines.onnx import Provider
 from ai_models_mosaic.errors import OptionError
 from ai_models_mosaic.forecast.health.options import HealthOptions
 from ai_models_mosaic.forecast.listeners import Listeners
+from ai_models_mosaic.forecast.noise_factors import parse_noise_factors
 from ai_models_mosaic.forecast.options import Options, parse_members, parse_options, parser
 from ai_models_mosaic.options.declarations import declared
 from ai_models_mosaic.options.number_lists import FORMS
+from ai_models_mosaic.outputs.calibration import parse_calibration
 from ai_models_mosaic.outputs.grib.packing import Bits, Packing
 from ai_models_mosaic.outputs.options import OutputOptions
 from ai_models_mosaic.outputs.products import Product
 from ai_models_mosaic.outputs.selection import Selection
 
 MEMBERS = f"--member-number: expected whole numbers from 1 and ranges, such as {FORMS}, got "
+
+CALIBRATION = Path(__file__).parent / "data" / "calibration.json"
+NOISE_FACTORS = Path(__file__).parent / "data" / "noise-factors.json"
 
 # A value for every option, and what comes of it.
 EXAMPLES = {
@@ -46,6 +51,7 @@ EXAMPLES = {
     ),
     "--perturbations": ("off", {"perturbations": "off"}),
     "--noise-factor": ("0.5", {"noise_factor": 0.5}),
+    "--noise-factor-file": (str(NOISE_FACTORS), {"noise_factors": parse_noise_factors(NOISE_FACTORS)}),
     "--antithetic": (None, {"antithetic": True}),
     "--dates": ("20200101/to/20200108/by/7", {"dates": "20200101/to/20200108/by/7"}),
     "--resume": (None, {"resume": True}),
@@ -74,6 +80,14 @@ EXAMPLES = {
         {"output": OutputOptions(products=(Product("mean"),), products_path="p.grib")},
     ),
     "--clip-humidity": ("--zarr=a.zarr", {"output": OutputOptions(clip_humidity=True, zarr="a.zarr")}),
+    "--calibration": (
+        f"{CALIBRATION} --num-ensemble-members 3",
+        {
+            "ensemble_size": 3,
+            "members": (1, 2, 3),
+            "output": OutputOptions(calibration=parse_calibration(CALIBRATION)),
+        },
+    ),
     "--zarr": ("a.zarr", {"output": OutputOptions(zarr="a.zarr")}),
     "--netcdf": ("a.nc", {"output": OutputOptions(netcdf="a.nc")}),
     "--no-grib": ("--zarr=a.zarr", {"output": OutputOptions(grib=False, zarr="a.zarr")}),
@@ -102,6 +116,7 @@ DEFAULTS = {
     "onnx_provider": Provider(),
     "perturbations": "on",
     "noise_factor": 1.0,
+    "noise_factors": None,
     "antithetic": False,
     "dates": None,
     "resume": False,

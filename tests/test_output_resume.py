@@ -18,6 +18,7 @@ from ai_models_mosaic.forecast.progress import Watch
 from ai_models_mosaic.forecast.ranks import SingleRank, connected, find_launch
 from ai_models_mosaic.forecast.resume import ResumeRecord, open_resume_state, state_folder
 from ai_models_mosaic.forecast.run import EnsembleRun, NoWriter
+from ai_models_mosaic.outputs.calibration import parse_calibration
 from ai_models_mosaic.outputs.grib.keys import Labels
 from ai_models_mosaic.outputs.grib.packing import Bits, Packing
 from ai_models_mosaic.outputs.options import OutputOptions
@@ -150,12 +151,18 @@ def test_a_store_that_is_gone_is_not_gone_on_with(tmp_path):
 
 
 def test_two_ranks_with_products_equal_one_process(tmp_path, whole):
+    run_two_ranks(tmp_path)
+    assert contents(tmp_path) == whole
+
+
+def run_two_ranks(folder, *words):
+    """In processes of their own."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         port = held.getsockname()[1]
     children = []
     for rank in range(2):
-        words = [sys.executable, __file__, str(tmp_path)]
+        command = [sys.executable, __file__, str(folder), *map(str, words)]
         environment = {
             **os.environ,
             "RANK": str(rank),
@@ -164,9 +171,8 @@ def test_two_ranks_with_products_equal_one_process(tmp_path, whole):
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
         }
-        children.append(subprocess.Popen(words, env=environment))
+        children.append(subprocess.Popen(command, env=environment))
     assert [child.wait() for child in children] == [0, 0]
-    assert contents(tmp_path) == whole
 
 
 @pytest.mark.parametrize(
@@ -218,4 +224,5 @@ def test_state_is_kept_beside_output_that_can_be_gone_on_with(path, more, expect
 
 if __name__ == "__main__":
     with connected(find_launch()) as joined:
-        run(sys.argv[1], ranks=joined, zarr=f"{sys.argv[1]}/out.zarr")
+        fitted = {"calibration": parse_calibration(sys.argv[2])} if sys.argv[2:] else {}
+        run(sys.argv[1], ranks=joined, zarr=f"{sys.argv[1]}/out.zarr", **fitted)

@@ -72,6 +72,13 @@ def test_the_recipe_survives_its_record():
         ({"seed": -1}, "recipe: expected a seed from 0 to 2**63 - 1"),
         ({"validate_every": 0}, "recipe: expected validate_every, validation_starts and validation_members from 1"),
         ({"phases": [{"updates": 3, "batch": 1, "learning_rate": float("inf")}]}, "expected positive updates"),
+        ({"kind": "mse", "power_weight": 0.1}, "recipe: expected no power_weight for kind 'mse'"),
+        ({"power_weight": -1}, "recipe: expected a power_weight from 0"),
+        ({"noise_rate": 0}, "and a noise_rate above 0"),
+        (
+            {"phases": [{"updates": 3, "batch": 1, "learning_rate": 1.0, "free_steps": -1}]},
+            "expected free_steps from 0, got -1",
+        ),
         ({"fairness": 1.5}, "recipe: expected fairness and ema within 0 … 1"),
         ({"phases": [{"updates": 3, "batch": 1}]}, "x, phase 1: learning_rate missing"),
         ({"phases": [{"updates": 3, "batch": 0, "learning_rate": 1.0}]}, "expected positive updates, batch, rollout"),

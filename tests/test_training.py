@@ -26,9 +26,10 @@ from ai_models_mosaic.training import statistics as archive_statistics
 from ai_models_mosaic.training.archive import Archive, Sample
 from ai_models_mosaic.training.processes import Processes
 from ai_models_mosaic.training.recipe import Phase, recipe_of
+from ai_models_mosaic.training.roll_out import RollOut
 from ai_models_mosaic.training.run import TrainingFolders, export, train
-from ai_models_mosaic.training.sampling import sample_at, training_noise
-from ai_models_mosaic.training.trainer import RollOut, Trainer, learning_rate, make_network
+from ai_models_mosaic.training.sampling import free_steps_at, sample_at, training_noise
+from ai_models_mosaic.training.trainer import Trainer, learning_rate, make_network
 from ai_models_mosaic.variants import VARIANTS
 
 TESTS = Path(__file__).parent
@@ -43,9 +44,11 @@ RECIPE = {
     "validate_every": 5,
     "validation_starts": 2,
     "validation_members": 2,
+    "power_weight": 0.1,
+    "noise_rate": 0.5,
     "phases": [
         {"updates": 6, "batch": 2, "learning_rate": 3e-3, "warm_up": 2},
-        {"updates": 2, "batch": 2, "learning_rate": 1e-3, "rollout": 2},
+        {"updates": 2, "batch": 2, "learning_rate": 1e-3, "rollout": 2, "free_steps": 2},
     ],
 }
 
@@ -68,7 +71,7 @@ def recipe(**changes):
 
 
 def trainer(data, **changes):
-    made = recipe(**changes)
+    made = recipe(**({"power_weight": 0.0} if changes.get("kind") == "mse" else {}) | changes)
     archive = Archive(str(data / "train.zarr"), GRID)
     statistics = archive_statistics.measure([archive], GRID, 24, made.spectral_degree)
     return Trainer(made, [archive], statistics, ALONE)
@@ -104,7 +107,7 @@ def test_a_run_leaves_what_it_promises(finished):
 def test_the_loss_falls(data, kind, optimiser):
     """40 updates on a world of one wave."""
     phases = [{"updates": 40, "batch": 2, "learning_rate": 1e-2, "warm_up": 5}]
-    made = trainer(data, kind=kind, optimiser=optimiser, phases=phases)
+    made = trainer(data, kind=kind, optimiser=optimiser, phases=phases, power_weight=0.0, noise_rate=1.0)
     found = [update.loss for update in made.updates()]
     assert np.mean(found[-5:]) < 0.6 * np.mean(found[:5])
 
@@ -259,6 +262,25 @@ def test_fine_tuning_starts_from_a_checkpoint(finished, data, tmp_path):
         torch.testing.assert_close(after[name], before[name], rtol=1e-5, atol=1e-7)
 
 
+def test_fine_tuning_keeps_the_normalisation_that_the_weights_know(finished, data, tmp_path):
+    """Whatever it is trained on; only the scales of the scores are those of the new data."""
+    worlds.write_store(tmp_path / "other.zarr", days=12, seed=5)
+    made = {"updates": 1, "batch": 2, "learning_rate": 1e-9}
+    start = finished / "checkpoint.safetensors"
+    changes = {"start_from": str(start), "phases": [made], "training": [str(tmp_path / "other.zarr")]}
+    before = read_checkpoint(start).statistics
+    after = read_checkpoint(run(data, tmp_path / "run", **changes)).statistics
+    np.testing.assert_array_equal(after.mean, before.mean)
+    np.testing.assert_array_equal(after.std, before.std)
+    held = archive_statistics.load(tmp_path / "run" / "statistics.npz")
+    measured = archive_statistics.measure([Archive(str(tmp_path / "other.zarr"), GRID)], GRID, 24, 3)
+    assert (measured.state_mean != before.mean).all()
+    np.testing.assert_array_equal(held.residual_std, measured.residual_std)
+    np.testing.assert_allclose(
+        held.residual_spectrum * held.state_std, measured.residual_spectrum * measured.state_std, rtol=1e-12
+    )
+
+
 def test_members_from_a_deterministic_start_draw_their_noise_afresh(data):
     """Two members alike in every bit have no gradient that would part them."""
     twin = trainer(data, kind="mse")
@@ -287,6 +309,22 @@ def test_muon_has_the_inner_matrices_and_adamw_the_rest(data):
     outer = {"preprocess.0", "postprocess.3", "noise_generator.to_noise", "interp_to_hp.to_q"}
     outer |= {"bottleneck.blocks.0.ffn.noise_bias", "bottleneck.blocks.0.attention.to_strategy_combine_mlp"}
     assert {f"{name}.weight" for name in outer} <= adamw
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+def test_maps_from_noise_learn_at_a_rate_of_their_own(data, optimiser):
+    names = ("bottleneck.blocks.0.ffn.noise_bias.weight", "noise_generator.to_noise.weight", "postprocess.3.weight")
+    phases = [{"updates": 2, "batch": 2, "learning_rate": 1e-4}]
+
+    def steps(rate):
+        made = trainer(data, optimiser=optimiser, noise_rate=rate, weight_decay=0.0, phases=phases)
+        before = [made.network.get_parameter(name).detach().clone() for name in names]
+        next(made.updates())
+        return [made.network.get_parameter(name).detach() - was for name, was in zip(names, before, strict=True)]
+
+    for fast, slow, rate in zip(steps(7.0), steps(1.0), (7, 7, 1), strict=True):
+        assert slow.abs().max() > 0
+        torch.testing.assert_close(fast, rate * slow, rtol=1e-2, atol=1e-7)
 
 
 def test_muon_moves_a_matrix_alike_in_all_its_directions(data):
@@ -321,6 +359,29 @@ def test_noise_is_that_of_the_forecasts_counter():
         np.testing.assert_array_equal(found[member - 1], member_noise(13, START, member, 4, 6))
 
 
+def test_the_free_steps_of_an_update_are_evenly_spread():
+    drawn = [free_steps_at(5, update, 3) for update in range(4000)]
+    assert drawn == [free_steps_at(5, update, 3) for update in range(4000)]
+    np.testing.assert_allclose(np.bincount(drawn), 1000, atol=100)
+    assert {free_steps_at(5, update, 0) for update in range(10)} == {0}
+
+
+def test_what_is_scored_comes_after_the_free_steps(data):
+    made = trainer(data, phases=[{"updates": 20, "batch": 1, "learning_rate": 1e-3, "rollout": 2, "free_steps": 3}])
+    batches = [made.batch(update) for update in range(20)]
+    assert {batch.free for batch in batches} == {0, 1, 2, 3}
+    for batch in batches:
+        (_, sample) = batch.samples[0]
+        coming = [sample.time + timedelta(days=batch.free + ahead) for ahead in (1, 2)]
+        expected = [(sample_state(made, time)) for time in coming]
+        np.testing.assert_allclose(batch.targets[:, 0].numpy(), expected, atol=1e-4)
+
+
+def sample_state(made, time):
+    statistics = made.statistics
+    return (made.archives[0].state(time) - statistics.state_mean) / statistics.state_std
+
+
 def test_the_batches_of_two_processes_are_those_of_one(data):
     alone = trainer(data)
     halves = [trainer(data) for _ in range(2)]
@@ -333,7 +394,7 @@ def test_the_batches_of_two_processes_are_those_of_one(data):
 
 
 def test_a_batch_holds_normalised_history_and_targets(data):
-    made = trainer(data)
+    made = trainer(data, phases=[{"updates": 7, "batch": 2, "learning_rate": 1e-3, "rollout": 2}])
     batch = made.batch(6)
     (_, sample) = batch.samples[0]
     archive, statistics = made.archives[0], made.statistics
@@ -389,6 +450,23 @@ def test_a_roll_out_is_the_network_again_and_again_on_what_it_made(data):
         expected = made.network(states, progress[step], noise[step])
         torch.testing.assert_close(found[step], expected, rtol=1e-5, atol=1e-5)
         states = torch.cat([states[:, 1:], expected[:, None]], dim=1)
+
+
+def test_gradients_begin_after_the_free_steps(data):
+    """They are those of a roll-out that starts from the states that the free steps made."""
+    made = trainer(data)
+    generator = torch.Generator().manual_seed(0)
+    states, noise = torch.randn(1, 2, *GRID.shape, 82, generator=generator), torch.randn(4, 1, 4, generator=generator)
+    progress = torch.rand(4, 1, 2, generator=generator)
+    weights, roll_out = list(made.network.parameters()), RollOut(made.network, torch.float32)
+    whole = roll_out(states, progress, noise)
+    later = torch.stack([whole[0], whole[1]], dim=1).detach()
+    expected = roll_out(later, progress[2:], noise[2:])
+    found = roll_out(states, progress, noise, 2)
+    torch.testing.assert_close(found, whole[2:])
+    gradients = [torch.autograd.grad(steps.square().sum(), weights) for steps in (found, expected)]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_recomputed_activations_give_the_gradients_of_kept_ones(data):

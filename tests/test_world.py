@@ -6,7 +6,9 @@ The simulator itself needs JAX, in an environment of its own; a stand-in program
 import ast
 import re
 import stat
+import subprocess
 import sys
+import time
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
@@ -143,6 +145,54 @@ def test_a_simulation_that_died_goes_on(tmp_path):
         xarray.open_zarr(tmp_path / "train.zarr", chunks=None).load(),
         xarray.open_zarr(whole / "train.zarr", chunks=None).load(),
     )
+
+
+def test_a_simulator_hears_that_who_started_it_was_killed(tmp_path):
+    """It would go on, and the same command start another in its folder."""
+    python, gone, began = (tmp_path / name for name in ("python", "gone", "began"))
+    python.write_text(
+        f"#!{sys.executable}\nimport sys\nfrom pathlib import Path\n"
+        f"Path({str(began)!r}).touch()\nsys.stdin.read()\nPath({str(gone)!r}).touch()\n"
+    )
+    python.chmod(python.stat().st_mode | stat.S_IXUSR)
+    program = (
+        "import sys\nfrom datetime import date\nfrom pathlib import Path\n"
+        "from ai_models_mosaic.geometry.grid import LatLonGrid\n"
+        "from ai_models_mosaic.world.simulation import Run, Simulator, make_world\n"
+        "folder = Path(sys.argv[1])\n"
+        "run = Run('train', date(2001, 1, 1), 5, 3)\n"
+        "make_world(folder, [run], Simulator(folder / 'python'), LatLonGrid.regular(30.0), 1, print)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)])
+    wait_for(began)
+    assert not gone.exists()
+    process.kill()
+    process.wait()
+    wait_for(gone)
+
+
+@pytest.mark.parametrize(("parent_stays", "status"), [(True, 0), (False, 1)])
+def test_the_simulator_ends_in_good_order_or_with_its_parent(parent_stays, status):
+    """Its own function, without the imports of its environment."""
+    source = simulation.SIMULATOR.read_text(encoding="utf-8")
+    (function,) = [
+        ast.get_source_segment(source, node)
+        for node in ast.parse(source).body
+        if isinstance(node, ast.FunctionDef) and node.name == "end_with_parent"
+    ]
+    waits = 0.2 if parent_stays else 60
+    program = f"import os, threading, time\n{function}\nend_with_parent()\ntime.sleep({waits})\n"
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE) as process:
+        if not parent_stays:
+            process.stdin.close()
+        assert process.wait(timeout=50) == status
+
+
+def wait_for(path, seconds=60):
+    until = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < until, path
+        time.sleep(0.02)
 
 
 def test_runs_that_are_there_are_not_simulated_again(tmp_path):

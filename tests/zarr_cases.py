@@ -44,8 +44,13 @@ def read_zarr(path, grid, lags_hours, wanted: Wanted | None = None) -> InitialSt
 
 
 def sample_dataset() -> xarray.Dataset:
-    """As WeatherBench 2 would lay it out: time, level, longitude, latitude from south to north."""
-    sample, variables = sample_state(), {}
+    """The sample as WeatherBench 2 would lay it out."""
+    return dataset_of(sample_state())
+
+
+def dataset_of(sample: InitialState) -> xarray.Dataset:
+    """A history as WeatherBench 2 would lay it out: time, level, longitude, latitude from south to north."""
+    variables: dict[str, Any] = {}
     for index, channel in enumerate(CHANNELS):
         fields = sample.values[..., index].copy()
         if channel.level_hpa is None:

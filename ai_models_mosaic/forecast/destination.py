@@ -12,6 +12,7 @@ from ..outputs.plan import OutputPlan
 from ..outputs.writer import Outputs
 from ..state import InitialState
 from ..variants import Variant
+from .fitted import refuse_other_fits
 from .options import Options
 from .series import SeriesSettings
 
@@ -70,6 +71,7 @@ class Destination:
             Says what, and what to do.
         """
         plan, any_time = self.plan, self._labels(datetime(2000, 1, 1), EXPVER)
+        refuse_other_fits(self.options, variant=self.variant.name)
         plan.check(any_time, archived=self.archive is not None, source=file)
         plan.check_apart(any_time, starts)
 
@@ -92,4 +94,7 @@ class Destination:
         return Outputs(self.plan, labels, self.archive, resuming=resuming, run=run)
 
     def _labels(self, initial_time: datetime, expver: str) -> Labels:
-        return Labels(initial_time, self.options.ensemble_size, self.metadata, expver, self.options.output.packing)
+        output = self.options.output
+        calibrated = output.calibration is not None
+        size = self.options.ensemble_size
+        return Labels(initial_time, size, self.metadata, expver, output.packing, calibrated=calibrated)

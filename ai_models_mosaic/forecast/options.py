@@ -15,7 +15,9 @@ from ..options.declarations import add_arguments, built, may_change, option, sec
 from ..options.number_lists import parse_numbers
 from ..outputs.options import OutputOptions
 from ..variants import AUTO, VARIANTS
+from .fitted import check_fitted
 from .listeners import CONTROL, Listeners
+from .noise_factors import NoiseFactors, parse_noise_factors
 
 ENSEMBLE, INPUT, NETWORK, NOISE = "ensemble", "input and weights", "engine", "noise"
 """Headings of the list of options."""
@@ -196,6 +198,14 @@ class Options:
         default=1.0,
         help="multiply the noise of the members; the weights were trained with 1",
     )
+    noise_factors: NoiseFactors | None = option(
+        "--noise-factor-file",
+        group=NOISE,
+        parse=parse_noise_factors,
+        metavar="FILE",
+        help="multiply the noise of the members by the factors of this file, which ai-models-mosaic calibrate fitted "
+        "by lead time",
+    )
     antithetic: bool = option(
         "--antithetic",
         group=NOISE,
@@ -263,6 +273,7 @@ class Options:
                 f"--member-number: expected numbers from 1 to {size} (--num-ensemble-members), got {max(self.members)}"
             )
         self._check_ranges()
+        check_fitted(self)
         if self.engine == "onnx":
             self._check_onnx()
         else:

@@ -11,9 +11,11 @@ from typing import Any
 from ..errors import InputError, OptionError
 from ..files import parse_json
 from ..geometry.grid import Region
+from ..outputs.calibration import Calibration
 from ..outputs.grib.packing import Bits, Packing
 from ..outputs.selection import Selection
 from ..variants import AUTO, VARIANTS, Variant
+from .noise_factors import NoiseFactors
 from .provenance import SUFFIX
 from .recorded_form import refuse_other_forms
 from .rollout import Ensemble
@@ -45,7 +47,15 @@ class Card:
         options = self.found["options"]
         factor = options["noise_factor"] if options["perturbations"] == "on" else 0.0
         members, per_batch = tuple(self.found["members"]), self.found["members_per_batch"]
-        return Ensemble(self.found["seed"], members, per_batch, factor, options["antithetic"])
+        return Ensemble(self.found["seed"], members, per_batch, factor, options["antithetic"], self._noise_by_step)
+
+    @property
+    def _noise_by_step(self) -> tuple[float, ...]:
+        said = self.found["options"].get("noise_factors")
+        if said is None:
+            return ()
+        factors = NoiseFactors(said["sha256"], tuple(said["lead_hours"]), tuple(said["factors"]))
+        return factors.by_step(self.variant.step_hours, self.found["steps"])
 
     @property
     def packing(self) -> Packing:
@@ -56,6 +66,12 @@ class Card:
         # Cards of before had the bits of all fields and those of some side by side.
         bits = found["bits"] if isinstance(found["bits"], dict) else {"usual": found["bits"], "of": found["bits_of"]}
         return Packing(found["method"], Bits(bits["usual"], tuple((name, number) for name, number in bits["of"])))
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """By what its members were moved."""
+        said = self.found["options"].get("output", {}).get("calibration")
+        return None if said is None else Calibration(said["path"], said["sha256"])
 
     @property
     def region(self) -> Region:

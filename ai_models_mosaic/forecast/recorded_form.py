@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from itertools import pairwise
 
 from ..variants import VARIANTS
 from ..wording.excerpts import shortened
@@ -19,6 +20,9 @@ MOST_MEMBERS = 2**31 - 1
 
 MOST_THREADS = 1024
 """Threads that a forecast may have run on; asked for more, PyTorch ends the process."""
+
+MOST_STEPS = 100_000
+"""Of any forecast, far beyond what makes sense."""
 
 ABSENT = object()
 """What is found where a card has nothing."""
@@ -97,6 +101,24 @@ def _is_one(value: object) -> bool:
     return all(map(_is_one, value)) if isinstance(value, list) else not isinstance(value, float | bool)
 
 
+def _is_noise(value: object) -> bool:
+    if value is None or value is ABSENT:
+        return True
+    if not isinstance(value, Mapping) or not _is_text(value.get("sha256")):
+        return False
+    leads, factors = value.get("lead_hours"), value.get("factors")
+    if not isinstance(leads, list) or not isinstance(factors, list) or not 0 < len(leads) == len(factors):
+        return False
+    ascend = all(map(_whole(1), leads)) and all(earlier < later for earlier, later in pairwise(leads))
+    return ascend and all(map(_is_number, factors))
+
+
+def _is_file(value: object) -> bool:
+    if value is None or value is ABSENT:
+        return True
+    return isinstance(value, Mapping) and _is_text(value.get("path")) and _is_text(value.get("sha256"))
+
+
 def _texts_by_name(*others: type) -> Callable[[object], bool]:
     return lambda value: (
         isinstance(value, Mapping) and all(_is_text(each) or isinstance(each, others) for each in value.values())
@@ -126,6 +148,9 @@ FORM: Mapping[str, tuple[str, Callable[[object], bool]]] = {
     "weights.sha256": ("a text", _is_text),
     "options.engine": ("torch or onnx", _one_of("torch", "onnx", ABSENT)),
     "options.noise_factor": ("a number", _is_number),
+    "options.noise_factors": ("a digest, lead times that ascend and their factors, or null", _is_noise),
+    "options.output.calibration": ("a path and a digest, or null", _is_file),
+    "steps": ("a whole number from 0, or nothing", lambda value: value is ABSENT or _whole(0, MOST_STEPS)(value)),
     "options.perturbations": ("on or off", _one_of("on", "off")),
     "options.antithetic": ("true or false", _one_of(True, False)),
     "options.compiled": ("true or false", _one_of(True, False, ABSENT)),

@@ -25,6 +25,7 @@ from ..inputs.requests import check_file
 from ..inputs.states import initial_states_of, input_digest
 from ..inputs.zarr import is_zarr, zarr_fields
 from ..options.number_lists import parse_ranges
+from ..outputs.calibration import StepGatherer
 from ..outputs.grib.files import MessageFiles, check_writable
 from ..outputs.grib.keys import labels_of_weights
 from ..outputs.grib.output import GribEncoder, Labels, is_grib
@@ -161,10 +162,14 @@ def replay(
     engine = _load_engine(card, assets)
     _refuse_large_batch(card, engine, batch)
     read = _read_input(card, file, batch)
-    starts = {one: read[one] for one in batch}
+    calibration = card.calibration
+    # The mean about which a member was moved is of all of them.
+    starts = {one: read[one] for one in (batch if calibration is None else card.ensemble.members)}
     said = labels_of_weights(untrained=engine.untrained, bundled=card.variant.bundled)
     size, initial_time = card.found["ensemble_size"], starts[member].initial_time
-    labels = Labels(initial_time, size, card.found["metadata"], packing=card.packing, **said)
+    labels = Labels(
+        initial_time, size, card.found["metadata"], packing=card.packing, calibrated=calibration is not None, **said
+    )
     files = MessageFiles()
     made: dict[Key, bytes] = {}
     with GribEncoder(card.region, labels) as encoder:
@@ -210,9 +215,14 @@ def _encoded(
 
 
 def _steps(card: Card, engine: LoadedEngine, starts: dict[int, InitialState], hours: int) -> Iterator[ForecastStep]:
-    """The steps of the members of a batch, from where they start to a lead time."""
-    batch, stride = tuple(starts), card.variant.step_hours
-    return rollout(engine, starts, card.ensemble, stride, hours // stride, batches=[batch])
+    """The steps of the members of a batch, from where they start to a lead time; of all, moved, if they were."""
+    stride, calibration = card.variant.step_hours, card.calibration
+    batches = [tuple(starts)] if calibration is None else list(card.ensemble.batches())
+    made = rollout(engine, starts, card.ensemble, stride, hours // stride, batches=batches)
+    if calibration is None:
+        return made
+    gatherer = StepGatherer(card.ensemble.members)
+    return (calibration.moved(whole) for forecast in made if (whole := gatherer.add(forecast)) is not None)
 
 
 def _read_input(card: Card, file: str | None, batch: Sequence[int]) -> dict[int, InitialState]:

@@ -41,6 +41,8 @@ class Ensemble:
         What ε is multiplied with; 0 turns the perturbations of the model off.
     antithetic : bool
         Every even member has the negated ε of the odd one before it.
+    factors_by_step : tuple of float
+        What ε is multiplied with besides, from the first step on; those after the last have that of the last.
 
     Raises
     ------
@@ -53,6 +55,7 @@ class Ensemble:
     per_batch: int = 1
     noise_factor: float = 1.0
     antithetic: bool = False
+    factors_by_step: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed <= MAXIMUM_SEED:
@@ -76,11 +79,12 @@ class Ensemble:
         -------
         float32 array (width,)
         """
-        if self.noise_factor == 0:
+        factor = self.noise_factor * (self.factors_by_step[:step][-1] if self.factors_by_step else 1.0)
+        if factor == 0:
             return np.zeros(width, dtype=np.float32)
         mirrored = self.antithetic and member % 2 == 0
         drawn = member_noise(self.seed, initial_time, member - 1 if mirrored else member, step, width)
-        return drawn * np.float32(-self.noise_factor if mirrored else self.noise_factor)
+        return drawn * np.float32(-factor if mirrored else factor)
 
 
 def member_noise(seed: int, initial_time: datetime, member: int, step: int, width: int) -> Float32Array:

@@ -22,6 +22,7 @@ from ..outputs.placeholders import PathTemplate
 from ..state import InitialState
 from ..variants import Variant
 from ..wording.numbers import counted, size_of
+from .fitted import refuse_other_fits
 from .health.recorder import recorder_of
 from .identity import Places, digest_of_run, identity_of
 from .options import Options
@@ -98,7 +99,9 @@ class SeriesSettings:
         """Members and noise."""
         options = self.options
         factor = options.noise_factor if options.perturbations == "on" else 0.0
-        return Ensemble(options.seed, options.members, options.members_per_batch or 1, factor, options.antithetic)
+        by_step = options.noise_factors.by_step(self.variant.step_hours, self.steps) if options.noise_factors else ()
+        per_batch = options.members_per_batch or 1
+        return Ensemble(options.seed, options.members, per_batch, factor, options.antithetic, by_step)
 
 
 class ForecastSeries:
@@ -175,6 +178,7 @@ class ForecastSeries:
             LOG.warning(
                 "These weights are UNTRAINED, random numbers: the forecast shows that all works, and nothing else"
             )
+        refuse_other_fits(self._settings.options, weights=engine.checkpoint_sha256)
         self._choose_batch(engine)
         return engine
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from pathlib import PurePath
 from typing import Any, TypeVar
 
 from ..errors import MosaicError, OptionError
@@ -186,7 +187,7 @@ def from_keywords(kind: type[Kind], given: Mapping[str, Any]) -> Kind:
     kind : type
         A class of options.
     given : mapping of str to object
-        Values, or texts as they are typed; True for a switch.
+        Values, or texts and paths as they are typed; True for a switch.
 
     Raises
     ------
@@ -199,7 +200,7 @@ def from_keywords(kind: type[Kind], given: Mapping[str, Any]) -> Kind:
         if keyword not in known:
             raise OptionError(f"expected keywords such as {', '.join(sorted(known)[:4])}, got {keyword}")
         path, one = known[keyword]
-        typed[path] = one.parse(value) if isinstance(value, str) else value
+        typed[path] = one.parse(str(value)) if isinstance(value, str | PurePath) else value
         if one.is_switch:
             typed[path] = one.default is not bool(value)
         elif one.choices and typed[path] not in one.choices:

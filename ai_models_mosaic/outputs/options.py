@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import OptionError
-from ..options.declarations import may_change, option, section
+from ..options.declarations import may_change, option, section, told_by
+from .calibration import Calibration, parse_calibration
 from .grib.packing import Packing
 from .products import Product, parse_products
 from .selection import GROUP, Selection
@@ -62,6 +63,15 @@ class OutputOptions:
         group=GROUP,
         default=False,
         help="write specific humidity below zero as zero, and make products of that; the forecast goes on unchanged",
+    )
+    calibration: Calibration | None = option(
+        "--calibration",
+        group=GROUP,
+        parse=parse_calibration,
+        metavar="FILE",
+        help="move members about their mean by the factors of this file, which ai-models-mosaic calibrate fitted, in "
+        "all that is written; the forecast goes on unchanged",
+        resume=told_by("calibration", "the same may lie elsewhere"),
     )
     packing: Packing = section(Packing)
     workers: int | None = option(

@@ -12,6 +12,7 @@ from .. import __version__
 from ..errors import OptionError, OutputError
 from ..geometry.grid import LatLonGrid, Region
 from ..params import Field
+from .calibration import NOTE as CALIBRATED
 from .clipping import NOTE as CLIPPED
 from .extras import require
 from .grib.encoder import GribEncoder
@@ -245,9 +246,17 @@ class OutputPlan:
                 ("source", f"ai-models-mosaic {__version__}"),
                 ("experiment_version", labels.metadata.get("expver", labels.expver)),
                 ("institution", "the user of ai-models-mosaic"),
-                *((("comment", CLIPPED),) if self.options.clip_humidity else ()),
+                *((("comment", "; ".join(self._notes)),) if self._notes else ()),
             ),
         )
+
+    @property
+    def _notes(self) -> list[str]:
+        """What was done to the fields before they were written."""
+        return [
+            *([CALIBRATED] if self.options.calibration is not None else []),
+            *([CLIPPED] if self.options.clip_humidity else []),
+        ]
 
     def encoder(self, labels: Labels) -> GribEncoder:
         """Makes the messages of members.

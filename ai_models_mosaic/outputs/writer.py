@@ -15,6 +15,7 @@ from ..arrays import Float32Array
 from ..errors import OutputError, ResumeError
 from ..params import Field
 from ..state import ForecastStep
+from .calibration import StepGatherer
 from .clipping import clipped
 from .grib.files import MessageFiles, abandon_files, close_files
 from .grib.keys import Labels
@@ -105,6 +106,7 @@ class Outputs:
         self._plan, self._labels, self._resuming, self._run = plan, labels, resuming, run
         self._lead_times = frozenset(plan.lead_times_hours)
         self._collector = StepCollector(plan)
+        self._gatherer = StepGatherer(plan.members) if plan.options.calibration is not None else None
         workers = usual_workers() if plan.options.workers is None else plan.options.workers
         self._messages = MessageFiles()
         self._members = self._products = None
@@ -145,6 +147,14 @@ class Outputs:
         """
         if forecast.lead_time_hours not in self._lead_times:
             return
+        whole = self._gatherer.add(forecast) if self._gatherer is not None else forecast
+        if whole is not None:
+            self._write(
+                whole if self._plan.options.calibration is None else self._plan.options.calibration.moved(whole)
+            )
+
+    def _write(self, forecast: ForecastStep) -> None:
+        """Write members as they are to be written, and products with the last of them."""
         forecast = clipped(forecast) if self._plan.options.clip_humidity else forecast
         if self._plan.options.members:
             self._write_members(forecast)
@@ -163,7 +173,12 @@ class Outputs:
         forecast : ForecastStep
             On the whole grid.
         """
-        if self._makes_products and forecast.lead_time_hours in self._lead_times:
+        if forecast.lead_time_hours not in self._lead_times:
+            return
+        if self._gatherer is not None:
+            # Nothing of a step is written before all of it is there.
+            self._gatherer.add(forecast)
+        elif self._makes_products:
             self._collector.add(clipped(forecast) if self._plan.options.clip_humidity else forecast)
 
     def write_products(self, lead_time_hours: int, values: Float32Array) -> None:
@@ -259,6 +274,8 @@ class Outputs:
         """
         if self._ended:
             return
+        if self._gatherer is not None:
+            self._gatherer.close()
         self._queue.close()
         for output in self._grib:
             output.release()

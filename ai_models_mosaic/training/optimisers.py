@@ -14,6 +14,9 @@ from .recipe import Recipe
 BESIDE = ("to_strategy_combine_mlp", "noise_bias")
 """Maps inside the network whose outputs stand for themselves: gates, the perturbation."""
 
+PERTURBATION = ("noise_generator.to_noise.weight", "ffn.noise_bias.weight")
+"""Ends of the names of the maps from noise, whose learning rate the recipe's `noise_rate` multiplies."""
+
 NARROW = 16
 """Maps of fewer inputs are those of positions."""
 
@@ -26,12 +29,15 @@ def make_optimisers(network: nn.Module, recipe: Recipe) -> tuple[torch.optim.Opt
     features stay with AdamW. Its steps are scaled to the size of AdamW's, so that one learning rate serves both.
     Source: Jordan et al., 2024 (Muon); Liu et al., arXiv:2502.16982, section 2.2 (the scale).
 
+    Every group of weights has a ``rate``, what the learning rate of an update is multiplied by: the recipe's
+    `noise_rate` for the maps from noise, otherwise 1.
+
     Parameters
     ----------
     network : Module
         Its weights.
     recipe : Recipe
-        Gives the optimiser, the betas and the weight decay.
+        Gives the optimiser, the betas, the weight decay and the rate of the maps from noise.
 
     Raises
     ------
@@ -40,9 +46,16 @@ def make_optimisers(network: nn.Module, recipe: Recipe) -> tuple[torch.optim.Opt
     """
     trained = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
     inner = _inner(network) & trained.keys() if recipe.optimiser == "muon" else set()
-    others = [weight for name, weight in trained.items() if name not in inner]
+    others = {name: weight for name, weight in trained.items() if name not in inner}
+    groups = [
+        {"params": [weight for name, weight in others.items() if not name.endswith(PERTURBATION)], "rate": 1.0},
+        {
+            "params": [weight for name, weight in others.items() if name.endswith(PERTURBATION)],
+            "rate": recipe.noise_rate,
+        },
+    ]
     # Fused: one pass over each tensor; the weights are many and small.
-    adamw = torch.optim.AdamW(others, lr=0.0, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True)
+    adamw = torch.optim.AdamW(groups, lr=0.0, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True)
     if not inner:
         return (adamw,)
     if not hasattr(torch.optim, "Muon"):
@@ -51,7 +64,7 @@ def make_optimisers(network: nn.Module, recipe: Recipe) -> tuple[torch.optim.Opt
             "update it, or choose 'adamw'"
         )
     muon = torch.optim.Muon(
-        [trained[name] for name in sorted(inner)],
+        [{"params": [trained[name] for name in sorted(inner)], "rate": 1.0}],
         lr=0.0,
         weight_decay=recipe.weight_decay,
         adjust_lr_fn="match_rms_adamw",

@@ -41,7 +41,9 @@ class Phase:
     warm_up : int
         Updates until the peak.
     rollout : int
-        Model steps per sample, with gradients through all of them.
+        Model steps per sample that are scored, with gradients through all of them.
+    free_steps : int
+        At most so many steps come before these, without score or gradient: how many, from 0, is drawn for every update.
 
     Raises
     ------
@@ -54,12 +56,20 @@ class Phase:
     learning_rate: float
     warm_up: int = 0
     rollout: int = 1
+    free_steps: int = 0
 
     def __post_init__(self) -> None:
         if min(self.updates, self.batch, self.rollout) < 1 or not 0 < self.learning_rate < math.inf:
             raise OptionError(f"expected positive updates, batch, rollout and learning_rate, got {self}")
         if not 0 <= self.warm_up < self.updates:
             raise OptionError(f"expected a warm_up from 0 to below the {self.updates} updates, got {self.warm_up}")
+        if self.free_steps < 0:
+            raise OptionError(f"expected free_steps from 0, got {self.free_steps}")
+
+    @property
+    def horizon(self) -> int:
+        """Model steps of the longest roll-out."""
+        return self.free_steps + self.rollout
 
 
 @dataclass(frozen=True)
@@ -82,14 +92,18 @@ class Recipe:
         α of the almost fair CRPS.
     spectral_weight : float
         Weight of the score of spherical-harmonic coefficients beside that at points.
+    power_weight : float
+        Weight of the score of the power by degree, which asks members for the truth's spectra.
     spectral_degree : int
-        Highest degree that it sees.
+        Highest degree that these two see.
     optimiser : str
         ``adamw``, or ``muon`` for the inner matrices and AdamW for the others.
     weight_decay, clip, ema : float
         The optimisers' decay, the largest gradient norm, the decay of the averaged weights.
     betas : tuple of (float, float)
         AdamW's.
+    noise_rate : float
+        Multiplies the learning rate of the maps from noise.
     recompute : bool
         In roll-outs, compute activations a second time instead of keeping those of all steps: memory of one step for
         a third more time.
@@ -104,7 +118,7 @@ class Recipe:
     without_selected : bool
         Close the gates of the selected branch, for ablations.
     start_from : str
-        Checkpoint whose weights to go on from; empty to begin afresh.
+        Checkpoint whose weights to go on from, with its normalisation; empty to begin afresh.
     validate_every : int
         Updates between validations.
     validation_starts, validation_members : int
@@ -124,6 +138,7 @@ class Recipe:
     members: int = 2
     fairness: float = 0.95
     spectral_weight: float = 0.0
+    power_weight: float = 0.0
     spectral_degree: int = 20
     optimiser: str = "adamw"
     recompute: bool = True
@@ -132,6 +147,7 @@ class Recipe:
     clip: float = 1.0
     ema: float = 0.999
     betas: tuple[float, float] = (0.9, 0.95)
+    noise_rate: float = 1.0
     precision: str = "float32"
     seed: int = 0
     quiet: tuple[str, ...] = ()
@@ -152,6 +168,12 @@ class Recipe:
                 raise OptionError(f"recipe: expected {name} to be one of {', '.join(known)}, got {value!r}")
         if self.kind == "crps" and self.members < 2:
             raise OptionError(f"recipe: a CRPS needs at least 2 members of the same input, got {self.members}")
+        if self.kind == "mse" and self.power_weight:
+            raise OptionError(
+                "recipe: expected no power_weight for kind 'mse': the twin is to see its squared error alone"
+            )
+        if not (0 <= self.power_weight < math.inf and 0 < self.noise_rate < math.inf):
+            raise OptionError("recipe: expected a power_weight from 0, and a noise_rate above 0")
         if not (0 <= self.fairness <= 1 and 0 <= self.ema < 1 and self.clip > 0 and self.spectral_weight >= 0):
             raise OptionError("recipe: expected fairness and ema within 0 … 1, clip above 0, spectral_weight from 0")
         if not (0 <= self.seed < 2**63 and 0 <= self.weight_decay < math.inf and self.spectral_degree >= 0):

@@ -165,6 +165,10 @@ def _begin(
         if not (output / STATISTICS).exists():
             grid, hours = recipe.table.architecture.grid, recipe.table.step_hours
             measured = archive_statistics.measure(archives, grid, hours, recipe.spectral_degree)
+            held = read_checkpoint(place.data / recipe.start_from).statistics if recipe.start_from else None
+            if held:
+                # The weights know states as they were normalised when they were trained.
+                measured = measured.normalised_by(held.mean, held.std)
             archive_statistics.save(measured, output / STATISTICS)
     among.wait()
     return archive_statistics.load(output / STATISTICS)

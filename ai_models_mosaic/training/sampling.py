@@ -38,6 +38,22 @@ def _permutation(count: int, seed: int, epoch: int) -> IntArray:
     return np.argsort(words, kind="stable")
 
 
+def free_steps_at(seed: int, update: int, most: int) -> int:
+    """Steps ahead of the scored ones in an update, evenly spread over 0 … `most`.
+
+    Parameters
+    ----------
+    seed : int
+        Of the run.
+    update : int
+        From 0.
+    most : int
+        `Phase.free_steps`.
+    """
+    key = np.array([seed, ~np.uint64(update)], dtype=np.uint64)  # keys that no epoch has
+    return int(np.random.Philox(key=key).random_raw()) % (most + 1)
+
+
 def training_noise(seed: int, position: int, time: datetime, members: int, step: int, width: int) -> Float32Array:
     """ε of every member of a sample in one step of its roll-out, ``(member, width)``.
 

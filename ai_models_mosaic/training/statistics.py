@@ -47,6 +47,11 @@ class ArchiveStatistics:
         """From units of `state_std` to units of `residual_std`, ``(channel,)``."""
         return self.state_std / self.residual_std
 
+    def normalised_by(self, mean: FloatArray, std: FloatArray) -> ArchiveStatistics:
+        """The same with another normalisation of states, each ``(channel,)``, such as that of a checkpoint."""
+        spectrum = self.residual_spectrum * (self.state_std / std)
+        return ArchiveStatistics(mean, std, self.residual_std, spectrum)
+
 
 def measure(archives: Sequence[Archive], grid: LatLonGrid, step_hours: int, degree: int) -> ArchiveStatistics:
     """Statistics from at most `SAMPLES` pairs of states that are a step apart.

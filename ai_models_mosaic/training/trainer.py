@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.checkpoint import checkpoint as recompute
 
 from ..arrays import FloatArray
 from ..forecast.rollout import progress_features
@@ -26,7 +25,8 @@ from .losses import GridLoss, SpectralLoss
 from .optimisers import make_optimisers
 from .processes import Processes
 from .recipe import Phase, Recipe
-from .sampling import sample_at, training_noise
+from .roll_out import RollOut
+from .sampling import free_steps_at, sample_at, training_noise
 from .statistics import ArchiveStatistics
 
 HALF = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -49,12 +49,15 @@ class Batch:
     history : Tensor (batch, history, lon, lat, channel)
         Oldest state first.
     targets : Tensor (step, batch, lon, lat, channel)
-        The states to come.
+        The states to come that are scored.
+    free : int
+        Steps before the first of them.
     """
 
     samples: tuple[tuple[int, Sample], ...]
     history: Tensor
     targets: Tensor
+    free: int = 0
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,8 @@ class Update:
     ----------
     number : int
         From 0.
-    loss, grid_loss, spectral_loss : float
-        Of all samples; the first is the weighted sum of the others.
+    loss, grid_loss, spectral_loss, power_loss : float
+        Of all samples; the first is the weighted sum of the others, which are 0 where they are not needed.
     learning_rate, gradient_norm : float
         As used; the norm before clipping.
     """
@@ -75,6 +78,7 @@ class Update:
     loss: float
     grid_loss: float
     spectral_loss: float
+    power_loss: float
     learning_rate: float
     gradient_norm: float
 
@@ -139,55 +143,6 @@ def ablate(network: MosaicNetwork, recipe: Recipe) -> None:
         network.close_selected()
 
 
-class RollOut(nn.Module):
-    """ConnectedRanks steps of the network, with gradients through all of them.
-
-    Parameters
-    ----------
-    network : MosaicNetwork
-        Makes a step.
-    precision : torch.dtype
-        Of its matrix products.
-    recompute : bool
-        Compute activations a second time instead of keeping those of all steps.
-    """
-
-    def __init__(self, network: MosaicNetwork, precision: torch.dtype, *, recompute: bool = True) -> None:
-        super().__init__()
-        self.network = network
-        self.precision = precision
-        self.recompute = recompute
-
-    def forward(self, states: Tensor, progress: Tensor, noise: Tensor) -> Tensor:
-        """Every next state.
-
-        Parameters
-        ----------
-        states : Tensor (batch, history, lon, lat, channel)
-            Normalised, oldest first.
-        progress : Tensor (step, batch, 2)
-            As `MosaicNetwork.forward` takes them.
-        noise : Tensor (step, batch, noise)
-            ε of every step.
-
-        Returns
-        -------
-        Tensor (step, batch, lon, lat, channel)
-        """
-        predictions = []
-        for clock, drawn in zip(progress, noise, strict=True):
-            predicted = self._step(states, clock, drawn, again=self.recompute and len(noise) > 1)
-            states = torch.cat([states[:, 1:], predicted[:, None]], dim=1)
-            predictions.append(predicted)
-        return torch.stack(predictions)
-
-    def _step(self, states: Tensor, progress: Tensor, noise: Tensor, *, again: bool) -> Tensor:
-        with torch.autocast(states.device.type, self.precision, enabled=self.precision != torch.float32):
-            if again:
-                return recompute(self.network, states, progress, noise, use_reentrant=False)
-            return self.network(states, progress, noise)
-
-
 class Trainer:
     """Network, optimisers and averaged weights of a run.
 
@@ -220,7 +175,7 @@ class Trainer:
         self.spectral_loss = SpectralLoss(grid, statistics.residual_spectrum).to(among.device)
         self._mean, self._std = (values.astype(np.float32) for values in (statistics.state_mean, statistics.state_std))
         self._samples = {
-            rollout: self._starts(rollout) for rollout in sorted({phase.rollout for phase in recipe.phases})
+            horizon: self._starts(horizon) for horizon in sorted({phase.horizon for phase in recipe.phases})
         }
         roll_out = RollOut(self.network, HALF[recipe.precision], recompute=recipe.recompute)
         self._roll_out: nn.Module = DistributedDataParallel(roll_out) if among.count > 1 else roll_out
@@ -238,7 +193,8 @@ class Trainer:
         """The samples of an update that are this process's share."""
         phase, _ = self.recipe.phase_of(update)
         first = self.position(update)
-        samples = self._samples[phase.rollout]
+        samples = self._samples[phase.horizon]
+        free = free_steps_at(self.recipe.seed, update, phase.free_steps)
         positions = [first + index for index in self.among.share(phase.batch)]
         chosen = tuple((position, sample_at(samples, self.recipe.seed, position)) for position in positions)
         step = timedelta(hours=self.variant.step_hours)
@@ -246,9 +202,9 @@ class Trainer:
         for _, sample in chosen:
             lags = [sample.time + timedelta(hours=lag) for lag in self.variant.lags_hours]
             history.append(np.stack([self._normalised(sample.archive, time) for time in lags]))
-            coming = [sample.time + step * ahead for ahead in range(1, phase.rollout + 1)]
+            coming = [sample.time + step * ahead for ahead in range(free + 1, free + phase.rollout + 1)]
             targets.append(np.stack([self._normalised(sample.archive, time) for time in coming]))
-        return Batch(chosen, torch.from_numpy(np.stack(history)), torch.from_numpy(np.stack(targets, axis=1)))
+        return Batch(chosen, torch.from_numpy(np.stack(history)), torch.from_numpy(np.stack(targets, axis=1)), free)
 
     def position(self, update: int) -> int:
         """Samples that all processes have drawn before an update."""
@@ -307,8 +263,8 @@ class Trainer:
                 for name, weight in self.network.named_parameters():
                     weight.copy_(own[name])
 
-    def _starts(self, rollout: int) -> list[Sample]:
-        leads = [self.variant.step_hours * ahead for ahead in range(1, rollout + 1)]
+    def _starts(self, horizon: int) -> list[Sample]:
+        leads = [self.variant.step_hours * ahead for ahead in range(1, horizon + 1)]
         return [
             Sample(index, time)
             for index, archive in enumerate(self.archives)
@@ -321,8 +277,8 @@ class Trainer:
     def _update(self, batch: Batch) -> Update:
         phase, within = self.recipe.phase_of(self.done)
         rate = learning_rate(phase, within)
-        grid_loss, spectral_loss = self._losses(batch)
-        loss = grid_loss + self.recipe.spectral_weight * spectral_loss
+        losses = self._losses(batch)
+        loss = (losses * losses.new_tensor([1.0, self.recipe.spectral_weight, self.recipe.power_weight])).sum()
         self.network.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         for optimiser in self.optimisers:
@@ -330,18 +286,18 @@ class Trainer:
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group["rate"]
             self.scaler.step(optimiser)
         self.scaler.update()
         self._average()
-        mean = self.among.mean(torch.stack([loss, grid_loss, spectral_loss]).detach())
+        mean = self.among.mean(torch.cat([loss[None], losses]).detach())
         number, self.done = self.done, self.done + 1
-        total, at_points, by_scale = (float(value) for value in mean)
-        return Update(number, total, at_points, by_scale, rate, float(norm))
+        total, at_points, of_harmonics, of_power = (float(value) for value in mean)
+        return Update(number, total, at_points, of_harmonics, of_power, rate, float(norm))
 
-    def _losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Scores at points and by scale, means over the roll-out."""
-        members, device, steps = self.recipe.ensemble_members, self.among.device, batch.targets.shape[0]
+    def _losses(self, batch: Batch) -> Tensor:
+        """Scores at points, of harmonics and of the power by degree, ``(3,)``, means over the steps that are scored."""
+        members, device, steps = self.recipe.ensemble_members, self.among.device, batch.free + batch.targets.shape[0]
         clocks = [
             [progress_features(sample.time, step, self.variant.step_hours) for _, sample in batch.samples]
             for step in range(1, steps + 1)
@@ -350,15 +306,18 @@ class Trainer:
             batch.history.to(device).repeat(members, 1, 1, 1, 1),
             torch.tensor(clocks, dtype=torch.float32, device=device).repeat(1, members, 1),
             torch.stack([self._noise(batch, step) for step in range(1, steps + 1)]).to(device),
+            batch.free,
         )
         forecasts = predicted.unflatten(1, (members, -1))
-        totals = [torch.zeros((), device=device), torch.zeros((), device=device)]
-        for forecast, target in zip(forecasts, batch.targets.to(device), strict=True):
-            for index, score in enumerate((self.grid_loss, self.spectral_loss)):
-                if index == 0 or self.recipe.spectral_weight:
-                    scored = score(forecast, target, self.recipe.kind, self.recipe.fairness)
-                    totals[index] = totals[index] + scored / steps
-        return totals[0], totals[1]
+        scores = [self._scores(*pair) for pair in zip(forecasts, batch.targets.to(device), strict=True)]
+        return torch.stack(scores).mean(dim=0)
+
+    def _scores(self, forecast: Tensor, target: Tensor) -> Tensor:
+        kind, fairness = self.recipe.kind, self.recipe.fairness
+        at_points = self.grid_loss(forecast, target, kind, fairness)
+        if not (self.recipe.spectral_weight or self.recipe.power_weight):
+            return torch.stack([at_points, torch.zeros_like(at_points), torch.zeros_like(at_points)])
+        return torch.stack([at_points, *self.spectral_loss(forecast, target, kind, fairness)])
 
     def _noise(self, batch: Batch, step: int) -> Tensor:
         """ε ``(member · batch, noise)``, members outermost; zero for the deterministic twin."""

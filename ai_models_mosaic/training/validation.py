@@ -143,6 +143,7 @@ def draw_progress(output: Path) -> None:
     panels = figure.subplots(2, 2)
     panels[0, 0].plot(log["number"], log["grid_loss"], linewidth=0.5, label="at points")
     panels[0, 0].plot(log["number"], log["spectral_loss"], linewidth=0.5, label="of harmonics")
+    panels[0, 0].plot(log["number"], log["power_loss"], linewidth=0.5, label="of power by degree")
     panels[0, 0].set(title="Training loss", xlabel="update", ylabel="std of a step's change", yscale="log")
     for panel, name, title, unit in (
         (panels[0, 1], "crps", "Fair CRPS, validation", "std of the state"),

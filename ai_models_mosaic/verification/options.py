@@ -91,6 +91,18 @@ def plan_of(known: argparse.Namespace) -> Plan:
     )
 
 
+def plan_of_channels(channels: str, lead_times: str) -> Plan:
+    """A plan of some channels and their spectra at some lead times, both as they are typed.
+
+    Raises
+    ------
+    OptionError
+        If one cannot be understood.
+    """
+    chosen = find_channels(_words(channels))
+    return Plan(chosen, chosen, tuple(int(number) for number in _numbers("--lead-times", lead_times)))
+
+
 def _words(text: str) -> list[str]:
     return [word for word in text.split(",") if word]
 

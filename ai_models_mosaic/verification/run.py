@@ -42,11 +42,11 @@ def run(known: argparse.Namespace) -> list[Path]:
     named = _named(known.forecast)
     if known.against not in ("", *named):
         raise OptionError(f"--against: expected the name of a forecast, {', '.join(named)}; got {known.against}")
-    forecasts = {name: _forecasts(path, plan, known.with_control) for name, path in named.items()}
+    forecasts = {name: open_forecasts(path, plan, known.with_control) for name, path in named.items()}
     grid = next(iter(forecasts.values())).grid
     for name, each in forecasts.items():
         require_grid(f"forecast {name}", each.grid, grid)
-    truth = _on_grid(_truth(known.truth, plan.channels), grid, "the truth", known.regrid)
+    truth = on_grid(open_truth(known.truth, plan.channels), grid, "the truth", known.regrid)
     climatology = _climatology(known.climatology, plan, grid, known.regrid)
     evaluations = []
     for name, each in forecasts.items():
@@ -72,13 +72,21 @@ def _named(forecasts: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _forecasts(path: str, plan: Plan, with_control: bool) -> Forecasts:
+def open_forecasts(path: str, plan: Plan, with_control: bool = False) -> Forecasts:
+    """Forecasts of what a plan verifies, in whichever form they are."""
     if is_store(path):
         return ZarrForecasts(path, plan.channels, plan.lead_hours)
     return GribForecasts(path, plan.channels, plan.lead_hours, with_control)
 
 
-def _truth(paths: Sequence[str], channels: Sequence[Channel]) -> Truth:
+def open_truth(paths: Sequence[str], channels: Sequence[Channel]) -> Truth:
+    """Truth in stores or in GRIB.
+
+    Raises
+    ------
+    OptionError
+        If both are among the paths.
+    """
     stores = [is_store(path) for path in paths]
     if all(stores):
         return ZarrTruth(paths, channels)
@@ -89,7 +97,14 @@ def _truth(paths: Sequence[str], channels: Sequence[Channel]) -> Truth:
     return GribTruth(paths, channels)
 
 
-def _on_grid(truth: Truth, grid: LatLonGrid, what: str, regrid: bool) -> Truth:
+def on_grid(truth: Truth, grid: LatLonGrid, what: str, regrid: bool) -> Truth:
+    """Truth on a grid, mapped to it if that was asked for.
+
+    Raises
+    ------
+    InputError
+        If it is on another.
+    """
     if regrid and not truth.grid.same_points(grid):
         LOG.info("Regridding %s from %s to %s", what, truth.grid, grid)
         return Regridded(truth, grid)
@@ -106,5 +121,5 @@ def _climatology(paths: Sequence[str], plan: Plan, grid: LatLonGrid, regrid: boo
             f"--climatology: expected Zarr stores (.zarr) or NetCDF files of a training period, got {', '.join(paths)}"
         )
     stores = ZarrTruth(paths, plan.channels)
-    period = _on_grid(stores, grid, "the climatology", regrid)
+    period = on_grid(stores, grid, "the climatology", regrid)
     return FittedClimatology(period, stores.times, [event.probability for event in plan.events])

@@ -172,10 +172,16 @@ def _make_run(folder: Path, run: Run, simulator: Simulator, grid: LatLonGrid, ad
         return
     blocks = folder / f"{run.name}.blocks"
     blocks.mkdir(exist_ok=True)
-    with (blocks / "log").open("ab") as log:
-        process = subprocess.Popen(
-            simulator.command(run, blocks), stdout=log, stderr=subprocess.STDOUT, env=os.environ | ONE_THREAD
-        )
+    with (
+        (blocks / "log").open("ab") as log,
+        subprocess.Popen(
+            simulator.command(run, blocks),
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=os.environ | ONE_THREAD,
+        ) as process,
+    ):
         try:
             convert(path, run, simulator, grid, blocks, lambda: process.poll() is None, advance)
             process.wait()

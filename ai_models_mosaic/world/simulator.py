@@ -17,7 +17,9 @@ from __future__ import annotations
 import argparse
 import datetime
 import math
+import os
 import resource
+import threading
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -169,9 +171,24 @@ def write(path: Path, **arrays: np.ndarray) -> None:
     partial.replace(path)
 
 
+def end_with_parent() -> None:
+    """End this process when standard input closes, as it does when who started it has gone, however it went.
+
+    Left alone it would go on, and the same command, given again, would start another in the same folder.
+    """
+
+    def watch() -> None:
+        # Not by sys.stdin, whose lock, held by this thread, would be fatal to the interpreter's end.
+        os.read(0, 1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def main() -> None:
     """Simulate block by block."""
     options = arguments()
+    end_with_parent()
     options.output.mkdir(parents=True, exist_ok=True)
     interval = datetime.timedelta(hours=options.interval_hours)
     # The model saves at the end of an interval, so it begins one before the first time that is wanted.

@@ -3,7 +3,7 @@
 Their order is that in which they are set: some decide which others there are. Keys are our own and not the
 input's, so that messages are the same whatever the input was encoded in.
 
-Source: WMO code tables 1.3, 4.0, 4.7 and 4.9, and the types of MARS as ecCodes knows them.
+Source: WMO code tables 1.3, 4.0, 4.3, 4.7 and 4.9, and the types of MARS as ecCodes knows them.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ TABLES_VERSION = 33
 MEMBER, LARGE_MEMBER, DERIVED, PROBABILITY, PERCENTILE, QUANTILE = 1, 117, 2, 5, 6, 86
 """Product definition templates, at a point in time."""
 
-ENSEMBLE_FORECAST, PROBABILITY_FORECAST = 4, 5
-"""Types of generating process."""
+ENSEMBLE_FORECAST, PROBABILITY_FORECAST, POST_PROCESSED_FORECAST = 4, 5, 13
+"""Types of generating process. Bias-corrected ensemble forecast, 11, would say more than is true."""
 
 DERIVED_FORECASTS = {"mean": ("em", 0), "spread": ("es", 4), "minimum": ("fcmin", 8), "maximum": ("fcmax", 9)}
 """MARS type and code of table 4.7."""
@@ -93,6 +93,8 @@ class Labels:
         How values are packed, unless a key of the user's says otherwise.
     research : bool
         Whether the forecast is no weather forecast, which ``productionStatusOfProcessedData`` then says.
+    calibrated : bool
+        Whether members were moved about their mean, which ``typeOfGeneratingProcess`` then says.
     """
 
     initial_time: datetime
@@ -101,6 +103,7 @@ class Labels:
     expver: str = EXPVER
     packing: Packing = field(default_factory=Packing)
     research: bool = False
+    calibrated: bool = False
 
 
 def labels_of_weights(*, untrained: bool, bundled: bool) -> dict[str, Any]:
@@ -148,6 +151,7 @@ def shared_keys(region: Region, labels: Labels, kind: Keys) -> Keys:
         "dataDate": int(f"{labels.initial_time:%Y%m%d}"),
         "dataTime": int(f"{labels.initial_time:%H%M}"),
         **{key: value for key, value in kind.items() if key not in ("productDefinitionTemplateNumber", "type")},
+        **({"typeOfGeneratingProcess": POST_PROCESSED_FORECAST} if labels.calibrated else {}),
     }
 
 
