@@ -70,6 +70,12 @@ class ReplayError(MosaicError):
     exit_status = 10
 
 
+class LateError(MosaicError):
+    """An ensemble that is complete, and later than it was asked for."""
+
+    exit_status = 11
+
+
 class TerminatedError(MosaicError):
     """A run that was asked to stop by a signal, and did so in good order."""
 

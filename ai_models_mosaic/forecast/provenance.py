@@ -7,7 +7,7 @@ import json
 import logging
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -140,6 +140,26 @@ def write_beside(output: Path, found: Mapping[str, Any]) -> None:
     with named_errors(output):
         card = {**found, CONTENT: describe(output)}
     write_whole(path, [json.dumps(card, separators=(",", ":")).encode() + b"\n"])
+
+
+def write_cards(paths: Sequence[Path], found: dict[str, Any]) -> None:
+    """Note in a card what was written, and when, and put it beside every file.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        All that was written.
+    found : dict of str to object
+        As `gather` returns it.
+
+    Raises
+    ------
+    OutputError
+        If one cannot be written.
+    """
+    found |= {"written": now(), "files": [str(path) for path in paths]}
+    for path in paths:
+        write_beside(path, found)
 
 
 def complete_files(path: str, run: str) -> list[Path] | None:

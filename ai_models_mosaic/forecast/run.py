@@ -145,6 +145,8 @@ class EnsembleRun:
         Keeps the state, on rank 0; None where there is nothing to keep it beside.
     watch : Watch
         Told of all progress, and says when to stop.
+    is_group : bool
+        Whether these are some members of a run, whose begin and end somebody else tells of.
     """
 
     def __init__(
@@ -155,7 +157,10 @@ class EnsembleRun:
         writer: StepWriter,
         resume_state: ResumeState | None,
         watch: Watch,
+        *,
+        is_group: bool = False,
     ) -> None:
+        self._is_group = is_group
         self._job, self._ranks, self._writer, self._resume_state, self._watch = job, ranks, writer, resume_state, watch
         self._engine = engine
         self._saver = None if resume_state is None else StateSaver(resume_state, writer.mark)
@@ -214,8 +219,10 @@ class EnsembleRun:
         )
         if resume_state is not None:
             self._recall(resume_state)
-        if self._ranks.rank == 0:
-            self._watch.begin(self._job.starts, self._job.ensemble, self._job.steps, self._units)
+        if self._is_group:
+            self._watch.begin_group(job.ensemble, job.steps)
+        elif self._ranks.rank == 0:
+            self._watch.begin(job.starts, job.ensemble, job.steps, self._units)
 
     def _handed_out(self, batch: int, step: int) -> ForecastStep | None:
         """A state of the resume state, on the rank that resumes it; None on the others."""
@@ -310,4 +317,5 @@ class EnsembleRun:
         if self._saver is not None:
             self._saver.save(self._units, finished=True)
         self._writer.close()
-        self._watch.end()
+        if not self._is_group:
+            self._watch.end()
