@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import OptionError
-from ..options.declarations import may_change, option
+from ..options.declarations import may_change, not_resumed, option
 from .deadline import Deadline, parse_deadline
 from .tolerance import Tolerance, parse_tolerances
 
@@ -39,7 +39,7 @@ class Growth:
         metavar="TIME",
         help="make as many members as can be complete by then, up to --num-ensemble-members: 60s, 5m or 2h from the "
         "start of the process, or a time of day such as 06:00, UTC",
-        resume=may_change("they do not go together"),
+        resume=not_resumed("what is complete is added to by --extend"),
     )
     mc_error: tuple[Tolerance, ...] = option(
         "--mc-error",
@@ -50,7 +50,7 @@ class Growth:
         help="make members, up to --num-ensemble-members, until the sampling error is no larger than asked for: "
         "0.02@probability:2t<273.15, 0.1@mean:2t, and perhaps @max or @mean of the points, of an area such as "
         "@max:70/-10/35/40 (north, west, south, east)",
-        resume=may_change("they do not go together"),
+        resume=not_resumed("what is complete is added to by --extend"),
     )
 
     @property

@@ -274,9 +274,10 @@ class ForecastSeries:
         if size is None or settings.path is None:
             return None
         record = self._record(starts)
-        if record is not None and record.finished:
-            # Its files may have their names already.
-            return EarlierEnsemble(record.identity["run"].get(EXTENDED_FROM, 0), {})
+        taken = 0 if record is None else record.identity["run"].get(EXTENDED_FROM, 0)
+        if record is not None and (record.finished or not taken):
+            # Files may have their names already, or all members are made here.
+            return EarlierEnsemble(taken, {})
         return find_earlier(settings.places(next(iter(starts.values())).initial_time), settings.path, size)
 
     @property
@@ -334,7 +335,7 @@ class ForecastSeries:
         identity = identity_of(found)
         found["run"] = digest_of_run(identity)
         earlier = self._check_earlier(starts, path, backend)
-        if self._earlier is not None:
+        if self._earlier is not None and self._earlier.card:
             found["extended_from"] = self._earlier.size
         if self._taken:
             identity["run"][EXTENDED_FROM] = self._taken
