@@ -124,9 +124,9 @@ class Budget:
         """Whether another group can be made now, and so many members, with it, be written in time."""
         return self.at is None or self.clock() + OF_A_GROUP * self._group_s + self.writing_s(members) <= self.at
 
-    def is_spent(self, members: int) -> bool:
-        """Whether so many members have to be written now."""
-        return self.at is not None and self.clock() + self.writing_s(members) > self.at
+    def is_spent(self, members: int, more_s: float = 0.0) -> bool:
+        """Whether so many members could not be written in time after so many seconds more."""
+        return self.at is not None and self.clock() + more_s + self.writing_s(members) > self.at
 
     @property
     def late_s(self) -> float:

@@ -129,8 +129,9 @@ class GrowingRun:
         return upcoming
 
     def _make(self, members: range) -> None:
-        writer = NoWriter() if self._kept is None else Guarded(self._kept, self._bounds.budget, self._complete)
-        EnsembleRun(self._job_of(members), self._engine, self._ranks, writer, None, self._watch, is_group=True)()
+        job, bounds = self._job_of(members), self._bounds
+        writer = NoWriter() if self._kept is None else Guarded(self._kept, bounds.budget, self._complete, job.steps)
+        EnsembleRun(job, self._engine, self._ranks, writer, None, self._watch, is_group=True)()
 
     def _take_stock(self, members: range, began: float) -> None:
         """Look at a group that is complete, and write the first."""
@@ -157,7 +158,7 @@ class GrowingRun:
 
 
 class Guarded(NoWriter):
-    """Keeps steps, unless members that are complete have to be written now.
+    """Keeps steps of a group, as long as the group can be complete before the members before it have to be written.
 
     Parameters
     ----------
@@ -167,10 +168,13 @@ class Guarded(NoWriter):
         Of time.
     complete : int
         Members that are complete.
+    steps : int
+        Of the forecast.
     """
 
-    def __init__(self, kept: KeptSteps, budget: Budget, complete: int) -> None:
-        self._kept, self._budget, self._complete = kept, budget, complete
+    def __init__(self, kept: KeptSteps, budget: Budget, complete: int, steps: int) -> None:
+        self._kept, self._budget, self._complete, self._steps = kept, budget, complete, steps
+        self._step, self._reached, self._step_s = 0, budget.clock(), 0.0
 
     def write(self, forecast: ForecastStep) -> None:
         """Keep it.
@@ -178,11 +182,15 @@ class Guarded(NoWriter):
         Raises
         ------
         OutOfTimeError
-            If the deadline would be missed.
+            If the next step, of the length of this, would be too long.
         OutputError
             If the disk is full.
         """
-        if self._complete and self._budget.is_spent(self._complete):
+        if forecast.step > self._step:
+            now = self._budget.clock()
+            self._step_s, self._step, self._reached = now - self._reached, forecast.step, now
+        next_s = self._step_s if forecast.step < self._steps else 0.0
+        if self._complete and self._budget.is_spent(self._complete, next_s):
             raise OutOfTimeError(
                 f"the deadline is near, and members {forecast.members[0]} to {forecast.members[-1]} are slower than "
                 f"those before: they are dropped at step {forecast.step}"
