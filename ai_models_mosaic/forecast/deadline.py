@@ -21,8 +21,8 @@ EXPECTED = "--deadline: expected seconds, minutes or hours, such as 60s, 5m or 2
 OF_A_GROUP, OF_WRITING = 1.1, 1.25
 """Factors on times that were measured: the next group of members, and writing more of them, may take longer."""
 
-ENDING_S = 0.5
-"""That a process takes to end when all is written."""
+SPARE_S = 0.5
+"""Left free, for what was not measured."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,8 @@ class Budget:
         self._fixed_s, self._per_member_s = fixed_s, rest_s / members
 
     def writing_s(self, members: int) -> float:
-        """What it takes to write so many, and to end, s."""
-        return OF_WRITING * (self._fixed_s + members * self._per_member_s) + ENDING_S
+        """What it takes to write so many, s, with something to spare."""
+        return OF_WRITING * (self._fixed_s + members * self._per_member_s) + SPARE_S
 
     def fits(self, members: int) -> bool:
         """Whether another group can be made now, and so many members, with it, be written in time."""

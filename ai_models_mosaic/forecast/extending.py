@@ -105,7 +105,7 @@ def find_earlier(places: Places, path: str, size: int) -> EarlierEnsemble:
     ResumeError
         If there is none, or several, or one of more members.
     """
-    cards: dict[str, Mapping[str, Any]] = {}
+    cards: dict[str, dict[str, Any]] = {}
     for beside in {beside for template in places.templates for beside in template.glob(CARD_SUFFIX)}:
         file = beside.with_name(beside.name.removesuffix(CARD_SUFFIX))
         card = read_beside(file)
@@ -123,7 +123,7 @@ def find_earlier(places: Places, path: str, size: int) -> EarlierEnsemble:
             f"--extend: expected the files of one run in {path}, got those of {len(cards)}: members that were made one "
             f"by one are added to with --num-ensemble-members {size} --member-number LIST"
         )
-    card = next(iter(cards.values()))
+    (card,) = cards.values()
     members = card.get("members")
     if not isinstance(members, list) or members != list(range(1, len(members) + 1)):
         raise ResumeError(f"--extend: expected members from 1 on, all of them, in {path}, got {members}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -58,7 +59,7 @@ class KeptSteps:
         self._like[forecast.step] = forecast
         with named_errors(self._folder):
             for member, fields in zip(forecast.members, forecast.values, strict=True):
-                content = memoryview(np.ascontiguousarray(fields[..., self._channels])).cast("B")
+                content = fields[..., self._channels].tobytes()
                 self._file.seek(self._offset(forecast, member))
                 written = self._file.write(content)
                 if written != len(content):
@@ -76,16 +77,16 @@ class KeptSteps:
         """
         like = self._like[step]
         values = np.zeros((len(members), *like.values.shape[1:]), dtype=np.float32)
-        kept = np.empty((*like.grid.shape, len(self._channels)), dtype=np.float32)
+        shape = (*like.grid.shape, len(self._channels))
         for place, member in enumerate(members):
             with named_errors(self._folder):
                 self._file.seek(self._offset(like, member))
-                count = self._file.readinto(memoryview(kept).cast("B"))
-            if count != kept.nbytes:
+                content = self._file.read(4 * math.prod(shape))
+            if len(content) != 4 * math.prod(shape):
                 raise OutputError(
-                    f"expected member {member} at step {step} in a file in {self._folder}, got {count} bytes"
+                    f"expected member {member} at step {step} in a file in {self._folder}, got {len(content)} bytes"
                 )
-            values[place][..., self._channels] = kept
+            values[place][..., self._channels] = np.frombuffer(content, np.float32).reshape(shape)
         return ForecastStep(step, like.lead_time_hours, tuple(members), values, like.grid, like.initial_time)
 
     def recall(self, forecast: ForecastStep) -> None:
