@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from running import ROOT, SAMPLE, keys, messages
 from test_extending import Typed, typed  # noqa: F401 - a fixture
 from toy_run import FIELDS, ToyEngine, initial_state
 
@@ -270,3 +274,22 @@ def test_output_that_cannot_be_written_again_is_refused(typed: Typed):  # noqa: 
             2,
             True,
         )
+
+
+def test_the_commands_of_the_page_run_in_order_and_give_what_it_says(typed: Typed):  # noqa: F811
+    text = (ROOT / "docs" / "deadlines.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```sh\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+    (typed.folder / "a" / "examples").mkdir(parents=True)
+    shutil.copy(SAMPLE, typed.folder / "a" / "examples")
+    sizes = []
+    for line in block.splitlines():
+        words = shlex.split(line)
+        assert words[:2] == ["ai-models-mosaic", "forecast"]
+        typed("a", *words[2:])
+        path = typed.folder / "a" / words[words.index("--path") + 1]
+        numbers = {keys(message, "number", "numberOfForecastsInEnsemble") for message in messages(path)}
+        sizes.append(len(numbers))
+        assert numbers == {(number, len(numbers)) for number in range(1, len(numbers) + 1)}
+    assert sizes[:2] == [4, 6]
+    assert 1 < sizes[2] <= 8
+    assert keys(messages(typed.folder / "a" / "storm-mean.grib")[0], "numberOfForecastsInEnsemble") == (6,)
