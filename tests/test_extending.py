@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 import signal
 from datetime import datetime
 from pathlib import Path
@@ -21,8 +23,8 @@ from ai_models_mosaic.outputs.grib.earlier import EarlierMembers
 from ai_models_mosaic.outputs.grib.output import GribEncoder, Labels
 
 WORDS = ("forecast", "--variant", "mini", "--file", SAMPLE, "--lead-time", 48, "--output-params", "2t,z500", "--quiet")
-THREE, FIVE = ("--num-ensemble-members", 3), ("--num-ensemble-members", 5)
-EXTEND = ("--extend", 5)
+TWO, FOUR = ("--num-ensemble-members", 2), ("--num-ensemble-members", 4)
+EXTEND = ("--extend", 4)
 
 
 class Typed:
@@ -62,39 +64,49 @@ def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     return Typed(tmp_path, monkeypatch, capsys)
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ensembles of two and of four, of one run each."""
+    folder = tmp_path_factory.mktemp("finished")
+    for name, words in (("two", TWO), ("four", FOUR)):
+        (folder / name).mkdir()
+        with contextlib.chdir(folder / name):
+            main([str(word) for word in (*WORDS, "--num-threads", 1, *words, "--path", "out.grib")])
+    return folder
+
+
 def begun(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text().splitlines()[0])
 
 
-@pytest.mark.parametrize("path", ["out.grib", "{number:02d}.grib", "{shortName}-{step}-{number}.grib"])
+@pytest.mark.parametrize("path", ["out.grib", "{shortName}-{step}-{number}.grib"])
 def test_an_ensemble_that_was_extended_has_the_bytes_of_one_run_of_as_many(typed: Typed, path: str):
-    whole = typed("whole", *FIVE, "--path", path)
-    typed("grown", *THREE, "--path", path)
+    whole = typed("whole", *FOUR, "--path", path)
+    typed("grown", *TWO, "--path", path)
     assert typed("grown", *EXTEND, "--path", path, "--progress-file", "p.jsonl") == whole
     # Only those that were not there are made.
     assert begun(typed.folder / "grown" / "p.jsonl")["members"] == 2
     cards = [json.loads(card.read_text()) for card in (typed.folder / "grown").glob("*.provenance.json")]
     assert len(cards) == len(whole)
-    assert {(card["ensemble_size"], len(card["members"]), card["extended_from"]) for card in cards} == {(5, 5, 3)}
-    again = typed("whole", *FIVE, "--path", path, "--resume", "--progress-file", "p.jsonl")
-    assert again == whole
+    assert {(card["ensemble_size"], len(card["members"]), card["extended_from"]) for card in cards} == {(4, 4, 2)}
 
 
-def test_an_extended_ensemble_is_complete_for_a_run_of_its_size_and_may_be_extended_again(typed: Typed):
-    typed("a", "--path", "out.grib")
-    typed("a", "--extend", 2, "--path", "out.grib")
-    for words in (("--extend", 2), ("--num-ensemble-members", 2, "--resume")):
+def test_an_extended_ensemble_is_complete_for_a_run_of_its_size(typed: Typed, finished: Path):
+    shutil.copytree(finished / "two", typed.folder / "a")
+    typed("a", "--extend", 3, "--path", "out.grib")
+    for words in (("--extend", 3), ("--num-ensemble-members", 3, "--resume")):
         typed("a", *words, "--path", "out.grib", "--progress-file", "p.jsonl")
-        assert begun(typed.folder / "a" / "p.jsonl")["done"] == 6, words
+        assert begun(typed.folder / "a" / "p.jsonl")["done"] == 9, words
         (typed.folder / "a" / "p.jsonl").unlink()
-    assert typed("a", "--extend", 3, "--path", "out.grib") == typed("b", *THREE, "--path", "out.grib")
+    # And again.
+    assert typed("a", *EXTEND, "--path", "out.grib")["out.grib"] == (finished / "four" / "out.grib").read_bytes()
 
 
 def test_products_and_stores_are_renewed_to_the_bytes_of_one_run(typed: Typed):
     words = ("--products", "mean,quantile:90,probability:2t>280", "--zarr", "out.zarr", "--netcdf", "out.nc")
     words = ("--path", "out.grib", *words, "--packing", "ccsds")
-    whole = typed("whole", *FIVE, *words)
-    typed("grown", *THREE, *words)
+    whole = typed("whole", *FOUR, *words)
+    typed("grown", *TWO, *words)
     assert typed("grown", *EXTEND, *words) == whole
     # NetCDF from HDF5 has no time in it, or the comparison above would say so.
     assert {"out.grib", "out-mean.grib", "out.nc", "out.zarr/.zmetadata"} < whole.keys()
@@ -112,20 +124,21 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
     monkeypatch.setattr(TensorStates, "advance", stopping)
 
 
-@pytest.mark.parametrize("call", [1, 2, 4])
+@pytest.mark.parametrize("call", [1, 3])
 def test_until_it_is_complete_the_ensemble_stays_and_a_stopped_extension_goes_on(
-    typed: Typed, monkeypatch: pytest.MonkeyPatch, call: int
+    typed: Typed, finished: Path, monkeypatch: pytest.MonkeyPatch, call: int
 ):
-    whole = typed("whole", *FIVE, "--path", "out.grib")
-    before = typed("grown", *THREE, "--path", "out.grib")
+    shutil.copytree(finished / "two", typed.folder / "grown")
+    before = typed.contents("grown")
     with monkeypatch.context() as patch:
         stop_at(patch, call)
         assert typed.ended("grown", *EXTEND, "--path", "out.grib", "--state-interval", 0)[0] == 143
     assert typed.contents("grown")["out.grib"] == before["out.grib"]
-    status, said = typed.ended("grown", *FIVE, "--path", "out.grib", "--resume")
+    status, said = typed.ended("grown", *FOUR, "--path", "out.grib", "--resume")
     assert status == 7
-    assert "extended from: it began with 3, now None" in said
-    assert typed("grown", *EXTEND, "--path", "out.grib", "--resume") == whole
+    assert "extended from: it began with 2, now None" in said
+    resumed = typed("grown", *EXTEND, "--path", "out.grib", "--resume")
+    assert resumed == {"out.grib": (finished / "four" / "out.grib").read_bytes()}
 
 
 @pytest.mark.parametrize(
@@ -135,18 +148,13 @@ def test_until_it_is_complete_the_ensemble_stays_and_a_stopped_extension_goes_on
         ((*EXTEND, "--lead-time", 72), 7, "\n  steps: it was 2, now 3\n"),
         ((*EXTEND, "--products", "mean"), 7, "\n  --products: it was [], now "),
         (
-            ("--extend", 2),
-            7,
-            "--extend 2: expected an ensemble of fewer members in out.grib, got 3 of an ensemble of 3",
-        ),
-        (
             (*EXTEND, "--date", "20080426", "--path", "b.grib"),
             7,
             "--extend: expected a finished ensemble from 2008-04-26",
         ),
-        ((*EXTEND, *THREE), 2, "--extend says how many members there will be: leave --num-ensemble-members 3 out"),
+        ((*EXTEND, *TWO), 2, "--extend says how many members there will be: leave --num-ensemble-members 2 out"),
         (
-            (*EXTEND, "--member-number", "4-5"),
+            (*EXTEND, "--member-number", "3-4"),
             2,
             "--extend makes members in their order, from 1: leave --member-number",
         ),
@@ -155,25 +163,32 @@ def test_until_it_is_complete_the_ensemble_stays_and_a_stopped_extension_goes_on
         ((*EXTEND, "--output", "none"), 2, "expected output in files, as it is written again"),
     ],
 )
-def test_what_cannot_be_extended_so_is_refused_and_stays(typed: Typed, words: tuple, status: int, said: str):
-    before = typed("a", *THREE, "--path", "out.grib")
+def test_what_cannot_be_extended_so_is_refused_and_stays(
+    typed: Typed, finished: Path, words: tuple, status: int, said: str
+):
+    shutil.copytree(finished / "two", typed.folder / "a")
+    before = typed.contents("a")
     ended, told = typed.ended("a", "--path", "out.grib", *words)
     assert (ended, said in told) == (status, True), told
     assert typed.contents("a") == before
 
 
-def test_an_ensemble_that_was_changed_or_made_one_by_one_is_not_extended(typed: Typed):
-    typed("a", *THREE, "--path", "out.grib")
+def test_an_ensemble_that_was_changed_or_made_one_by_one_is_not_extended(typed: Typed, finished: Path):
+    shutil.copytree(finished / "two", typed.folder / "a")
     file = typed.folder / "a" / "out.grib"
     file.write_bytes(file.read_bytes()[:-4] + b"7778")
     status, said = typed.ended("a", *EXTEND, "--path", "out.grib")
     assert status == 7
-    assert "--extend: the ensemble of 3 in out.grib is not as its run left it: make it anew" in said
+    assert "--extend: the ensemble of 2 in out.grib is not as its run left it: make it anew" in said
+    shutil.copytree(finished / "four", typed.folder / "c")
+    status, said = typed.ended("c", "--extend", 3, "--path", "out.grib")
+    assert status == 7
+    assert "--extend 3: expected an ensemble of fewer members in out.grib, got 4 of an ensemble of 4" in said
     for member in (1, 2):
         typed("b", "--num-ensemble-members", 2, "--member-number", member, "--path", "{number}.grib")
     status, said = typed.ended("b", *EXTEND, "--path", "{number}.grib")
     assert status == 7
-    assert "got those of 2: members that were made one by one are added to with --num-ensemble-members 5" in said
+    assert "got those of 2: members that were made one by one are added to with --num-ensemble-members 4" in said
 
 
 # Labels.
