@@ -18,7 +18,9 @@ import pytest
 from running import ROOT, SAMPLE, keys, messages
 from test_extending import Typed, typed  # noqa: F401 - a fixture
 from toy_run import FIELDS, ToyEngine, initial_state
+from toy_series import LoadedToy
 
+from ai_models_mosaic.api import Model
 from ai_models_mosaic.errors import OptionError, OutputError, TerminatedError
 from ai_models_mosaic.forecast.deadline import Budget, parse_deadline
 from ai_models_mosaic.forecast.growing import Bounds, GrowingRun
@@ -28,6 +30,7 @@ from ai_models_mosaic.forecast.progress import Watch
 from ai_models_mosaic.forecast.ranks import SingleRank
 from ai_models_mosaic.forecast.rollout import Ensemble, rollout
 from ai_models_mosaic.forecast.run import EnsembleJob
+from ai_models_mosaic.variants import MINI
 
 STEPS, STEP_S, MEMBER_WRITTEN_S, OPENED_S = 3, 10.0, 1.0, 2.0
 MOST = 100
@@ -293,3 +296,10 @@ def test_the_commands_of_the_page_run_in_order_and_give_what_it_says(typed: Type
     assert sizes[:2] == [4, 6]
     assert 1 < sizes[2] <= 8
     assert keys(messages(typed.folder / "a" / "storm-mean.grib")[0], "numberOfForecastsInEnsemble") == (6,)
+
+
+@pytest.mark.parametrize("options", [{"deadline": "5m"}, {"mc_error": "1@mean:2t"}, {"extend": 3}])
+def test_a_program_says_how_many_members_it_wants(options: dict[str, object]):
+    model = Model(MINI, LoadedToy(), {})
+    with pytest.raises(OptionError, match="extend, deadline and mc_error: they are for the command; say here how many"):
+        model.forecast(None, 3, 24, **options)

@@ -21,6 +21,10 @@ from ai_models_mosaic.errors import OutputError
 from ai_models_mosaic.geometry.grid import LatLonGrid, Region
 from ai_models_mosaic.outputs.grib.earlier import EarlierMembers
 from ai_models_mosaic.outputs.grib.output import GribEncoder, Labels
+from ai_models_mosaic.outputs.options import OutputOptions
+from ai_models_mosaic.outputs.plan import OutputPlan
+from ai_models_mosaic.outputs.writer import Outputs
+from ai_models_mosaic.state import ForecastStep
 
 WORDS = ("forecast", "--variant", "mini", "--file", SAMPLE, "--lead-time", 48, "--output-params", "2t,z500", "--quiet")
 TWO, FOUR = ("--num-ensemble-members", 2), ("--num-ensemble-members", 4)
@@ -246,3 +250,16 @@ def test_a_field_that_is_not_written_is_refused(tmp_path: Path):
         list(earlier.messages(0))
     earlier.close()
     assert len(messages(path)) == len(FIELDS)
+
+
+def test_messages_that_are_missing_are_noticed_before_files_get_their_names(tmp_path: Path):
+    plan = OutputPlan(f"{tmp_path}/b.grib", OutputOptions(workers=0), GRID.grid, 24, 0, (1, 2))
+    path = tmp_path / "a.grib"
+    path.write_bytes(b"".join(encoded(1, range(1, 2), 0)))
+    values = np.random.default_rng(2).normal(size=(1, *GRID.shape, len(CHANNELS))).astype(np.float32)
+    said = (
+        "expected 164 messages in all files, got 85: what there was of the ensemble was not whole. Run without --extend"
+    )
+    with pytest.raises(OutputError, match=said), Outputs(plan, Labels(START, 2, {}), earlier=[path]) as outputs:
+        outputs.write(ForecastStep(0, 0, (2,), values, GRID.grid, START))
+    assert not (tmp_path / "b.grib").exists()

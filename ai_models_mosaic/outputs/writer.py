@@ -273,9 +273,10 @@ class Outputs:
         for output in self._grib:
             output.release()
         if (self._resuming or self._earlier) and self._messages.messages != self._plan.messages:
+            left = "an unfinished run left" if self._resuming else "there was of the ensemble"
             raise OutputError(
-                f"expected {self._plan.messages} messages in all files, got {self._messages.messages}: what an "
-                "earlier run left was not whole. Run without --resume or --extend"
+                f"expected {self._plan.messages} messages in all files, got {self._messages.messages}: what {left} was "
+                f"not whole. Run without {'--resume' if self._resuming else '--extend'}"
             )
         close_files(self._messages)
         if self._store is not None:
