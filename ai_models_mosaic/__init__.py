@@ -19,16 +19,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .api import Forecast, Model, load_model, open_input
     from .state import ForecastStep
+    from .verification.datasets import scores
 
 __version__ = "0.1.0"
 
-__all__ = ["Forecast", "ForecastStep", "Model", "__version__", "load_model", "open_input"]
+__all__ = ["Forecast", "ForecastStep", "Model", "__version__", "load_model", "open_input", "scores"]
+
+_ELSEWHERE = {"scores": ".verification.datasets"}
+"""Modules of what is not in `api`."""
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(".api", __name__), name)
+    return getattr(import_module(_ELSEWHERE.get(name, ".api"), __name__), name)
 
 
 def __dir__() -> list[str]:

@@ -76,6 +76,12 @@ class LateError(MosaicError):
     exit_status = 11
 
 
+class HealthError(MosaicError):
+    """A complete forecast some of whose members left their bands, where that was to be told by the exit status."""
+
+    exit_status = 13
+
+
 class TerminatedError(MosaicError):
     """A run that was asked to stop by a signal, and did so in good order."""
 

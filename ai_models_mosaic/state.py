@@ -72,6 +72,8 @@ class ForecastStep:
         Of the values.
     initial_time : datetime
         UTC, without zone.
+    vitals : float32 array (member, number) or None
+        What a flight recorder has measured of the values; None where there is no recorder.
 
     Raises
     ------
@@ -85,6 +87,7 @@ class ForecastStep:
     values: Float32[Float32Array, "member lon lat channel"]
     grid: LatLonGrid
     initial_time: datetime
+    vitals: Float32Array | None = None
 
     def __post_init__(self) -> None:
         if self.values.ndim != 4 or self.values.shape[:3] != (len(self.members), *self.grid.shape):

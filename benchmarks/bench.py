@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from ai_models_mosaic.checkpoints.format import build_network, read_checkpoint
 from ai_models_mosaic.checkpoints.random_weights import make_random_checkpoint
 from ai_models_mosaic.engines.form import choose_form
 from ai_models_mosaic.engines.torch import PRECISIONS, TorchEngine
+from ai_models_mosaic.engines.warm_up import WarmUp
 from ai_models_mosaic.inputs.grib_messages import find_messages
 from ai_models_mosaic.inputs.states import read_initial_state
 from ai_models_mosaic.model.attention.choice import AUTO
@@ -98,16 +99,24 @@ class Bench:
         return path
 
     @cached_property
+    def kernels(self) -> WarmUp:
+        """How the network computes, and all kernels compiled, as a forecast does it beside other work."""
+        where = self.variant.architecture, self.device, PRECISIONS[self.precision]
+        return WarmUp(*where, partial(choose_form, self.options.backend or AUTO, *where))
+
+    @cached_property
     def engine(self) -> TorchEngine:
         """The one engine of the one network."""
         architecture = self.variant.architecture
-        form = choose_form(self.options.backend or AUTO, architecture, self.device, PRECISIONS[self.precision])
+        form = self.kernels.form()
         checkpoint = read_checkpoint(self.checkpoint)
         network = build_network(architecture, checkpoint)
         form.use_in(network)
         if checkpoint.statistics is None:
             raise ValueError("expected a random checkpoint with statistics")
-        return TorchEngine(network, checkpoint.statistics, self.device, self.precision, digest=checkpoint.digest)
+        engine = TorchEngine(network, checkpoint.statistics, self.device, self.precision, digest=checkpoint.digest)
+        self.kernels.wait()
+        return engine
 
     def left(self) -> float:
         """Seconds."""

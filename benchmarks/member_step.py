@@ -263,7 +263,7 @@ def watch_parts(parts: Parts, samples: Samples) -> None:
     """Count what runs by part, and sample the rate of products after every block."""
     import torch
 
-    from ai_models_mosaic.model import attention, fused, interpolation, layers, network
+    from ai_models_mosaic.model import attention, fused, interpolation, layers, network, resampling
     from ai_models_mosaic.model.attention import problem as attention_problem
 
     for owner, name in ((layers.Linear, "forward"), (torch, "mm")):
@@ -283,7 +283,7 @@ def watch_parts(parts: Parts, samples: Samples) -> None:
     parts.watch(layers.Attention, "added_to", "residual of the attention")
     parts.watch(layers.FeedForward, "add_to", "gates and residual of the feed-forward")
     parts.watch(interpolation.CrossGridAttention, "forward", "interpolation")
-    for sampling in (layers.Downsample, layers.Upsample):
+    for sampling in (resampling.Downsample, resampling.Upsample):
         parts.watch(sampling, "forward", "change of resolution")
     parts.watch(network.MosaicNetwork, "forward", "the rest")
     forward = layers.Block.forward

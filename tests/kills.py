@@ -377,7 +377,8 @@ class One:
     @property
     def names(self) -> tuple[str, ...]:
         """All that it makes."""
-        return (self.path, self.path.replace(".grib", "-products.grib"), *([self.store] if self.store else []))
+        products = (self.path.replace(".grib", f"-{name}.grib") for name in ("mean", "quantile_20"))
+        return (self.path, *products, *([self.store] if self.store else []))
 
     def __str__(self) -> str:
         return f"seed {self.seed} to {self.path} and {self.store}{' --resume' if self.resume else ''}"

@@ -10,11 +10,14 @@ from running import ROOT
 from torch.nn import functional
 
 from ai_models_mosaic.engines.form import Form
-from ai_models_mosaic.engines.warm_up import run_small, small_architectures
+from ai_models_mosaic.engines.warm_up import larger_stages, run_selection, run_small, small_architectures
 from ai_models_mosaic.model import flops
-from ai_models_mosaic.model.fused import KERNELS
+from ai_models_mosaic.model.attention import triton as attention
+from ai_models_mosaic.model.fused import KERNELS, launched
+from ai_models_mosaic.model.fused.choice import trials
 from ai_models_mosaic.model.launches import Launch, launch
-from ai_models_mosaic.variants import ERA5
+from ai_models_mosaic.model.network import MosaicNetwork
+from ai_models_mosaic.variants import ERA5, HRES
 
 sys.path.append(str(ROOT / "benchmarks"))
 census, counting, gpu = (importlib.import_module(name) for name in ("census", "counting", "gpu"))
@@ -150,12 +153,67 @@ def test_every_kernel_of_our_own_has_a_part(full_size):
         launch(None, (1,), on_gpu(4), reads=(), writes=(), name="unheard of")
 
 
-def test_small_networks_launch_every_kernel_that_the_whole_one_does(full_size):
-    with counting.pretending() as counts:
-        for small in small_architectures(ERA5.architecture):
-            run_small(small, torch.device("meta"), HALF, Form("triton", KERNELS))
-    launched = {count.launch.name for count in counts}
-    assert {count.launch.name for count in full_size.counts} & set(counting.KERNELS) <= launched
+# What is compiled, and when.
+
+
+def compiled_by(monkeypatch, call):
+    """What Triton compiles for the launches of a call: one kernel for each type, constant, and kind of number."""
+    kinds = set()
+
+    def kind(argument):
+        if isinstance(argument, int):
+            return "one" if argument == 1 else "multiple of 16" if argument % 16 == 0 else "int"
+        return argument.dtype if isinstance(argument, torch.Tensor) else "float"
+
+    def record(_, grid, *arguments, reads, writes, name, operations=0.0, **constants):
+        kinds.add((name, tuple(map(kind, arguments)), tuple(sorted(constants.items()))))
+
+    monkeypatch.setattr(launched, "launch", record)
+    monkeypatch.setattr(attention, "launch", record)
+    with counting.pretending():
+        call()
+    return kinds
+
+
+def step_of(variant, members):
+    """A step on the device ``meta``."""
+    architecture = variant.architecture
+    with torch.device("meta"):
+        network = MosaicNetwork(architecture).eval().requires_grad_(False)
+        state = torch.empty(members, architecture.history, *architecture.grid.shape, architecture.channels)
+        progress, noise = torch.empty(2), torch.empty(members, architecture.noise_width)
+    network.use_backend("triton")
+    network.prepare(HALF)
+    return lambda: network(state, progress, noise)
+
+
+def warm(variant):
+    form, meta = Form("triton", KERNELS), torch.device("meta")
+    for small in small_architectures(variant.architecture):
+        run_small(small, meta, HALF, form)
+    for stage in larger_stages(variant.architecture):
+        run_selection(stage, meta, form)
+
+
+@pytest.mark.parametrize("members", [1, 8])
+@pytest.mark.parametrize("variant", [ERA5, HRES], ids=["era5", "hres"])
+def test_no_kernel_is_left_to_compile_in_the_first_step(monkeypatch, variant, members):
+    of_step = compiled_by(monkeypatch, step_of(variant, members))
+    assert of_step - compiled_by(monkeypatch, lambda: warm(variant)) == set()
+    assert len(of_step) < 30
+
+
+def test_what_the_trials_compile_is_what_a_step_launches(monkeypatch):
+    def draw(*shape, kind=HALF):
+        return torch.empty(*shape, dtype=kind, device="meta")
+
+    def try_all():
+        for _, trial in trials(ERA5.architecture):
+            trial(KERNELS, draw, HALF)
+
+    further = compiled_by(monkeypatch, try_all) - compiled_by(monkeypatch, step_of(ERA5, 4))
+    # A sum with what the encoder left, of the width of the bottleneck, which has no such sum.
+    assert [(name, dict(constants)["WIDTH"]) for name, _, constants in further] == [("normalise", 1280)]
 
 
 def test_the_command_prints_the_parts_and_whether_aims_are_reached(monkeypatch, capsys):

@@ -16,7 +16,9 @@ from ai_models_mosaic.verification.bootstrap import Bootstrap
 from ai_models_mosaic.verification.climatology import QUANTILES, Climate, FittedClimatology, fit_climate
 from ai_models_mosaic.verification.evaluation import Evaluation
 from ai_models_mosaic.verification.plan import Plan, find_channels
-from ai_models_mosaic.verification.tables import rank_rows, reliability_rows, score_rows, spectrum_rows
+from ai_models_mosaic.verification.probability_tables import rank_rows, reliability_rows
+from ai_models_mosaic.verification.scale_tables import spectrum_rows
+from ai_models_mosaic.verification.tables import score_rows
 
 CHANNELS = find_channels(NAMES)
 T2M = CHANNELS[2]

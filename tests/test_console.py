@@ -100,7 +100,7 @@ def test_quiet_says_nothing_when_all_is_well(tmp_path: Path):
     words = (*words, "--products", "mean", "--zarr", "m.zarr", "--netcdf", "m.nc")
     done = elsewhere(tmp_path, *words)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert {path.name for path in tmp_path.iterdir()} >= {"m.grib", "m-products.grib", "m.zarr", "m.nc"}
+    assert {path.name for path in tmp_path.iterdir()} >= {"m.grib", "m-mean.grib", "m.zarr", "m.nc"}
     done = elsewhere(tmp_path, *words, "--resume")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     done = elsewhere(tmp_path, *words, "--seed", "-1")

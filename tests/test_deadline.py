@@ -218,6 +218,10 @@ def test_the_process_began_before_it_could_say_so_and_after_it_was_asked_for():
             "--deadline makes members in their order, from 1: leave --member-number out",
         ),
         (("--deadline=5m", "--num-ensemble-members=3", "--dates=20200101,20200102"), "leave --dates out"),
+        (
+            ("--deadline=5m", "--num-ensemble-members=3", "--health=h.jsonl"),
+            "leave --health out, which records runs of",
+        ),
         (("--mc-error=1@mean:2t", "--num-ensemble-members=3", "--antithetic"), "with --antithetic they are pairs"),
     ],
 )

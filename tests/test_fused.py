@@ -125,9 +125,13 @@ def test_on_a_gpu_the_kernels_run(dtype):
     assert choose_passes(VARIANTS["era5"].architecture, GPU, dtype).by_kernels
 
 
-def test_a_cpu_cannot_add_half_precision_to_float32_within_a_product():
+def test_a_cpu_cannot_add_half_precision_to_float32_within_a_product(caplog):
+    caplog.set_level(logging.INFO)
     assert not adds_within(CPU, torch.bfloat16)
+    said = f"PyTorch {torch.__version__} adds half precision to float32 after its products, not within them"
+    assert caplog.messages == [said]
     assert adds_within(CPU, torch.float32)
+    assert caplog.messages == [said]
 
 
 @pytest.mark.parametrize("mode", ["gradients", "autocast"])

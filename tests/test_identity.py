@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 from test_options import EXAMPLES
-from toy_run import START
+from toy_run import FIELDS, GRID, START
 from toy_series import LoadedToy, Toy, files
 
 from ai_models_mosaic.checkpoints.files import DataFile
+from ai_models_mosaic.engines.vitals import Probe
 from ai_models_mosaic.errors import OptionError, ResumeError, TerminatedError
+from ai_models_mosaic.forecast.health.bands import Bands, write_bands
 from ai_models_mosaic.forecast.options import Options, parse_options
 from ai_models_mosaic.options.declarations import declared
 from ai_models_mosaic.variants import MINI
@@ -192,8 +194,10 @@ def test_what_is_not_resumed_is_refused_with_resume(flag):
 @pytest.mark.parametrize("unfinished", [True, False], ids=["unfinished", "complete"])
 @pytest.mark.parametrize("flag", [flag for flag, one in OPTIONS.items() if not one.resume.refused])
 def test_every_option_is_refused_by_name_where_it_changed_unless_its_declaration_says_otherwise(
-    tmp_path, flag, unfinished
+    tmp_path, monkeypatch, flag, unfinished
 ):
+    monkeypatch.chdir(tmp_path)
+    write_bands(Path("b.json"), Bands.default(Probe(GRID, FIELDS)), {"variant": MINI.name})
     toy, resume = Toy(f"{tmp_path}/out.grib"), OPTIONS[flag].resume
     changed, beside = typed(flag)
     now = parse_options([*FOUR, *beside, *changed, "--resume"])

@@ -1,5 +1,6 @@
 import re
 import shutil
+import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -198,6 +199,13 @@ def test_progress_is_told_on_a_terminal_alone(written, monkeypatch, capsys):
     shown = capsys.readouterr().err
     assert re.match(r"\r\d+ k?B of \d+ kB\r", shown)
     assert shown.endswith("\r")
+
+
+def test_a_pipe_is_read_once(written):
+    path = written(channels=range(3))
+    words = f"{sys.executable} -m ai_models_mosaic.cli inspect <(cat {path})"
+    done = subprocess.run(["bash", "-c", words], capture_output=True, text=True, check=True)
+    assert "fields   3 per member and step" in done.stdout
 
 
 # NetCDF and Zarr.

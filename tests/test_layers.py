@@ -11,13 +11,12 @@ from ai_models_mosaic.model.interpolation import CrossGridAttention
 from ai_models_mosaic.model.layers import (
     Attention,
     Block,
-    Downsample,
     FeedForward,
     MemberLinear,
     RMSNorm,
     RotaryTable,
-    Upsample,
 )
+from ai_models_mosaic.model.resampling import Downsample, Upsample
 from ai_models_mosaic.model.slices import row_slices
 from ai_models_mosaic.variants import Stage
 

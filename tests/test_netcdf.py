@@ -18,7 +18,7 @@ from ai_models_mosaic.outputs.options import OutputOptions
 from ai_models_mosaic.outputs.plan import OutputPlan
 from ai_models_mosaic.outputs.products import parse_products
 from ai_models_mosaic.outputs.selection import Selection
-from ai_models_mosaic.report.ensemble import open_ensemble
+from ai_models_mosaic.report.ensemble import canonical, open_ensemble
 from ai_models_mosaic.verification.plan import find_channels
 from ai_models_mosaic.verification.zarr_stores import ZarrForecasts, ZarrTruth
 
@@ -272,6 +272,13 @@ def test_report_reads_of_netcdf_what_it_reads_of_zarr(folder, store, name):
             np.testing.assert_array_equal(found[field].values, chosen.values)
         np.testing.assert_array_equal(found.step.values, expected.step.values)
         assert found.time.values == expected.time.values
+
+
+def test_a_dataset_that_the_user_opened_is_as_good(folder):
+    with xarray.open_dataset(folder / "x.nc") as dataset:
+        found = canonical(dataset)
+        assert sorted(found.data_vars) == ["10u", "2t", "msl", "q850", "z"]
+        assert "level_hpa" not in dataset.q850.attrs
 
 
 # What others make of it.

@@ -8,6 +8,7 @@ from ai_models_mosaic.engines.onnx import Provider
 from ai_models_mosaic.errors import OptionError
 from ai_models_mosaic.forecast.deadline import Deadline
 from ai_models_mosaic.forecast.growth import Growth
+from ai_models_mosaic.forecast.health.options import HealthOptions
 from ai_models_mosaic.forecast.listeners import Listeners
 from ai_models_mosaic.forecast.options import Options, parse_members, parse_options, parser
 from ai_models_mosaic.forecast.tolerance import Tolerance
@@ -69,6 +70,12 @@ EXAMPLES = {
     "--metrics-file": ("a/b.prom", {"listeners": Listeners(metrics_file=Path("a/b.prom"))}),
     "--notify": ("https://host/a", {"listeners": Listeners(notify="https://host/a")}),
     "--log-format": ("json", {"listeners": Listeners(log_format="json")}),
+    "--health": ("h.json", {"listeners": Listeners(health=HealthOptions(Path("h.json")))}),
+    "--health-bands": (
+        "b.json --health=h.json",
+        {"listeners": Listeners(health=HealthOptions(Path("h.json"), Path("b.json")))},
+    ),
+    "--health-exit": ("--health=h.json", {"listeners": Listeners(health=HealthOptions(Path("h.json"), exits=True))}),
     "--output-params": ("2t,z500", {"output": OutputOptions(selection=Selection(params=("2t", "z500")))}),
     "--output-levels": ("500/850", {"output": OutputOptions(selection=Selection(levels=(500, 850)))}),
     "--output-steps": ("24/to/72/by/24", {"output": OutputOptions(selection=Selection(steps=(24, 48, 72)))}),
@@ -91,7 +98,7 @@ EXAMPLES = {
     "--output-workers": ("0", {"output": OutputOptions(workers=0)}),
 }
 
-FLAGS = {"--no-members", "--no-grib", "--clip-humidity"}
+FLAGS = {"--no-members", "--no-grib", "--clip-humidity", "--health-exit"}
 """Options without a value, whose example is another option that they need."""
 
 DEFAULTS = {

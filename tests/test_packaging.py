@@ -16,7 +16,7 @@ from packaging.specifiers import SpecifierSet
 from running import ROOT
 
 from ai_models_mosaic import __version__
-from ai_models_mosaic.cli import _parser
+from ai_models_mosaic.cli import parser
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -74,7 +74,7 @@ def test_the_recipe_is_of_this_version_and_has_its_command():
         for command in test.get("script", []):
             name, *words = shlex.split(command)
             assert name == "ai-models-mosaic"
-            _parser().parse_known_args(words)
+            parser().parse_known_args(words)
 
 
 def test_what_builds_recipes_takes_it():
@@ -142,4 +142,4 @@ def test_it_runs_as_a_user_with_a_name_and_looks_after_itself_by_a_command_that_
         program, *words = ast.literal_eval(found[name][found[name].index("[") :])
         assert program == "ai-models-mosaic"
         if words != ["--help"]:
-            assert _parser().parse_args(words).command.__module__.endswith(".doctor")
+            assert parser().parse_args(words).command.__module__.endswith(".doctor")

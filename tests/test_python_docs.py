@@ -5,6 +5,7 @@ import re
 import shutil
 from configparser import ConfigParser
 
+import numpy as np
 import pytest
 from packaging.requirements import Requirement
 from running import ROOT, SAMPLE
@@ -31,7 +32,8 @@ def setup():
 
 def test_the_examples_run_in_order(tmp_path, monkeypatch, capsys):
     (tmp_path / "examples").mkdir()
-    shutil.copy(SAMPLE, tmp_path / "examples")
+    for sample in (SAMPLE, SAMPLE.with_name("mini-truth.grib")):
+        shutil.copy(sample, tmp_path / "examples")
     monkeypatch.chdir(tmp_path)
     space: dict[str, object] = {}
     examples, runner = doctest.DocTestParser(), doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
@@ -42,6 +44,8 @@ def test_the_examples_run_in_order(tmp_path, monkeypatch, capsys):
             exec(compile(block, f"block {number}", "exec"), space)  # noqa: S102
     assert runner.failures == 0, capsys.readouterr().out
     assert space["dataset"].sizes == {"number": 3, "step": 3, "level": 1, "latitude": 31, "longitude": 60}
+    assert space["result"].sizes["lead_time"] == 2
+    assert np.isfinite(space["result"]["crps_fair"]).all()
     assert space["spread"].dims == ("step", "latitude", "longitude")
     assert {path.name for path in tmp_path.iterdir()} >= {"ensemble.grib", "ensemble.zarr", "ensemble.nc"}
     assert [line.split(" (1,")[0] for line in capsys.readouterr().out.splitlines()[:3]] == [

@@ -62,7 +62,7 @@ def test_a_run_killed_within_a_step_is_gone_on_with_to_the_same_members_products
     assert not run.path("out.grib").exists()
     run(*words, "--resume")
     assert contents(run.folder) == contents(whole)
-    assert {"out.grib", "out-products.grib", "out.zarr/.zmetadata"} <= contents(whole).keys()
+    assert {"out.grib", "out-mean.grib", "out.zarr/.zmetadata"} <= contents(whole).keys()
 
 
 def test_fields_of_a_packed_region_are_made_again_to_the_byte(

@@ -5,18 +5,22 @@ import math
 
 import numpy as np
 import pytest
+import scoringrules
 from crps import fair_crps, plain_crps
 
 from ai_models_mosaic.geometry.grid import LatLonGrid
+from ai_models_mosaic.verification.bootstrap import Bootstrap
+from ai_models_mosaic.verification.reliability import bin_areas, consistency_interval, member_counts, reliability_counts
 from ai_models_mosaic.verification.scores import (
     anomaly_terms,
     area_weights,
+    energy_terms,
     error_terms,
     event_terms,
     half_difference,
+    pit_terms,
     rank_counts,
     reference_terms,
-    reliability_counts,
 )
 
 WEIGHTS = np.array([0.1, 0.2, 0.3, 0.4])
@@ -185,7 +189,7 @@ def test_the_fair_brier_score_does_not_depend_on_the_size_of_the_ensemble(genera
 
 def test_reliability_has_a_bin_for_every_number_of_members():
     probability, happened = np.array([[0.0, 1 / 3, 1.0, 1 / 3]]), np.array([[0.0, 1.0, 1.0, 0.0]])
-    counts = reliability_counts(probability, happened, 3, WEIGHTS)
+    counts = reliability_counts(bin_areas(probability, 3, WEIGHTS), probability, happened)
     assert counts.shape == (1, 4, 3)
     np.testing.assert_allclose(counts[0, :, 0], [0.1, 0.6, 0.0, 0.3])
     np.testing.assert_allclose(counts[0, :, 1], [0.0, 0.2, 0.0, 0.3])
@@ -194,7 +198,85 @@ def test_reliability_has_a_bin_for_every_number_of_members():
 
 def test_large_ensembles_share_eleven_bins():
     probability = np.linspace(0, 1, 51)[None]
-    counts = reliability_counts(probability, np.zeros_like(probability), 50, np.full(51, 1 / 51))
+    areas = bin_areas(probability, 50, np.full(51, 1 / 51))
+    counts = reliability_counts(areas, probability, np.zeros_like(probability))
     assert counts.shape == (1, 11, 3)
     assert counts[0, :, 0].sum() == pytest.approx(1.0)
     assert counts[0, :, 1].sum() == pytest.approx(probability.mean())
+
+
+def test_the_energy_score_is_that_of_scoringrules(generator: np.random.Generator):
+    forecast, truth = generator.normal(size=(6, 3, 4)), generator.normal(size=(3, 4))
+    terms = energy_terms(forecast - truth, WEIGHTS)
+    # The library's distance is Euclidean: with areas, of values times the root of their area.
+    rooted = np.sqrt(WEIGHTS)
+    for lead in range(3):
+        expected = scoringrules.es_ensemble(truth[lead] * rooted, forecast[:, lead] * rooted, estimator="fair")
+        ours = terms["field_distance"][lead] - terms["field_half_difference"][lead]
+        assert ours == pytest.approx(float(expected), rel=1e-12)
+
+
+def test_the_energy_score_of_one_point_is_the_crps(generator: np.random.Generator):
+    error = generator.normal(size=(5, 2, 1))
+    whole, points = energy_terms(error, np.ones(1)), error_terms(error, np.ones(1))
+    np.testing.assert_allclose(whole["field_distance"], points["member_absolute_error"], rtol=1e-12)
+    np.testing.assert_allclose(whole["field_half_difference"], points["half_difference"], rtol=1e-12)
+
+
+def test_one_member_has_no_distance_from_another():
+    assert energy_terms(np.full((1, 1, 4), 2.0), WEIGHTS)["field_distance"].tolist() == [pytest.approx(2.0)]
+    assert set(energy_terms(np.ones((1, 1, 4)), WEIGHTS)) == {"field_distance"}
+
+
+def test_the_transform_of_flat_ranks_is_uniform():
+    terms = pit_terms(np.full((2, 9), 1 / 9))
+    np.testing.assert_allclose(terms["pit"], 1 / 2, rtol=1e-12)
+    np.testing.assert_allclose(terms["pit_squared"], 1 / 3, rtol=1e-12)
+
+
+def test_the_transform_spreads_a_rank_over_its_interval():
+    # A truth above one of three members lies between 1/4 and 1/2: mean 3/8, mean square (1/8 − 1/64) / 3 · 4.
+    terms = pit_terms(np.array([[0.0, 1.0, 0.0, 0.0]]))
+    assert terms["pit"].tolist() == [0.375]
+    assert terms["pit_squared"][0] == pytest.approx((0.5**3 - 0.25**3) / 3 / 0.25)
+
+
+def test_members_in_the_place_of_the_truth_are_counted_in_the_bins_of_the_ensemble():
+    happens = np.array([[[1.0, 0.0, 1.0, 0.0]], [[1.0, 1.0, 0.0, 0.0]]])
+    areas = bin_areas(happens.mean(axis=0), 2, WEIGHTS)
+    counts = member_counts(areas, happens)
+    assert counts.shape == (1, 3, 2)
+    np.testing.assert_allclose(counts[0], [[0.0, 0.0], [0.3, 0.2], [0.1, 0.1]])
+    # Over members, events happen as often as they were forecast.
+    forecast = reliability_counts(areas, happens.mean(axis=0), happens[0])[..., 1]
+    np.testing.assert_allclose(counts.mean(axis=-1), forecast)
+
+
+def test_frequencies_of_reliable_forecasts_lie_within_the_consistency_bars_as_often_as_they_say():
+    """Truths that are one more member, one place per date: Bröcker and Smith's own case, bars against the binomial."""
+    generator = np.random.default_rng(3)
+    dates, members, inside = 60, 4, []
+    for trial in range(60):
+        happens = (generator.uniform(size=(dates, members, 1)) < 0.5).astype(float)
+        probability = happens.mean(axis=1)
+        areas = np.stack([bin_areas(value[None], members, np.ones(1)) for value in probability])
+        of_members = np.stack([member_counts(area, value[:, None]) for area, value in zip(areas, happens, strict=True)])
+        happened = (generator.uniform(size=(dates, 1)) < probability).astype(float)
+        low, high = consistency_interval(Bootstrap(200, seed=trial), 1, areas.sum(axis=-1), of_members)
+        observed = (areas.sum(axis=-1) * happened[..., None]).sum(axis=0)[0, 2] / areas.sum(axis=(0, -1))[0, 2]
+        inside.append(low[0, 2] <= observed <= high[0, 2])
+    assert 0.88 <= np.mean(inside) <= 1.0
+
+
+def test_consistency_bars_know_that_a_bin_without_chance_has_none():
+    happens = np.array([[1.0, 1.0], [1.0, 0.0]])
+    areas = bin_areas(happens.mean(axis=0)[None], 2, np.array([0.5, 0.5]))
+    bars = consistency_interval(
+        Bootstrap(50), 1, np.stack([areas.sum(axis=-1)] * 2), np.stack([member_counts(areas, happens[:, None])] * 2)
+    )
+    low, high = (ends[0].tolist() for ends in bars)
+    # All members agree on the last bin; the first is empty.
+    assert low[1:] == [0.0, 1.0]
+    assert high[1:] == [1.0, 1.0]
+    assert np.isnan(low[0])
+    assert np.isnan(high[0])

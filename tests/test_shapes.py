@@ -18,7 +18,8 @@ from ai_models_mosaic.engines.states import HostStates
 from ai_models_mosaic.geometry.grid import LatLonGrid
 from ai_models_mosaic.model.attention import BlockLayout, block_means, block_sparse_attention
 from ai_models_mosaic.model.buffers import standardise
-from ai_models_mosaic.model.layers import RMSNorm, by_row
+from ai_models_mosaic.model.layers import RMSNorm
+from ai_models_mosaic.model.slices import by_row
 from ai_models_mosaic.state import ForecastStep
 
 GRID = LatLonGrid.regular(30.0)

@@ -204,3 +204,12 @@ def test_threads_of_onnx_runtime_sleep_in_a_process_of_our_own(monkeypatch: pyte
     with pytest.raises(RuntimeError):
         theirs.get_session_config_entry("session.intra_op.allow_spinning")
     assert ours.intra_op_num_threads == theirs.intra_op_num_threads == 3
+
+
+def test_deterministic_runs_do_not_fill_memory_that_is_written_to_before_it_is_read():
+    script = (
+        "import torch\nfrom ai_models_mosaic.engines.choice import _make_torch_deterministic\n_make_torch_deterministic()\n"
+        "print(torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "True False\n"

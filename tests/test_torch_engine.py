@@ -17,6 +17,7 @@ from ai_models_mosaic.checkpoints.integrity import sha256, write_record
 from ai_models_mosaic.engines.torch import CPU_FACTOR, TorchEngine, choose_device, load_engine
 from ai_models_mosaic.errors import CheckpointError, OptionError
 from ai_models_mosaic.model.attention import choice as attention_choice
+from ai_models_mosaic.model.fused import KERNELS
 from ai_models_mosaic.variants import MINI
 
 CPU = torch.device("cpu")
@@ -204,6 +205,8 @@ def test_an_engine_describes_itself():
     assert (made.checkpoint, made.untrained) == (None, False)
     network.use_backend("reference")
     assert made.description.endswith(", attention backend reference")
+    network.use_passes(KERNELS)
+    assert made.description.endswith(", attention backend reference, kernels between the products")
 
 
 def test_an_engine_runs_with_the_backend_that_was_asked_for_or_else_with_the_best():
@@ -235,6 +238,15 @@ def test_memory_counts_shared_tables_once_and_grows_by_the_member(engine):
     # 13 fields of tensors, and half as much again for what a process takes.
     assert per_member == 19.5 * 192 * 32 * 4
     assert engine.memory_bytes(24) == engine.memory_bytes(0) + 24 * per_member
+
+
+@pytest.mark.parametrize(
+    ("precision", "graphs", "fields"), [("float32", False, 13), ("float16", False, 8.5), ("float16", True, 17)]
+)
+def test_on_a_gpu_the_whole_batch_is_computed_at_once_and_a_graph_takes_its_memory_again(precision, graphs, fields):
+    engine = TorchEngine(made_network(), STATISTICS, CPU, precision)
+    engine.device, engine._graphs = torch.device("cuda"), graphs
+    assert engine.memory_bytes(8) - engine.memory_bytes(0) == 8 * fields * 192 * 32 * 4
 
 
 class Live(TorchDispatchMode):

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
-from crps import fair_crps, plain_crps
+from crps import fair_crps, fair_energy_score, plain_crps
 from miniature_cases import GRID, LEADS, NAMES, World, case, days, forecast
 from steps import forecast_step
 
@@ -18,10 +18,11 @@ from ai_models_mosaic.verification.accumulate import Sums, Verifier, verify
 from ai_models_mosaic.verification.bootstrap import Bootstrap
 from ai_models_mosaic.verification.cases import Case, Regridded, case_of_rollout
 from ai_models_mosaic.verification.climatology import FittedClimatology
+from ai_models_mosaic.verification.comparison import comparison_rows
 from ai_models_mosaic.verification.evaluation import Evaluation, scores_of
 from ai_models_mosaic.verification.plan import Event, Plan, find_channels
 from ai_models_mosaic.verification.scores import area_weights
-from ai_models_mosaic.verification.tables import comparison_rows, score_rows
+from ai_models_mosaic.verification.tables import score_rows
 
 CHANNEL_LIST = find_channels(NAMES)
 PLAN = Plan(CHANNEL_LIST, spectra=CHANNEL_LIST[:1])
@@ -52,6 +53,7 @@ def test_every_score_is_what_numpy_makes_of_all_fields_at_once(sums: Sums):
 
         error = members.mean(axis=0) - truth
         variance = mean(members.var(axis=0, ddof=1))
+        transform = ((members < truth).sum(axis=0) + 0.5) / 5
         crps, distance = mean(fair_crps(members, truth)), mean(abs(start - truth))
         expected = {
             "rmse_mean": mean(error**2) ** 0.5,
@@ -61,6 +63,9 @@ def test_every_score_is_what_numpy_makes_of_all_fields_at_once(sums: Sums):
             "rmse_members": mean((members - truth) ** 2) ** 0.5,
             "crps_fair": crps,
             "crps_plain": mean(plain_crps(members, truth)),
+            "energy_score_fair": fair_energy_score(members, truth, weights),
+            "pit_mean": mean(transform),
+            "pit_spread": 12 * (mean(transform**2) + 1 / 12 / 25 - mean(transform) ** 2),
             "spread": variance**0.5,
             "spread_skill": (5 / 4 * variance / mean(error**2)) ** 0.5,
             "rmse_persistence": mean((start - truth) ** 2) ** 0.5,
@@ -276,7 +281,7 @@ def test_forecasts_are_compared_on_the_dates_of_both(sums: Sums):
     better = verify((case(date, change=lambda values: values) for date in DATES[1:]), TRUTH, PLAN)
     bootstrap = Bootstrap(20, block_length=2)
     rows = list(comparison_rows(Evaluation("b", better, bootstrap), Evaluation("a", sums, bootstrap)))
-    assert {row["score"] for row in rows} == {"rmse_mean", "crps_fair", "rmse_members"}
+    assert {row["score"] for row in rows} == {"rmse_mean", "crps_fair", "energy_score_fair", "rmse_members"}
     assert {(row["ratio"], row["low"], row["high"], row["dates"]) for row in rows} == {(1.0, 1.0, 1.0, 5)}
 
 

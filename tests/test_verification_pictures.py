@@ -10,13 +10,14 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from miniature_cases import NAMES, World, case, days
 
-from ai_models_mosaic.verification import pictures
-from ai_models_mosaic.verification import report as writing
+from ai_models_mosaic.verification import drawing, pictures
 from ai_models_mosaic.verification.accumulate import verify
 from ai_models_mosaic.verification.bootstrap import Bootstrap
 from ai_models_mosaic.verification.evaluation import Evaluation
 from ai_models_mosaic.verification.maps import map_pages, plume_page
 from ai_models_mosaic.verification.plan import Plan, find_channels
+from ai_models_mosaic.verification.probability_pictures import pit_pages, rank_pages
+from ai_models_mosaic.verification.scale_pictures import crps_pages, growth_pages, spectrum_pages
 
 PLAN = Plan(find_channels(NAMES), spectra=find_channels(NAMES), point_deg=(52.5, 13.4))
 
@@ -50,7 +51,8 @@ def maps_of(figure):
 )
 def test_no_panel_is_empty(members, titles):
     sums = evaluated(members, 1).sums
-    for _, figure in map_pages(sums, "ours"):
+    for _, make in map_pages(sums, "ours"):
+        figure = make()
         assert [axis.get_title() for axis in maps_of(figure)] == titles
         # Every panel has its bar, and there is nothing else.
         assert len(figure.axes) == 2 * len(titles)
@@ -58,7 +60,8 @@ def test_no_panel_is_empty(members, titles):
 
 
 def test_maps_have_coasts_and_reach_round_the_globe(evaluation):
-    _, figure = next(map_pages(evaluation.sums, "ours"))
+    _, make = next(map_pages(evaluation.sums, "ours"))
+    figure = make()
     for axis in maps_of(figure):
         assert max(len(line.get_xdata()) for line in axis.lines) > 5000
         shown = axis.images[0].get_array()
@@ -67,10 +70,8 @@ def test_maps_have_coasts_and_reach_round_the_globe(evaluation):
 
 
 def test_maps_are_named_in_words_and_in_the_units_that_people_read(evaluation):
-    found = {
-        name: (figure.get_suptitle(), figure.axes[-1].get_xlabel())
-        for name, figure in map_pages(evaluation.sums, "ours")
-    }
+    figures = {name: make() for name, make in map_pages(evaluation.sums, "ours")}
+    found = {name: (figure.get_suptitle(), figure.axes[-1].get_xlabel()) for name, figure in figures.items()}
 
     assert found == {
         "z500": ("ours: geopotential height at 500 hPa, from 2020-01-01 00 UTC, day 3", "dam"),
@@ -90,7 +91,7 @@ def test_axes_of_lead_times_begin_at_step_0_and_have_whole_days(leads):
     evaluation = evaluated(leads=leads)
     figures = [
         plume_page(evaluation.sums, "ours", "#000000"),
-        *(figure for _, figure in pictures._score_pages([evaluation])),
+        *(make() for _, make in pictures.score_pages([evaluation])),
     ]
     for figure in map(drawn, figures):
         for axis in figure.axes:
@@ -101,7 +102,8 @@ def test_axes_of_lead_times_begin_at_step_0_and_have_whole_days(leads):
 
 
 def test_rank_histograms_have_one_scale(evaluation):
-    for _, figure in pictures._rank_pages([evaluation]):
+    for _, make in rank_pages([evaluation]):
+        figure = make()
         limits = {axis.get_ylim() for axis in figure.axes}
         assert len(limits) == 1
         top = limits.pop()[1]
@@ -110,22 +112,62 @@ def test_rank_histograms_have_one_scale(evaluation):
 
 
 def test_power_is_in_the_square_of_the_units(evaluation):
-    labels = {name: figure.axes[0].get_ylabel() for name, figure in pictures._spectrum_pages([evaluation])}
+    labels = {name: make().axes[0].get_ylabel() for name, make in spectrum_pages([evaluation])}
 
     assert labels == {"spectra_z500": "power (m⁴ s⁻⁴)", "spectra_t850": "power (K²)", "spectra_2t": "power (K²)"}
 
 
 def test_one_date_is_one():
-    (_, figure), *_ = pictures._score_pages([evaluated(members=1, dates=1)])
+    (_, make), *_ = pictures.score_pages([evaluated(members=1, dates=1)])
 
-    assert figure.get_suptitle() == "Error by lead time\nours: 1 date, 1 member; no intervals"
+    assert make().get_suptitle() == "Error by lead time\nours: 1 date, 1 member; no intervals"
 
 
 def test_drawing_is_not_silent(monkeypatch, caplog):
     now = iter([0.0, 1.0, 6.0, 6.0, 7.0])
     monkeypatch.setattr(time, "monotonic", lambda: next(now))
     with caplog.at_level(logging.INFO, "ai_models_mosaic"):
-        found = list(writing._said(iter([("scores.png", b"1"), ("spread.png", b"2"), ("plume.png", b"3")])))
+        found = list(drawing._said(iter([("scores.png", b"1"), ("spread.png", b"2"), ("plume.png", b"3")]), 3))
 
     assert found == [("scores.png", b"1"), ("spread.png", b"2"), ("plume.png", b"3")]
-    assert caplog.messages == ["Drew spread.png, picture 2"]
+    assert caplog.messages == ["Drew spread.png, picture 2 of 3"]
+
+
+def test_pictures_by_scale_have_units_and_whole_wavenumbers(evaluation):
+    for pages, expected in (
+        (crps_pages, ["fair CRPS (m² s⁻²)", "fair CRPS (K)", "fair CRPS (K)"]),
+        (growth_pages, ["power of the error (m⁴ s⁻⁴)", "power of the error (K²)", "power of the error (K²)"]),
+    ):
+        for _, make in pages([evaluation]):
+            figure = drawn(make())
+            assert [axis.get_ylabel() for axis in figure.axes if axis.get_ylabel()] == expected
+            for axis in figure.axes:
+                assert axis.get_xlabel() == "total wavenumber"
+                assert [label.get_text() for label in axis.get_xticklabels()] == ["1", "2", "5"]
+
+
+def test_errors_of_single_members_grow_to_twice_the_power_and_those_of_the_mean_to_once(evaluation):
+    (_, make) = next(growth_pages([evaluation]))
+    members, mean = make().axes[:2]
+    lines = [
+        dict(zip(("label", "values"), (line.get_label(), line.get_ydata()), strict=True)) for line in members.lines
+    ]
+    assert [line["label"] for line in lines] == ["day 1", "day 2", "day 3", "2 × power of the truth"]
+    assert mean.lines[-1].get_label() == "power of the truth"
+    np.testing.assert_allclose(members.lines[-1].get_ydata(), 2 * mean.lines[-1].get_ydata())
+
+
+def test_ensembles_of_all_sizes_are_in_one_picture_of_the_transform(evaluation):
+    (_, make) = next(pit_pages([evaluation, evaluated(members=3), evaluated(members=1)]))
+    labels = [text.get_text() for text in make().axes[0].get_legend().get_texts()]
+    assert labels == ["ours, 4 members", "ours, 3 members"]
+
+
+def test_pictures_do_not_depend_on_the_number_of_processes():
+    sums = verify(
+        (case(date, 3, (24, 48)) for date in days(3)), World(days(6)), Plan(PLAN.channels[:1], PLAN.channels[:1])
+    )
+    evaluations = [Evaluation("ours", sums, Bootstrap(5, block_length=1))]
+    alone = list(drawing.draw(evaluations, "ours"))
+    assert len(alone) >= 2 * drawing.LEAST_PAGES
+    assert list(drawing.draw(evaluations, "ours", processes=2)) == alone

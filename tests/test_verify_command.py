@@ -19,7 +19,9 @@ DOCUMENTATION = Path(__file__).parent.parent / "docs" / "verification.md"
 TABLES = {
     "scores.csv",
     "spectra.csv",
+    "scales.csv",
     "rank_histogram.csv",
+    "pit.csv",
     "reliability.csv",
     "comparison.csv",
     "summary.json",
@@ -28,6 +30,11 @@ TABLES = {
 PICTURES = {
     "scores.png",
     "scorecard.png",
+    "comparison.png",
+    "crps_by_scale.png",
+    "error_growth_members.png",
+    "error_growth_one.png",
+    "pit.png",
     "spread.png",
     "spectra_z500.png",
     "rank_histograms_members.png",
@@ -55,7 +62,7 @@ def run(data: Path, output: Path, *words: object) -> int:
     return main(
         [
             *("verify", "--forecast", f"members={data / 'members.zarr'}", "--truth", str(data / "truth.zarr")),
-            *("--channels", CHANNELS, "--output", str(output), "--bootstrap", "20", *map(str, words)),
+            *("--channels", CHANNELS, "--output", str(output), "--bootstrap", "20", "--jobs", "1", *map(str, words)),
         ]
     )
 
@@ -101,11 +108,61 @@ def test_the_tables_are_tidy(folder: Path):
     assert all(float(row["low"]) <= float(row["value"]) <= float(row["high"]) for row in rows if row["score"] == "bias")
     scores = {name: {row["score"] for row in rows if row["forecast"] == name} for name in ("members", "one")}
     assert scores["members"] - scores["one"] == {
-        *("spread", "spread_skill", "crps_plain", "brier_fair_below_q10", "brier_fair_above_q90")
+        *("spread", "spread_skill", "crps_plain", "brier_fair_below_q10", "brier_fair_above_q90"),
+        *("pit_mean", "pit_spread"),
     }
     assert {row["forecast"] for row in table(folder / "rank_histogram.csv")} == {"members"}
     assert {row["channel"] for row in table(folder / "spectra.csv")} == {"geopotential_500"}
     assert {(row["forecast"], row["reference"]) for row in table(folder / "comparison.csv")} == {("one", "members")}
+
+
+def test_differences_have_intervals_and_a_mark_where_these_exclude_zero(folder: Path):
+    rows = table(folder / "comparison.csv")
+    assert list(rows[0])[5:] == [
+        *("ratio", "low", "high", "difference", "difference_low", "difference_high", "units", "significant", "dates")
+    ]
+    values = {
+        (row["forecast"], row["score"], row["channel"], row["lead_hours"]): float(row["value"])
+        for row in table(folder / "scores.csv")
+    }
+    for row in rows:
+        place = (row["score"], row["channel"], row["lead_hours"])
+        mine, other = (values[(name, *place)] for name in ("one", "members"))
+        assert float(row["ratio"]) == pytest.approx(mine / other, rel=1e-6)
+        assert float(row["difference"]) == pytest.approx(mine - other, rel=1e-6, abs=1e-9)
+        low, high = float(row["difference_low"]), float(row["difference_high"])
+        assert row["significant"] == ("better" if high < 0 else "worse" if low > 0 else "")
+    assert {row["score"] for row in rows} == {
+        *("rmse_mean", "crps_fair", "energy_score_fair", "rmse_members"),
+        *("brier_below_q10", "brier_above_q90"),
+    }
+    # A single member's error is worse than that of the mean of four, beyond doubt.
+    assert {row["significant"] for row in rows if row["score"] == "rmse_mean"} == {"worse"}
+
+
+def test_any_forecast_may_be_the_one_that_others_are_compared_with(data: Path, tmp_path: Path):
+    words = ("--no-pictures", "--spectra", "none", "--forecast", f"one={data / 'single.zarr'}")
+    assert run(data, tmp_path, *words, "--against", "one") == 0
+    rows = table(tmp_path / "comparison.csv")
+    assert {(row["forecast"], row["reference"]) for row in rows} == {("members", "one")}
+    assert {row["significant"] for row in rows if row["score"] == "rmse_mean"} == {"better"}
+    assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["against"] == "one"
+
+
+def test_bars_of_consistency_lie_round_what_was_forecast(folder: Path):
+    for row in table(folder / "reliability.csv"):
+        if row["forecast"] == "members" and row["consistency_low"]:
+            low, high = float(row["consistency_low"]), float(row["consistency_high"])
+            assert low - 1e-9 <= float(row["forecast_probability"]) <= high + 1e-9
+
+
+def test_errors_by_scale_are_beside_what_they_grow_to(folder: Path):
+    rows = table(folder / "scales.csv")
+    row = next(row for row in rows if (row["forecast"], row["lead_hours"], row["wavenumber"]) == ("members", "48", "2"))
+    saturation = float(row["members_error_power"]) / float(row["saturated_power"])
+    assert float(row["members_saturation"]) == pytest.approx(saturation, rel=1e-6)
+    assert float(row["mean_error_power"]) < float(row["members_error_power"])
+    assert float(row["crps_fair_low"]) <= float(row["crps_fair"]) <= float(row["crps_fair_high"])
 
 
 def test_the_summary_says_what_was_verified_and_how(folder: Path, data: Path):
@@ -148,7 +205,7 @@ def test_the_same_command_writes_the_same_tables_again(data: Path, tmp_path: Pat
     for name in ("a", "b"):
         assert run(data, tmp_path / name, "--no-pictures", "--spectra", "none") == 0
     names = {path.name for path in (tmp_path / "a").iterdir()}
-    assert names == {"scores.csv", "rank_histogram.csv", "summary.json", "overview.txt"}
+    assert names == {"scores.csv", "rank_histogram.csv", "pit.csv", "summary.json", "overview.txt"}
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
@@ -205,6 +262,7 @@ def test_options_that_cannot_be_honoured_are_refused(data: Path, tmp_path: Path,
         ("--climatology", str(data / "truth.zarr")): "training period of a year or more; got 14 times over 13 days",
         ("--forecast", "absent.zarr"): "absent.zarr cannot be opened as a Zarr store",
         ("--forecast", "absent"): "absent: expected a GRIB file, a folder of files",
+        ("--against", "nobody"): "--against: expected the name of a forecast, members; got nobody",
         ("--lead-times", "96"): "has none of the lead times [96] h: it has [24, 48, 72]",
     }.items():
         assert expected in refusal(capsys, data, output, *words)
@@ -221,7 +279,7 @@ def test_a_single_date_is_verified_without_intervals(data: Path, tmp_path: Path)
     status = main(
         [
             *("verify", "--forecast", path, "--truth", str(data / "truth.zarr"), "--output", str(tmp_path / "out")),
-            *("--channels", "2t", "--bootstrap", "10"),
+            *("--channels", "2t", "--bootstrap", "10", "--jobs", "1"),
         ]
     )
     assert status == 0

@@ -24,6 +24,8 @@ from grib_writer import GribWriter
 from ai_models_mosaic import files
 from ai_models_mosaic.engines.states import StepsOnHost
 from ai_models_mosaic.errors import ForecastError, MosaicError
+from ai_models_mosaic.forecast.health.options import HealthOptions
+from ai_models_mosaic.forecast.health.recorder import Recorder
 from ai_models_mosaic.forecast.progress import Watch
 from ai_models_mosaic.forecast.ranks import SingleRank, connected, find_launch
 from ai_models_mosaic.forecast.resume import ResumeRecord, open_resume_state, state_folder
@@ -96,11 +98,12 @@ def toy_run(
     identity: dict[str, Any] | None = None,
     interval_s: float = 0.0,
     encoder: GribEncoder | None = None,
+    recorder: Recorder | None = None,
 ) -> None:
     """As `session` does it: output, resume state, run, and nothing left of the resume state."""
     made, ranks, watch, engine = made or job(), ranks or SingleRank(), watch or Watch(), engine or ToyEngine()
     if ranks.rank > 0:
-        EnsembleRun(made, engine, ranks, NoWriter(), None, watch)()
+        EnsembleRun(made, engine, ranks, NoWriter(), None, watch, recorder)()
         return
     fresh = ResumeRecord({"seed": 5} if identity is None else identity, {"engine": "toy"})
     with (
@@ -113,7 +116,7 @@ def toy_run(
     ):
         output = GribWriter(path, made_of)
         output.resume(resume_state.record.positions or {}, finished=resume_state.record.finished)
-        EnsembleRun(made, engine, ranks, output, resume_state, watch)()
+        EnsembleRun(made, engine, ranks, output, resume_state, watch, recorder)()
         resume_state.remove()
 
 
@@ -181,6 +184,7 @@ def main(words: list[str] | None = None) -> int:
     made.add_argument("--rank", type=int, default=-1, help="that meets its fate")
     made.add_argument("--calls", type=int, default=0)
     made.add_argument("--how", default="")
+    made.add_argument("--health", type=Path)
     known = made.parse_args(words)
     launch = find_launch()
     engine = DyingEngine(known.calls, known.how) if known.rank == launch.rank else ToyEngine()
@@ -191,7 +195,8 @@ def main(words: list[str] | None = None) -> int:
             if known.how == "fault" and known.rank == launch.rank:
                 engine = ToyEngine()
                 Fault(known.calls).install()
-            toy_run(known.path, what, resume=known.resume, engine=engine, ranks=ranks, watch=watch)
+            health = known.health and Recorder(HealthOptions(known.health), "toy", resume=known.resume)
+            toy_run(known.path, what, resume=known.resume, engine=engine, ranks=ranks, watch=watch, recorder=health)
     except MosaicError as error:
         print(f"rank {launch.rank}: {error}", file=sys.stderr)
         return error.exit_status

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from ..arrays import BoolArray, Float32Array
+from ..arrays import BoolArray, Float32Array, FloatArray
 from ..checkpoints.files import DataFile
+from .vitals import Probe
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,14 @@ class Made:
     lent : bool
         Whether the values are in one of a few buffers, which the states write to again when nobody has an array of
         it any more: who keeps many keeps the states waiting.
+    vitals : float32 array (member, number) or None
+        Vital signs as `vitals.Probe` lays them out, where a device has measured them.
     """
 
     values: Float32Array
     finite: BoolArray
     lent: bool = False
+    vitals: Float32Array | None = None
 
 
 Arrival = Callable[[], Made]
@@ -141,6 +145,23 @@ class LoadedEngine(Engine, Protocol):
         int
             From 1 to `members`.
         """
+
+
+@runtime_checkable
+class ObservedStates(Protocol):
+    """States that are measured where they lie, which is not in host memory."""
+
+    def observe(self, probe: Probe) -> None:
+        """Measure what every step from now on makes."""
+
+
+@runtime_checkable
+class NormalisedEngine(Protocol):
+    """An engine that knows the climate that its weights were trained in."""
+
+    @property
+    def climate(self) -> tuple[FloatArray, FloatArray]:
+        """Mean and standard deviation of every channel, ``(channel,)`` each."""
 
 
 @runtime_checkable

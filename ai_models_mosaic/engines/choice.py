@@ -231,3 +231,5 @@ def _make_torch_deterministic() -> None:
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     torch.use_deterministic_algorithms(True)
+    # Nothing is read before it is written, and a pass over all fresh memory would cost much of a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

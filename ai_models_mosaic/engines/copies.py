@@ -73,7 +73,7 @@ class Copies(Protocol):
     def finite(self, made: Float32[Tensor, "member lon lat channel"]) -> Bool[Tensor, "member channel"]:
         """Which fields of new states are finite, on the device."""
 
-    def to_host(self, made: Parts, finite: Flags, most: int) -> tuple[list[StoredState], Arrival]:
+    def to_host(self, made: Parts, finite: Flags, most: int, vitals: Parts = ()) -> tuple[list[StoredState], Arrival]:
         """Begin to copy out what a batch has made.
 
         Parameters
@@ -84,6 +84,8 @@ class Copies(Protocol):
             Likewise.
         most : int
             Batches of so many members that may be in the host's memory at a time.
+        vitals : sequence of Tensor (member, number)
+            Vital signs, likewise; empty where nothing is measured on the device.
 
         Returns
         -------
@@ -112,8 +114,8 @@ class SharedMemory:
         # Ten times as fast as PyTorch's on the CPU.
         return torch.from_numpy(np.isfinite(made.numpy()).all(axis=(1, 2)))
 
-    def to_host(self, made: Parts, finite: Flags, most: int) -> tuple[list[StoredState], Arrival]:
-        """See `Copies.to_host`."""
+    def to_host(self, made: Parts, finite: Flags, most: int, vitals: Parts = ()) -> tuple[list[StoredState], Arrival]:
+        """See `Copies.to_host`; what is in host memory is measured there."""
         together, flags = (parts[0] if len(parts) == 1 else torch.cat(list(parts)) for parts in (made, finite))
         values = together.numpy()
         # The next step starts from the very arrays that are handed out.
@@ -165,15 +167,17 @@ class StreamedCopies:
         # The largest magnitude is NaN if any is: one pass, without an array of the states' size.
         return torch.linalg.vector_norm(made, torch.inf, dim=(1, 2)).isfinite()
 
-    def to_host(self, made: Parts, finite: Flags, most: int) -> tuple[list[StoredState], Arrival]:
+    def to_host(self, made: Parts, finite: Flags, most: int, vitals: Parts = ()) -> tuple[list[StoredState], Arrival]:
         """See `Copies.to_host`; waits while all buffers are in use."""
         members = sum(map(len, made))
         lease = self._ring((members, *made[0].shape[1:]), most).take()
         flags = torch.empty(members, finite[0].shape[1], dtype=torch.bool, pin_memory=self._pinned)
+        signs = torch.empty(members, vitals[0].shape[1], pin_memory=self._pinned) if vitals else None
+        targets = [(lease.tensor, made), (flags, finite)] + ([] if signs is None else [(signs, vitals)])
         self._outwards.wait_stream(self._compute())
         with self._accelerator.stream(self._outwards):
             sizes = [len(part) for part in made]
-            for target, sources in ((lease.tensor, made), (flags, finite)):
+            for target, sources in targets:
                 for part, source in zip(target.split(sizes), sources, strict=True):
                     part.copy_(source, non_blocking=True)
             arrived = self._accelerator.Event()
@@ -181,7 +185,7 @@ class StreamedCopies:
 
         def arrival() -> Made:
             arrived.synchronize()
-            return Made(lease.array(), flags.numpy(), lent=True)
+            return Made(lease.array(), flags.numpy(), lent=True, vitals=None if signs is None else signs.numpy())
 
         return [StoredState(host, lease=lease, arrived=arrived) for host in lease.tensor], arrival
 

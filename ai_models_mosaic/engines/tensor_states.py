@@ -22,6 +22,8 @@ from . import Arrival, Made
 from .batching import Halving
 from .copies import Copies, StoredState, host_tensor
 from .states import Noise
+from .tensor_vitals import TensorProbe
+from .vitals import Probe
 
 LOG = logging.getLogger(__name__)
 
@@ -101,6 +103,8 @@ class TensorStates:
                 state.users += 1
         self._resident: frozenset[int] | None = None
         self._start: Start | None = None
+        self._observed: Probe | None = None
+        self._probe: TensorProbe | None = None
 
     @property
     def ahead(self) -> int:
@@ -118,7 +122,8 @@ class TensorStates:
                 self._spill,
             )
             made, finite = [part[0] for part in parts], [part[1] for part in parts]
-            stored, arrival = self._copies.to_host(made, finite, self._most_batches(len(members)))
+            vitals = [part[3] for part in parts if part[3] is not None]
+            stored, arrival = self._copies.to_host(made, finite, self._most_batches(len(members)), vitals)
         for member, state, on_device in zip(members, stored, (one for part in made for one in part), strict=True):
             if member in self._residents(len(members)):
                 state.device = on_device
@@ -138,10 +143,14 @@ class TensorStates:
         for member, state in zip(members, host_tensor(values), strict=True):
             self._take(member, StoredState(state))
 
+    def observe(self, probe: Probe) -> None:
+        """See `ObservedStates.observe`; what is in host memory is measured there, by who gets it."""
+        self._observed = probe if self._copies.separate else None
+
     def _part(
         self, members: Sequence[int], histories: Sequence[History], clock: Tensor, noise: Tensor
-    ) -> tuple[States, Bool[Tensor, "member channel"], list[Tensor]]:
-        """A step of members that are computed together: what is made, what of it is finite, and what was read."""
+    ) -> tuple[States, Bool[Tensor, "member channel"], list[Tensor], Tensor | None]:
+        """A step of members that are computed together: what is made, what is finite, what was read, vital signs."""
         states = [state for history in histories for state in history]
         read = self._copies.to_device(states)
         residents = self._residents(len(members))
@@ -151,7 +160,14 @@ class TensorStates:
                     states[at].device = read[at]
         stacked = torch.stack(read).unflatten(0, (len(members), -1))
         made = self._step.advance(stacked, clock, noise, self._started(histories, stacked, clock))
-        return made, self._copies.finite(made), read
+        return made, self._copies.finite(made), read, self._measured(made)
+
+    def _measured(self, made: States) -> Tensor | None:
+        if self._observed is None:
+            return None
+        if self._probe is None:
+            self._probe = TensorProbe(self._observed, made.device)
+        return self._probe(made)
 
     def _started(self, histories: Sequence[History], stacked: Histories, clock: Tensor) -> Tensor | None:
         """The start of members that all have one history, computed for one of them and kept for others; or None."""

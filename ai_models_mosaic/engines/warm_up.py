@@ -16,7 +16,7 @@ from itertools import pairwise
 import torch
 
 from ..checkpoints.held_file import HeldAhead
-from ..geometry.grid import LatLonGrid
+from ..model.attention.triton import lists_of
 from ..model.network import MosaicNetwork
 from ..variants import Architecture, Stage
 from .form import Form
@@ -25,9 +25,6 @@ LOG = logging.getLogger(__name__)
 
 MEMBERS = 2
 """Of a small network's batch: of one, kernels may be compiled that no batch uses."""
-
-GRID = LatLonGrid.regular(6.0)
-"""Of a small network."""
 
 
 class WarmUp:
@@ -49,10 +46,11 @@ class WarmUp:
         self, architecture: Architecture, device: torch.device, dtype: torch.dtype, choose: Callable[[], Form]
     ) -> None:
         self._device = device
-        small = small_architectures(architecture)
-        self._threads = ThreadPoolExecutor(1 + len(small), thread_name_prefix="warm-up")
+        small, larger = small_architectures(architecture), larger_stages(architecture)
+        self._threads = ThreadPoolExecutor(1 + len(small) + len(larger), thread_name_prefix="warm-up")
         self._form = self._threads.submit(choose)
         self._runs = [self._threads.submit(self._run, some, device, dtype) for some in small]
+        self._runs += [self._threads.submit(self._select, stage, device) for stage in larger]
 
     def form(self) -> Form:
         """The form, once it was tried; raises what the choice of it raised."""
@@ -69,6 +67,9 @@ class WarmUp:
 
     def _run(self, architecture: Architecture, device: torch.device, dtype: torch.dtype) -> None:
         run_small(architecture, device, dtype, self.form())
+
+    def _select(self, stage: Stage, device: torch.device) -> None:
+        run_selection(stage, device, self.form())
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ NOTHING = Ahead()
 
 
 def small_architectures(architecture: Architecture) -> tuple[Architecture, ...]:
-    """Networks with the shapes of channels of one, and few pixels: one of every two adjacent stages.
+    """Networks with the channels and the grid of one, and few pixels: one of every two adjacent stages.
 
     Parameters
     ----------
@@ -107,6 +108,17 @@ def small_architectures(architecture: Architecture) -> tuple[Architecture, ...]:
     return tuple(_small(architecture, fine, coarse) for fine, coarse in pairwise(stages))
 
 
+def larger_stages(architecture: Architecture) -> tuple[Stage, ...]:
+    """The stages of an architecture that have more pixels than in small networks, and select among more blocks."""
+    small = small_architectures(architecture)
+    pairs = zip(
+        (*architecture.stages, architecture.bottleneck),
+        (*(one.stages[0] for one in small), small[-1].bottleneck),
+        strict=True,
+    )
+    return tuple(stage for stage, shrunk in pairs if stage.nside != shrunk.nside)
+
+
 def _small(architecture: Architecture, fine: Stage, coarse: Stage) -> Architecture:
     """The smallest whose blocks tile both stages; that of full resolution if need be."""
     for nside in _sides(coarse.nside):
@@ -115,7 +127,7 @@ def _small(architecture: Architecture, fine: Stage, coarse: Stage) -> Architectu
             bottleneck = replace(coarse, nside=nside, encoder_depth=1, decoder_depth=0)
         except ValueError:
             continue
-        return replace(architecture, grid=GRID, stages=stages, bottleneck=bottleneck)
+        return replace(architecture, stages=stages, bottleneck=bottleneck)
     raise ValueError(f"expected stages whose blocks tile nside {coarse.nside}")
 
 
@@ -152,6 +164,29 @@ def run_small(architecture: Architecture, device: torch.device, dtype: torch.dty
     noise = torch.zeros(MEMBERS, architecture.noise_width, device=device)
     with torch.inference_mode():
         network(torch.zeros(shape, device=device), torch.zeros(2, device=device), noise)
+
+
+def run_selection(stage: Stage, device: torch.device, form: Form) -> None:
+    """Select among as many blocks as a stage has: the kernel is compiled for their number.
+
+    Parameters
+    ----------
+    stage : Stage
+        Of the network that is to run.
+    device : torch.device
+        Where.
+    form : Form
+        How it computes.
+    """
+    if form.backend != "triton":
+        return
+    blocks = stage.pixels // stage.sparse_block
+    with torch.inference_mode():
+        query, key = (
+            torch.zeros(MEMBERS, heads, blocks, stage.head_width, device=device)
+            for heads in (stage.query_heads, stage.key_value_heads)
+        )
+        lists_of(query, key, stage.selected_blocks)
 
 
 def _log_failure(run: Future[None]) -> None:

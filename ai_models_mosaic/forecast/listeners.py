@@ -7,7 +7,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..errors import OptionError
-from ..options.declarations import may_change, option
+from ..options.declarations import may_change, option, section
+from .health.options import HealthOptions
 
 CONTROL = "run"
 """Heading of the list of options."""
@@ -78,3 +79,4 @@ class Listeners:
         shown="text",
         resume=may_change("it is no output"),
     )
+    health: HealthOptions = section(HealthOptions)

@@ -5,30 +5,27 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..engines import Engine
 from ..errors import LateError
 from ..state import InitialState
 from .deadline import Budget, process_start
 from .growing import Bounds, GrowingRun
 from .identity import digest_of_run, identity_of
 from .kept_steps import KeptSteps
-from .options import Options
 from .progress import Watch, duration
-from .provenance import write_cards
+from .provenance import card_of, write_cards
 from .ranks import Ranks
 from .run import EnsembleJob
 from .tolerance import SamplingError
 
 if TYPE_CHECKING:
+    from ..engines import LoadedEngine
     from .series import FileWriter, SeriesSettings
 
 LOG = logging.getLogger(__name__)
-
-CardOf = Callable[[Mapping[int, InitialState], Options], dict[str, Any]]
-"""Makes the card of a run with these options."""
 
 
 class OpenRun:
@@ -46,8 +43,6 @@ class OpenRun:
         Where every member starts.
     output : callable
         As of `ForecastSeries`.
-    card_of : callable
-        Makes the card of a run with some options.
     """
 
     def __init__(
@@ -56,12 +51,10 @@ class OpenRun:
         ranks: Ranks,
         watch: Watch,
         starts: Mapping[int, InitialState],
-        *,
         output: Callable[..., AbstractContextManager[FileWriter | None]],
-        card_of: CardOf,
     ) -> None:
         self._settings, self._ranks, self._watch, self._starts = settings, ranks, watch, starts
-        self._output, self._card_of = output, card_of
+        self._output = output
         growth, grid = settings.options.growth, next(iter(starts.values())).grid
         self._budget = Budget(None if growth.deadline is None else growth.deadline.at(process_start()))
         self._errors = [SamplingError(tolerance, grid) for tolerance in growth.mc_error]
@@ -69,7 +62,7 @@ class OpenRun:
         self.found: dict[str, Any] = {}
         """The card of what was written."""
 
-    def __call__(self, engine: Engine, job_of: Callable[[Sequence[int]], EnsembleJob]) -> None:
+    def __call__(self, engine: LoadedEngine, job_of: Callable[[Sequence[int]], EnsembleJob]) -> None:
         """Make it.
 
         Parameters
@@ -94,7 +87,7 @@ class OpenRun:
                 self._kept = stack.enter_context(KeptSteps(folder, *self._settings.kept))
                 self._watch.begin(whole.starts, whole.ensemble, whole.steps, 0)
             bounds = Bounds(len(options.members), self._budget, self._errors)
-            grow = GrowingRun(job_of, engine, ranks, self._watch, bounds, self._kept, self._write)
+            grow = GrowingRun(job_of, engine, ranks, self._watch, bounds, self._kept, partial(self._write, engine))
             size = grow(whole.ensemble.per_batch * ranks.size)
         if ranks.rank == 0:
             self._watch.settle(size, whole.steps)
@@ -104,14 +97,13 @@ class OpenRun:
                     LOG.warning("--mc-error %s is not met: %s", error.tolerance, _shown(error.reached))
         ranks.share(lambda: self._refuse_lateness(size))
 
-    def _write(self, size: int, for_now: bool) -> float:
+    def _write(self, engine: LoadedEngine, size: int, for_now: bool) -> float:
         """Write so many members, with their cards; see `GrowingRun`."""
         clock, kept = self._budget.clock, self._kept
         options = self._settings.options.of_size(size)
-        starts = {member: self._starts[member] for member in options.members}
-        found = self._card_of(starts, options)
+        found = card_of(self._settings, options, engine, self._starts)
         found |= {"run": digest_of_run(identity_of(found)), "growth": self._growth(size)}
-        began, initial, untrained = clock(), starts[1], found["weights"]["untrained"]
+        began, initial, untrained = clock(), self._starts[1], found["weights"]["untrained"]
         with self._output(initial, untrained, False, found["run"], size=size, for_now=for_now) as writer:
             fixed = clock() - began
             if writer is None or kept is None:

@@ -266,7 +266,8 @@ class Options:
                 f"--member-number: expected numbers from 1 to {size} (--num-ensemble-members), got {max(self.members)}"
             )
         self._check_ranges()
-        self.growth.check(resume=self.resume, dates=self.dates, antithetic=self.antithetic)
+        health = self.listeners.health.file is not None
+        self.growth.check(resume=self.resume, dates=self.dates, antithetic=self.antithetic, health=health)
         if self.engine == "onnx":
             self._check_onnx()
         else:

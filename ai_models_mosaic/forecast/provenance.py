@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..files import named_errors, parse_json, write_whole
+from ..inputs.states import input_digest
 from ..outputs.contents import describe
 from ..outputs.grib.files import is_stream
 from ..state import InitialState
@@ -25,6 +26,7 @@ from .tiles import tilings_of
 
 if TYPE_CHECKING:
     from ..engines import LoadedEngine
+    from .series import SeriesSettings
 
 LOG = logging.getLogger(__name__)
 
@@ -99,6 +101,39 @@ def gather(
         found["engine"] = engine.description
         found |= tilings_of(engine)
         found["weights"] = _weights(engine, released=options.checkpoint is None)
+    return found
+
+
+def card_of(
+    settings: SeriesSettings, options: Options, engine: LoadedEngine, starts: Mapping[int, InitialState]
+) -> dict[str, Any]:
+    """Provenance of a run of a series, with all that it is known again by.
+
+    Parameters
+    ----------
+    settings : SeriesSettings
+        What it has in common with others.
+    options : Options
+        Of the run; its members are among those of `starts`.
+    engine : LoadedEngine
+        What runs it.
+    starts : mapping of int to InitialState
+        Where members start.
+    """
+    own = {member: starts[member] for member in options.members}
+    found = gather(
+        variant=settings.variant.name,
+        options=options,
+        steps=settings.steps,
+        initial=next(iter(own.values())),
+        engine=engine,
+        metadata=settings.metadata,
+    )
+    found["input"] |= {"source": settings.source, "sha256": input_digest(own)}
+    found["path"] = settings.path
+    numbers = [state.number for state in own.values()]
+    if len(set(numbers)) > 1:
+        found["input"]["numbers"] = numbers
     return found
 
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from ..arrays import BoolArray, Float32Array, WordArray
 from ..channels import CHANNELS
-from ..engines import Arrival, Engine
+from ..engines import Arrival, Engine, ObservedStates
+from ..engines.vitals import Probe
 from ..errors import ForecastError, MosaicError, OptionError
 from ..state import ForecastStep, InitialState
 
@@ -155,6 +156,7 @@ def rollout(
     restored: Iterable[ForecastStep] = (),
     done: int = 0,
     lend: bool = False,
+    probe: Probe | None = None,
 ) -> Iterator[ForecastStep]:
     """Every step of every batch of members, from step 0 on: step by step, and in a step batch by batch.
 
@@ -182,6 +184,8 @@ def rollout(
     lend : bool
         Whether arrays may be in buffers that a device needs again, see `engines.Made`. Who asks for that lets go of
         all but the newest of every history; others may keep what they get.
+    probe : Probe or None
+        What to measure of every step but the first, where it is made.
 
     Yields
     ------
@@ -197,6 +201,8 @@ def rollout(
         return
     initial_time = starts[batches[0][0]].initial_time
     states = engine.begin({member: starts[member].values for batch in batches for member in batch})
+    if probe is not None and isinstance(states, ObservedStates):
+        states.observe(probe)
     for made in restored:
         states.restore(made.members, made.values)
     # Else they would be kept to the end of the run.
@@ -208,7 +214,7 @@ def rollout(
         clock = progress_features(initial_time, step, step_hours)
         noise = np.stack([ensemble.noise(initial_time, member, step, engine.noise_width) for member in members])
         arrival = states.advance(members, clock, noise)
-        return partial(_arrived, arrival, starts, step, step_hours, members, lend=lend)
+        return partial(_arrived, arrival, starts, step, step_hours, members, lend=lend, probe=probe)
 
     units = ((step, members) for step in range(steps + 1) for members in batches[max(0, done - step * len(batches)) :])
     yield from _in_order(units, begun, states.ahead)
@@ -245,10 +251,15 @@ def _arrived(
     members: tuple[int, ...],
     *,
     lend: bool,
+    probe: Probe | None,
 ) -> ForecastStep:
     made = arrival()
     _refuse_non_finite(made.finite, members, step, step * step_hours)
-    return later_step(starts, step, step_hours, members, made.values.copy() if made.lent and not lend else made.values)
+    vitals = made.vitals
+    if probe is not None and vitals is None:
+        vitals = probe.measure(made.values)
+    values = made.values.copy() if made.lent and not lend else made.values
+    return later_step(starts, step, step_hours, members, values, vitals)
 
 
 def initial_step(starts: Mapping[int, InitialState], members: tuple[int, ...]) -> ForecastStep:
@@ -257,11 +268,16 @@ def initial_step(starts: Mapping[int, InitialState], members: tuple[int, ...]) -
 
 
 def later_step(
-    starts: Mapping[int, InitialState], step: int, step_hours: int, members: tuple[int, ...], values: Float32Array
+    starts: Mapping[int, InitialState],
+    step: int,
+    step_hours: int,
+    members: tuple[int, ...],
+    values: Float32Array,
+    vitals: Float32Array | None = None,
 ) -> ForecastStep:
     """What was made of some members at a step, with its grid and times."""
     start = starts[members[0]]
-    return ForecastStep(step, step * step_hours, members, values, start.grid, start.initial_time)
+    return ForecastStep(step, step * step_hours, members, values, start.grid, start.initial_time, vitals)
 
 
 def _refuse_non_finite(finite: BoolArray, members: Sequence[int], step: int, hours: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from ..arrays import Float32Array
 from ..engines import Engine
 from ..errors import MosaicError, ResumeError, TerminatedError
 from ..state import ForecastStep, InitialState
+from .health.recorder import Recorder, probe_of
 from .progress import Watch
 from .ranks import Ranks
 from .resume import ResumeState
@@ -145,6 +146,8 @@ class EnsembleRun:
         Keeps the state, on rank 0; None where there is nothing to keep it beside.
     watch : Watch
         Told of all progress, and says when to stop.
+    recorder : Recorder or None
+        Told of members' health on rank 0; on the others it says that somebody is.
     is_group : bool
         Whether these are some members of a run, whose begin and end somebody else tells of.
     """
@@ -157,10 +160,13 @@ class EnsembleRun:
         writer: StepWriter,
         resume_state: ResumeState | None,
         watch: Watch,
+        recorder: Recorder | None = None,
         *,
         is_group: bool = False,
     ) -> None:
         self._is_group = is_group
+        self._recorder = recorder
+        self._probe = None if recorder is None else probe_of(job.starts)
         self._job, self._ranks, self._writer, self._resume_state, self._watch = job, ranks, writer, resume_state, watch
         self._engine = engine
         self._saver = None if resume_state is None else StateSaver(resume_state, writer.mark)
@@ -182,6 +188,8 @@ class EnsembleRun:
                     self._stop(step)
             self._finish()
         except BaseException as error:
+            if self._recorder is not None:
+                self._recorder.fail(error)
             try:
                 if self._saver is not None:
                     self._saver.save_after(error, self._units)
@@ -216,7 +224,10 @@ class EnsembleRun:
             restored=[made for batch, step in kept if (made := self._handed_out(batch, step)) is not None],
             done=sum(job.steps_done(self._units, batch) for batch in mine),
             lend=True,
+            probe=self._probe,
         )
+        if self._recorder is not None and self._ranks.rank == 0:
+            self._recorder.begin(job, self._engine, self._units)
         if resume_state is not None:
             self._recall(resume_state)
         if self._is_group:
@@ -246,6 +257,8 @@ class EnsembleRun:
                 else self._job.made(batch, step, resume_state.load(batch, step, self._job.shape_of(batch)))
             )
             self._writer.recall(made)
+            if self._recorder is not None:
+                self._recorder.recall(made)
 
     def _round(self, step: int, batches: range) -> bool:
         """Make one step of as many batches as there are ranks; whether to stop after it."""
@@ -260,6 +273,8 @@ class EnsembleRun:
             error = self._collect(step, batches, mine, made, error)
         elif mine is not None and step > 0:
             self._ranks.send(None if made is None else made.values, 0)
+            if made is not None and made.vitals is not None:
+                self._ranks.send(made.vitals, 0)
         return self._ranks.agree(error, stop=self._watch.stopping)
 
     def _collect(
@@ -293,13 +308,21 @@ class EnsembleRun:
             self._saver.note(batch, forecast)
         self._units = step * len(self._job.batches) + batch + 1
         self._watch.advance(forecast)
+        if self._recorder is not None:
+            self._recorder.advance(forecast)
 
     def _take(self, step: int, batch: int) -> ForecastStep | None:
         """What another rank made; None if that went wrong, which is said later."""
         if step == 0:
             return initial_step(self._job.starts, self._job.batches[batch])
-        values = self._ranks.receive(batch % self._ranks.size, self._job.shape_of(batch))
-        return None if values is None else self._job.made(batch, step, values)
+        rank = batch % self._ranks.size
+        values = self._ranks.receive(rank, self._job.shape_of(batch))
+        if values is None:
+            return None
+        forecast = self._job.made(batch, step, values)
+        if self._probe is None:
+            return forecast
+        return replace(forecast, vitals=self._ranks.receive(rank, (len(values), self._probe.size)))
 
     def _stop(self, step: int) -> None:
         """End in good order because a signal asked for it."""
@@ -317,5 +340,7 @@ class EnsembleRun:
         if self._saver is not None:
             self._saver.save(self._units, finished=True)
         self._writer.close()
+        if self._recorder is not None:
+            self._recorder.end()
         if not self._is_group:
             self._watch.end()

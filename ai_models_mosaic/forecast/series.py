@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import CheckpointError, DatesError, LostRankError, MosaicError, OptionError, ResumeError, TerminatedError
 from ..inputs.fields import Wanted
-from ..inputs.states import input_digest
 from ..outputs.placeholders import PathTemplate
 from ..state import InitialState
 from ..variants import Variant
 from ..wording.numbers import counted, size_of
 from .extending import EXTENDED_FROM, EarlierEnsemble, find_earlier
+from .health.recorder import recorder_of
 from .identity import Places, backend_of, digest_of_run, identity_of
 from .open_run import OpenRun
 from .options import Options
 from .progress import Watch
-from .provenance import complete_files, gather, write_cards
+from .provenance import card_of, complete_files, write_cards
 from .ranks import Ranks, on_every_rank
 from .resume import ResumeRecord, ResumeState, open_resume_state, read_record
 from .rollout import Ensemble
@@ -152,6 +152,7 @@ class ForecastSeries:
         self._best_batch: int | None = None
         self._own_tilings: Mapping[str, Any] | None = None
         self._earlier: EarlierEnsemble | None = None
+        self._recorder = recorder_of(settings.options, settings.variant)
         self.provenance: list[dict[str, Any]] = []
         """Of every initial time that was begun."""
 
@@ -178,6 +179,8 @@ class ForecastSeries:
         if failed:
             listed = "\n".join(f"  {line}" for line in failed)
             raise DatesError(f"{len(failed)} of {len(dates)} initial times failed, the others are complete:\n{listed}")
+        if self._recorder is not None:
+            self._ranks.share(self._recorder.verdict)
 
     @cached_property
     def _engine(self) -> LoadedEngine:
@@ -246,7 +249,8 @@ class ForecastSeries:
             self._announce(job)
             # Before and after there is nothing to bring into good order: a signal ends the process as ever.
             with self._watch.listening():
-                EnsembleRun(job, engine, self._ranks, place.writer or NoWriter(), place.resume_state, self._watch)()
+                writer = place.writer or NoWriter()
+                EnsembleRun(job, engine, self._ranks, writer, place.resume_state, self._watch, self._recorder)()
             paths = place.writer.paths if place.writer is not None else []
             write_cards(paths, found)
             if place.resume_state is not None:
@@ -260,13 +264,13 @@ class ForecastSeries:
 
     def _run_open(self, starts: Starts, engine: LoadedEngine) -> None:
         """An ensemble whose size is found while it runs."""
-        card_of = partial(self._card, engine)
-        run = OpenRun(self._settings, self._ranks, self._watch, starts, output=self._output, card_of=card_of)
+        run = OpenRun(self._settings, self._ranks, self._watch, starts, self._output)
         try:
             with self._watch.listening():
                 run(engine, partial(self._job_of, starts))
         finally:
-            self.provenance.append(run.found)
+            if run.found:
+                self.provenance.append(run.found)
 
     def _find_earlier(self, starts: Starts) -> EarlierEnsemble | None:
         """The ensemble that members are added to, if any are."""
@@ -292,33 +296,15 @@ class ForecastSeries:
         if earlier is None or not earlier.card:
             return []
         before = {member: starts[member] for member in options.members[: earlier.size]}
-        then = self._card(self._engine, before, options.of_size(earlier.size))
+        then = card_of(self._settings, options.of_size(earlier.size), self._engine, before)
         earlier.check_same(path, identity_of(then), backend)
         if not self._taken and earlier.size < len(options.members):
             LOG.info("Products and stores are made of all members: the %d that are there are made again", earlier.size)
         return earlier.files(path)
 
     def _gather(self, starts: Starts, engine: LoadedEngine) -> dict[str, Any]:
-        found = self._card(engine, starts, self._settings.options)
+        found = card_of(self._settings, self._settings.options, engine, starts)
         self.provenance.append(found)
-        return found
-
-    def _card(self, engine: LoadedEngine, starts: Mapping[int, InitialState], options: Options) -> dict[str, Any]:
-        settings = self._settings
-        found = gather(
-            variant=settings.variant.name,
-            options=options,
-            steps=settings.steps,
-            initial=next(iter(starts.values())),
-            engine=engine,
-            metadata=settings.metadata,
-        )
-        found["input"]["source"] = settings.source
-        found["input"]["sha256"] = input_digest({member: starts[member] for member in options.members})
-        found["path"] = settings.path
-        numbers = {member: starts[member].number for member in options.members}
-        if len(set(numbers.values())) > 1:
-            found["input"]["numbers"] = list(numbers.values())
         return found
 
     def _open(self, stack: ExitStack, job: EnsembleJob, starts: Starts, found: dict[str, Any], place: _Place) -> bool:
@@ -349,6 +335,8 @@ class ForecastSeries:
             self._watch.begin(job.starts, job.ensemble, job.steps, job.units)
             self._watch.end()
             self._recount(complete)
+            if self._recorder is not None:
+                self._recorder.skip(initial.initial_time.isoformat())
             found["files"] = [str(path) for path in complete]
             return False
         # Before the output, which would overwrite what another run is writing.

@@ -23,6 +23,7 @@ from .bulletin import Bulletin
 from .console import PLUGIN, logging_as_asked, plain_errors
 from .destination import Archive, Destination
 from .endings import told
+from .health.recorder import check as check_health
 from .listeners import Listeners
 from .options import Options
 from .progress import Watch
@@ -256,11 +257,14 @@ class ForecastSetup:
     def _check_ends(self, reader: InputReader) -> None:
         """All that can fail at the input's and the output's end before the first field is read."""
         self._destination.check(self.initial_times.starts, self._input_file)
-        check_side_files(self.reports, {"--path": self._destination.plan.path, "--file": self._input_file})
+        health = self.options.listeners.health
+        side_files = {**self.reports, "--health": str(health.file) if health.file else None}
+        check_side_files(side_files, {"--path": self._destination.plan.path, "--file": self._input_file})
         reader.check(self.initial_times.wanted)
         if self.options.progress_file is not None:
             Watch(self.options.progress_file)
         self._bulletin.check()
+        check_health(health, self.variant, resume=self.options.resume)
 
     def _prepare_engine(self, local_rank: int) -> Callable[[], LoadedEngine]:
         choice = self.options.engine_choice(

@@ -71,7 +71,7 @@ def open_netcdf(paths: Sequence[str], *, grown: bool = False) -> xarray.Dataset:
         grown = grown or len(paths) > 1
         more: dict[str, Any] = {"chunks": {}} if grown else {}
         parts = [
-            with_steps(_with_levels(xarray.open_dataset(path, decode_timedelta=True, cache=False, **more)))
+            with_steps(with_levels(xarray.open_dataset(path, decode_timedelta=True, cache=False, **more)))
             for path in paths
         ]
         parts = [_grown(part) for part in parts] if grown else parts
@@ -98,8 +98,9 @@ def with_steps(dataset: xarray.Dataset) -> xarray.Dataset:
     return dataset.expand_dims("step") if "step" in dataset.coords else dataset
 
 
-def _with_levels(dataset: xarray.Dataset) -> xarray.Dataset:
-    """Levels that are scalar coordinates as attributes."""
+def with_levels(dataset: xarray.Dataset) -> xarray.Dataset:
+    """Levels that are scalar coordinates of single variables, as attributes of these."""
+    dataset = dataset.copy()
     levels: dict[Any, float] = {
         name: float(coordinate) * PRESSURES[coordinate.attrs["units"]]
         for name, coordinate in dataset.coords.items()

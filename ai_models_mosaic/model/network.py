@@ -24,19 +24,17 @@ from .layers import (
     Attention,
     Block,
     BlockStack,
-    Downsample,
     FeedForward,
     Linear,
     MemberLinear,
     Noise,
-    Resampling,
     RMSNorm,
     Rows,
     Shift,
     Stream,
-    Upsample,
     empty_buffer,
 )
+from .resampling import Downsample, Resampling, Upsample
 from .slices import in_one_go
 
 LAST = "postprocess.3"
@@ -132,11 +130,11 @@ class MosaicNetwork(nn.Module):
         for stage, down in zip(self.encoder_stages, self.downsample_layers, strict=True):
             x = stage(x, perturbation, attended=not skips, shifts=next(shifts), rows=rows)
             skips.append(x)
-            rows = cast(Downsample, down).room(x.shape[0])
+            rows = cast(Downsample, down).room(x)
             x = down(x, rows)
         x = self.bottleneck(x, perturbation, shifts=next(shifts), rows=rows)
         for up, stage in zip(self.upsample_layers, self.decoder_stages, strict=True):
-            rows = cast(Upsample, up).room(x.shape[0])
+            rows = cast(Upsample, up).room(x)
             x = stage(up(x, skips.pop(), rows), perturbation, shifts=next(shifts), rows=rows)
         x = self._to_grid(x).unflatten(1, self.architecture.grid.shape)
         return state[:, -1] + x if self.architecture.increment else x

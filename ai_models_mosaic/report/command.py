@@ -16,6 +16,7 @@ from . import maps, plumes, spaghetti, stamps, track_maps
 from .drawing import compact, lead_hours, picture
 from .ensemble import open_ensemble
 from .fields import Point, Threshold, default_thresholds, preferred, split
+from .health import section_of
 from .options import SUFFIXES, area_of, chosen, contours_of, date_of, point_of
 from .page import Contents, compose
 from .projections import EqualEarth, PlateCarree, Polar, Projection
@@ -77,6 +78,7 @@ def contents_of(known: argparse.Namespace) -> Contents:
         points=points,
         lines=lines,
         projection=projection_of(known),
+        health=None if known.health is None else section_of(known.health, dataset),
     )
 
 

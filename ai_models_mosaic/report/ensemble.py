@@ -15,7 +15,7 @@ import xarray
 
 from ..channels import CHANNELS
 from ..errors import InputError
-from ..inputs.netcdf import LEVEL_HPA, REFERENCE_TIME, netcdf_files, open_netcdf, with_steps
+from ..inputs.netcdf import LEVEL_HPA, REFERENCE_TIME, netcdf_files, open_netcdf, with_levels, with_steps
 from ..inputs.zarr_store.layout import DIMENSIONS, LEAD_TIME, MEMBER, levels_of, member_numbers
 from ..inputs.zarr_store.opening import is_zarr
 from ..inputs.zarr_store.opening import open_dataset as open_zarr
@@ -94,6 +94,7 @@ def canonical(dataset: xarray.Dataset, path: str = "the dataset", time: datetime
     """
     if dataset.attrs.get(CANONICAL):
         return dataset
+    dataset = with_levels(dataset)
     for wanted, names in {**DIMENSIONS, "number": MEMBER, "step": LEAD_TIME}.items():
         if wanted != "time":
             dataset = _named(dataset, names, wanted)

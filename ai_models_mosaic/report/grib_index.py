@@ -114,7 +114,9 @@ def placed_messages(path: Path, describe: Callable[[int], What]) -> Iterator[Pla
 
 
 def _is_quick(path: Path) -> bool:
-    """Whether a file begins with a message of edition 2."""
+    """Whether a file begins with a message of edition 2; a pipe, which can be read but once, is left alone."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        return False
     try:
         with path.open("rb") as file:
             head = file.read(8)

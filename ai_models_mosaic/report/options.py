@@ -49,6 +49,9 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
         metavar="FIELD=VALUE",
         help="of the spaghetti plot, in the units that are shown, such as z500=552; again for other fields",
     )
+    parser.add_argument(
+        "--health", type=Path, metavar="FILE", help="what --health of the forecast recorded, whose curves are shown too"
+    )
     _add_map(parser)
 
 

@@ -20,9 +20,10 @@ import numpy as np
 import xarray
 
 from .. import __version__
+from ..forecast.health.record import Section
 from ..forecast.progress import duration
 from ..wording.numbers import counted
-from . import maps, plumes, spaghetti, stamps, track_maps
+from . import health, maps, plumes, spaghetti, stamps, track_maps
 from .atlas import SHEET_COLUMNS, Chapter, data_url, overlay
 from .drawing import compact, lead_hours, members_in_words, picture, when
 from .fields import MISSING_FIELDS, WITHOUT, Point, Threshold, series
@@ -61,6 +62,8 @@ class Contents:
         Contours of the spaghetti plots, where they are not the usual ones.
     projection : Projection or None
         The globe or the ensemble's region, if None.
+    health : Section or None
+        What a flight recorder has seen of the members.
     """
 
     dataset: xarray.Dataset
@@ -70,6 +73,7 @@ class Contents:
     points: tuple[Point, ...] = ()
     lines: tuple[tuple[str, float], ...] = ()
     projection: Projection | None = None
+    health: Section | None = None
 
 
 class Pace:
@@ -142,6 +146,8 @@ def compose(contents: Contents, provenance: Sequence[tuple[str, str]]) -> str:
         "static": drawings,
         "plumes": _plumes(contents, pace),
         "cyclones": cyclones,
+        "health": _health(contents),
+        "health_link": '<a href="#health">Health</a> ' if contents.health else "",
         "provenance": "".join(
             f"<dt>{html.escape(head)}<dd>{html.escape(text)}" for head, text in provenance if head != "Warning"
         ),
@@ -200,6 +206,16 @@ def _plumes(contents: Contents, pace: Pace) -> str:
         )
         pace.advance("plumes")
     return "".join(found)
+
+
+def _health(contents: Contents) -> str:
+    if contents.health is None:
+        return ""
+    drawing = picture(health.drawn(contents.dataset, contents.health), "svg")
+    figure = _figure(drawing, "Health of the members", "image/svg+xml")
+    note = "Power by zonal wavenumber, averaged over latitudes by area: members thin, their median thick."
+    words = health.words(contents.health)
+    return f'<section id="health">\n<h2>Health</h2>\n{words}<p class="note">{note}</p>\n{figure}\n</section>'
 
 
 def _cyclones(contents: Contents, reason: str, pace: Pace) -> str:

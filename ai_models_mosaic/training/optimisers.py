@@ -7,7 +7,8 @@ from torch import nn
 
 from ..errors import OptionError
 from ..model.interpolation import CrossGridAttention
-from ..model.layers import BlockStack, Downsample, Upsample
+from ..model.layers import BlockStack
+from ..model.resampling import Downsample, Upsample
 from .recipe import Recipe
 
 BESIDE = ("to_strategy_combine_mlp", "noise_bias")

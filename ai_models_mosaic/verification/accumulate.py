@@ -19,14 +19,17 @@ from ..wording.numbers import counted
 from .cases import Case, Truth
 from .climatology import Climate, Climatology
 from .plan import Event, Plan
+from .reliability import bin_areas, member_counts, reliability_counts
+from .scales import scale_terms
 from .scores import (
     anomaly_terms,
     area_weights,
+    energy_terms,
     error_terms,
     event_terms,
+    pit_terms,
     rank_counts,
     reference_terms,
-    reliability_counts,
 )
 from .snapshots import Illustrator, Snapshot
 from .spectra import PowerSpectrum
@@ -54,8 +57,12 @@ class Sums:
         Area shares.
     reliability : array (date, channel, lead, event, bin, 3)
         Area shares, and sums of forecast probability and of events.
+    consistency : array (date, channel, lead, event, bin, member)
+        Sums of events of every member in the place of the truth.
     spectra_power : array (date, spectrum, lead, 3, wavenumber)
         Power of the members on average, of their mean, and of the truth.
+    scales : array (date, spectrum, lead, 5, wavenumber)
+        Terms of the CRPS and power of errors, as `scales.scale_terms` gives them.
     snapshot : Snapshot or None
         The fields that pictures show.
     skipped : dict of str to int
@@ -71,7 +78,9 @@ class Sums:
     terms: dict[str, FloatArray]
     ranks: FloatArray
     reliability: FloatArray
+    consistency: FloatArray
     spectra_power: FloatArray
+    scales: FloatArray
     snapshot: Snapshot | None
     skipped: dict[str, int]
 
@@ -175,38 +184,47 @@ class Verifier:
         flat_truth = truth.reshape(leads, -1)
         flat = forecast.reshape(members, leads, -1)
         error = flat - flat_truth
-        terms = error_terms(error, self._weights)
+        terms = error_terms(error, self._weights) | energy_terms(error, self._weights)
         terms |= reference_terms("persistence", initial.ravel() - flat_truth, self._weights)
         if members > 1:
-            self._keep("ranks", part, rank_counts(error, self._weights, self._tie_breaker(part)))
+            ranks = rank_counts(error, self._weights, self._tie_breaker(part))
+            terms |= pit_terms(ranks)
+            self._keep("ranks", part, ranks)
         channel = self._plan.channels[part.channel]
+        normal = None
         if self._climatology is not None:
-            terms |= self._against_climate(self._climatology.of(channel), part, flat, flat_truth)
+            climate = self._climatology.of(channel)
+            normal = climate.mean(part.valid_times())
+            terms |= self._against_climate(climate, part, flat, flat_truth, normal.reshape(flat_truth.shape))
+        keys = part.keys()
         for name, values in terms.items():
-            self._terms[name].update(zip(part.keys(), values.tolist(), strict=True))
+            self._terms[name].update(zip(keys, values.tolist(), strict=True))
         if self._power is not None and channel in self._plan.spectra:
-            powers = (self._power(forecast).mean(axis=0), self._power(forecast.mean(axis=0)), self._power(truth))
-            self._keep("spectra", part, np.stack(powers, axis=1))
+            spectra, scales = scale_terms(self._power, error.reshape(forecast.shape), truth, normal)
+            self._keep("spectra", part, spectra)
+            self._keep("scales", part, scales)
         self._illustrator.look(part.case, channel, part.leads, forecast, truth)
 
     def _against_climate(
-        self, climate: Climate, part: _Part, flat: FloatArray, truth: FloatArray
+        self, climate: Climate, part: _Part, flat: FloatArray, truth: FloatArray, normal: FloatArray
     ) -> dict[str, FloatArray]:
-        times = [part.case.initial_time + timedelta(hours=lead) for lead in part.leads]
-        normal = climate.mean(times).reshape(truth.shape)
+        times = part.valid_times()
         terms = reference_terms("climatology", normal - truth, self._weights)
         terms |= anomaly_terms(flat.mean(axis=0) - normal, truth - normal, self._weights)
         usual = climate.crps(truth.reshape(-1, *self._truth.grid.shape), times)
         terms["climatology_crps"] = usual.reshape(truth.shape) @ self._weights
         thresholds = climate.events(times).reshape(-1, *truth.shape)
-        counts = []
+        counts, of_members = [], []
         for event, threshold in zip(self._events, thresholds, strict=False):
-            probability = event.happens(flat, threshold).mean(axis=0)
-            happened = event.happens(truth, threshold)
+            happens, happened = event.happens(flat, threshold), event.happens(truth, threshold)
+            probability = happens.mean(axis=0)
             terms |= event_terms(event.name, event.chance, probability, happened, len(flat), self._weights)
-            counts.append(reliability_counts(probability, happened, len(flat), self._weights))
+            areas = bin_areas(probability, len(flat), self._weights)
+            counts.append(reliability_counts(areas, probability, happened))
+            of_members.append(member_counts(areas, happens))
         if counts:
             self._keep("reliability", part, np.stack(counts, axis=1))
+            self._keep("consistency", part, np.stack(of_members, axis=1))
         return terms
 
     def _keep(self, name: str, part: _Part, values: FloatArray) -> None:
@@ -246,7 +264,9 @@ class Verifier:
             terms={name: table.of(values) for name, values in self._terms.items()},
             ranks=table.of(self._arrays["ranks"]),
             reliability=table.of(self._arrays["reliability"]),
+            consistency=table.of(self._arrays["consistency"]),
             spectra_power=table.of(self._arrays["spectra"])[:, spectra],
+            scales=table.of(self._arrays["scales"])[:, spectra],
             snapshot=self._illustrator.snapshot,
             skipped=skipped,
         )
@@ -263,6 +283,9 @@ class _Part:
     @property
     def second(self) -> int:
         return _second_of(self.case.initial_time)
+
+    def valid_times(self) -> list[datetime]:
+        return [self.case.initial_time + timedelta(hours=lead) for lead in self.leads]
 
     def keys(self) -> list[Key]:
         return [(self.second, self.channel, lead) for lead in self.leads]

@@ -12,6 +12,9 @@ from ..arrays import BoolArray, FloatArray
 from .accumulate import Sums
 from .bootstrap import Bootstrap
 
+Interval = tuple[FloatArray, FloatArray, FloatArray]
+"""Value, low and high end."""
+
 Means = Mapping[str, FloatArray]
 """Means over dates, by term."""
 
@@ -45,6 +48,16 @@ def _crps(means: Means, members: int) -> FloatArray:
     return means["member_absolute_error"] - (means["half_difference"] if members > 1 else 0.0)
 
 
+def _energy(means: Means, members: int) -> FloatArray:
+    """Fair energy score; of one member the mean distance."""
+    return means["field_distance"] - (means["field_half_difference"] if members > 1 else 0.0)
+
+
+def _pit_spread(means: Means, _: int) -> FloatArray:
+    """Variance over that of a uniform distribution."""
+    return 12 * (means["pit_squared"] - means["pit"] ** 2)
+
+
 def _spread_skill(means: Means, members: int) -> FloatArray:
     """Source: Fortin et al., J. Hydrometeorol. 15 (2014): the mean of M members errs by (M + 1) / M of the variance."""
     return np.sqrt((members + 1) / members * means["variance"] / means["squared_error"])
@@ -53,6 +66,7 @@ def _spread_skill(means: Means, members: int) -> FloatArray:
 def scores_of(sums: Sums) -> list[Score]:
     """The scores that an ensemble of this size, with this climatology, can have."""
     distance = ("member_absolute_error", *(("half_difference",) if sums.members > 1 else ()))
+    whole = ("field_distance", *(("field_half_difference",) if sums.members > 1 else ()))
     scores = [
         Score("rmse_mean", ("squared_error",), lambda m, _: np.sqrt(m["squared_error"])),
         Score("bias", ("error",), lambda m, _: m["error"]),
@@ -66,8 +80,11 @@ def scores_of(sums: Sums) -> list[Score]:
             lambda m, n: m["member_absolute_error"] - m["half_difference"] * (n - 1) / n,
             least_members=2,
         ),
+        Score("energy_score_fair", whole, _energy),
         Score("spread", ("variance",), lambda m, _: np.sqrt(m["variance"]), least_members=2),
         Score("spread_skill", ("variance", "squared_error"), _spread_skill, in_units=False, least_members=2),
+        Score("pit_mean", ("pit",), lambda m, _: m["pit"], in_units=False, least_members=2),
+        Score("pit_spread", ("pit", "pit_squared"), _pit_spread, in_units=False, least_members=2),
     ]
     for name in ("persistence", "climatology"):
         scores += _reference_scores(name, distance)
@@ -158,6 +175,7 @@ class Evaluation:
     def __init__(self, name: str, sums: Sums, bootstrap: Bootstrap, block: int | None = None) -> None:
         self.name, self.sums, self.bootstrap = name, sums, bootstrap
         self.block = block or bootstrap.block_of(sums.dates, sums.lead_hours[-1])
+        self._intervals: dict[str, Interval] = {}
         self._counts = bootstrap.counts(len(sums.dates), self.block)
 
     def mean(self, values: FloatArray, there: BoolArray | None = None) -> FloatArray:
@@ -175,6 +193,12 @@ class Evaluation:
         number = self._counts @ there.reshape(len(values), -1).astype(np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
             return (total / number).reshape(len(total), *shape)
+
+    def interval_of(self, score: Score) -> Interval:
+        """Value, low and high end of a score, ``(channel, lead)`` each; worked out once for tables and pictures."""
+        if score.name not in self._intervals:
+            self._intervals[score.name] = self.bootstrap.interval(self.replicated(score))
+        return self._intervals[score.name]
 
     def replicated(self, score: Score) -> FloatArray:
         """The score of the sample and of every replicate, ``(replicate + 1, channel, lead)``."""
@@ -200,6 +224,8 @@ class Evaluation:
             terms={name: values[chosen] for name, values in self.sums.terms.items()},
             ranks=self.sums.ranks[chosen],
             reliability=self.sums.reliability[chosen],
+            consistency=self.sums.consistency[chosen],
             spectra_power=self.sums.spectra_power[chosen],
+            scales=self.sums.scales[chosen],
         )
         return Evaluation(self.name, sums, self.bootstrap, block)

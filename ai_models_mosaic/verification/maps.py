@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import xarray
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ..arrays import FloatArray
+from ..channels import Channel
 from ..geometry.grid import LatLonGrid
 from ..report.drawing import Canvas, colour_bar
 from ..report.maps import contour_levels
@@ -30,8 +32,8 @@ WIDTH_INCHES, ROW_INCHES = 10.0, 3.3
 """Of a page of maps, and of a row of two."""
 
 
-def map_pages(sums: Sums, name: str) -> Iterator[tuple[str, Figure]]:
-    """Truth, ensemble mean, a member, spread and error of every channel; name of the channel and drawing.
+def map_pages(sums: Sums, name: str) -> Iterator[tuple[str, Callable[[], Figure]]]:
+    """Truth, ensemble mean, a member, spread and error of every channel; name of the channel and what draws them.
 
     Parameters
     ----------
@@ -45,19 +47,22 @@ def map_pages(sums: Sums, name: str) -> Iterator[tuple[str, Figure]]:
         return
     canvas = Canvas(_coordinates(snapshot.grid), width=700)
     for channel in sums.channels:
-        picture = snapshot.pictures.get(channel.name)
-        if picture is None:
-            continue
-        kind = style_of(channel.param, channel.level_hpa, channel.units)
-        shown = _shown(picture, sums.members, snapshot.member, kind)
-        figure, axes = _sheet(len(shown))
-        for axis, field in zip(axes, shown, strict=True):
-            _map(canvas, figure, axis, field)
-        figure.suptitle(
-            f"{name}: {kind.label}, from {snapshot.initial_time:%Y-%m-%d %H} UTC, day {picture.lead_hours / 24:g}",
-            fontsize=12,
-        )
-        yield channel.label, figure
+        if channel.name in snapshot.pictures:
+            yield channel.label, partial(_map_page, canvas, snapshot, channel, sums.members, name)
+
+
+def _map_page(canvas: Canvas, snapshot: Snapshot, channel: Channel, members: int, name: str) -> Figure:
+    picture = snapshot.pictures[channel.name]
+    kind = style_of(channel.param, channel.level_hpa, channel.units)
+    shown = _shown(picture, members, snapshot.member, kind)
+    figure, axes = _sheet(len(shown))
+    for axis, field in zip(axes, shown, strict=True):
+        _map(canvas, figure, axis, field)
+    figure.suptitle(
+        f"{name}: {kind.label}, from {snapshot.initial_time:%Y-%m-%d %H} UTC, day {picture.lead_hours / 24:g}",
+        fontsize=12,
+    )
+    return figure
 
 
 def _coordinates(grid: LatLonGrid) -> xarray.Dataset:

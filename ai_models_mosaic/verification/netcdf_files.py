@@ -34,7 +34,17 @@ def open_as_weatherbench(files: Sequence[str], *, forecast: bool) -> xarray.Data
     InputError
         If they cannot be read.
     """
-    dataset = open_netcdf(files, grown=forecast)
+    return with_weatherbench_names(open_netcdf(files, grown=forecast))
+
+
+def with_weatherbench_names(dataset: xarray.Dataset) -> xarray.Dataset:
+    """A dataset whose variables bear WeatherBench 2's names, products ending in what they are.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        With those names, ECMWF's short ones, or cfgrib's.
+    """
     names = {str(name): _name(str(name), variable) for name, variable in dataset.data_vars.items()}
     free = {old: new for old, new in names.items() if old != new and new not in dataset.variables}
     # Of two that would bear one name, the first does.

@@ -43,11 +43,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--block-length", type=int, metavar="DATES", help="dates drawn together (the longest lead's)")
     parser.add_argument("--confidence", type=float, default=0.95, metavar="P", help="of the intervals (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of intervals and of equal ranks (%(default)s)")
+    parser.add_argument(
+        "--against", default="", metavar="NAME", help="the forecast that all others are compared with (the first)"
+    )
     parser.add_argument("--case", metavar="DATE", help="initial date of maps and plumes, 2020-01-31T00 (the first)")
     parser.add_argument(
         "--point", nargs=2, type=float, default=(50.0, 10.0), metavar=("LAT", "LON"), help="of the plumes (50 10)"
     )
+    parser.add_argument("--jobs", type=_positive, metavar="N", help="processes that draw pictures (one per core)")
     parser.add_argument("--no-pictures", action="store_true", help="tables and summary only")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {text}")
+    return number
 
 
 def plan_of(known: argparse.Namespace) -> Plan:

@@ -33,7 +33,7 @@ def overview(evaluation: Evaluation) -> Iterator[str]:
         Its scores.
     """
     sums = evaluation.sums
-    found = {score.name: evaluation.replicated(score)[0] for score in scores_of(sums) if score.name in COLUMNS}
+    found = {score.name: evaluation.interval_of(score)[0] for score in scores_of(sums) if score.name in COLUMNS}
     yield f"{evaluation.name}: {counted(len(sums.dates), 'initial date')}, {counted(sums.members, 'member')}"
     yield f"{'':18}{'lead':>6}" + "".join(f"{heading:>{WIDTH}}" for heading in COLUMNS.values())
     last = len(sums.lead_hours) - 1

@@ -7,7 +7,6 @@ import io
 import json
 import logging
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -20,25 +19,27 @@ from .. import __version__
 from ..errors import InputError, OutputError
 from ..files import write_whole
 from ..wording.redaction import redacted
+from .comparison import comparison_rows
 from .evaluation import Evaluation, scores_of
 from .overview import overview
-from .tables import Row, comparison_rows, rank_rows, reliability_rows, score_rows, spectrum_rows
+from .probability_tables import pit_rows, rank_rows, reliability_rows
+from .scale_tables import scale_rows, spectrum_rows
+from .tables import Row, score_rows
 
 LOG = logging.getLogger(__name__)
 
 TABLES: dict[str, Callable[[Evaluation], Iterator[Row]]] = {
     "scores.csv": score_rows,
     "spectra.csv": spectrum_rows,
+    "scales.csv": scale_rows,
     "rank_histogram.csv": rank_rows,
+    "pit.csv": pit_rows,
     "reliability.csv": reliability_rows,
 }
 """Tables that are made of one forecast system at a time."""
 
 SUMMARY = "summary.json"
 OVERVIEW = "overview.txt"
-
-QUIET_SECONDS = 5.0
-"""Longest silence while there is more to draw, unless one picture takes longer."""
 
 MEANINGFUL_WAVENUMBERS = (1, 15)
 """Wavenumbers over which the summary gives the range of spectral ratios."""
@@ -51,16 +52,23 @@ class Report:
     Parameters
     ----------
     evaluations : tuple of Evaluation
-        The first is the one that others are compared with.
+        All forecast systems.
     sources : dict of str to str
         Where everything came from, for the summary.
     pictures : bool
         Whether to draw.
+    against : str
+        Name of the one that others are compared with; the first if empty.
+    processes : int
+        How many may draw at a time; more than one only where a script guards what it does by
+        ``if __name__ == "__main__"``.
     """
 
     evaluations: tuple[Evaluation, ...]
     sources: dict[str, Any]
     pictures: bool = True
+    against: str = ""
+    processes: int = 1
 
     def write(self, folder: Path) -> list[Path]:
         """Write everything; returns the files, each of which appears only when it is complete.
@@ -83,19 +91,25 @@ class Report:
             written.append(_written(folder / SUMMARY, redacted(summary).encode()))
             lines = chain.from_iterable(map(overview, self.evaluations))
             written.append(_written(folder / OVERVIEW, "".join(f"{line}\n" for line in lines).encode()))
-            for name, picture in _said(draw(self.evaluations)) if draw else ():
+            pictures = draw(self.evaluations, self.reference.name, self.processes) if draw else ()
+            for name, picture in pictures:
                 written.append(_written(folder / name, picture))
         except OSError as error:
             raise OutputError(f"cannot write to {folder}: {error}") from error
         LOG.info("%d files in %s", len(written), folder)
         return written
 
+    @property
+    def reference(self) -> Evaluation:
+        """The one that others are compared with."""
+        return next((each for each in self.evaluations if each.name == self.against), self.evaluations[0])
+
     def _tables(self) -> dict[str, Iterator[Row]]:
         tables: dict[str, Iterator[Row]] = {
             name: chain.from_iterable(map(rows, self.evaluations)) for name, rows in TABLES.items()
         }
-        first, *others = self.evaluations
-        tables["comparison.csv"] = chain.from_iterable(comparison_rows(other, first) for other in others)
+        others = [each for each in self.evaluations if each is not self.reference]
+        tables["comparison.csv"] = chain.from_iterable(comparison_rows(other, self.reference) for other in others)
         return tables
 
     def summary(self) -> dict[str, Any]:
@@ -104,6 +118,7 @@ class Report:
         return {
             "version": __version__,
             "sources": self.sources,
+            "against": self.reference.name,
             "intervals": {
                 "method": "circular moving-block bootstrap over initial dates, percentiles",
                 "confidence": bootstrap.confidence,
@@ -112,16 +127,6 @@ class Report:
             },
             "forecasts": {evaluation.name: _about(evaluation) for evaluation in self.evaluations},
         }
-
-
-def _said(pictures: Iterator[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
-    """The same pictures, of which some are logged as they come: drawing takes a while."""
-    said = time.monotonic()
-    for count, (name, picture) in enumerate(pictures, 1):
-        yield name, picture
-        if time.monotonic() - said >= QUIET_SECONDS:
-            said = time.monotonic()
-            LOG.info("Drew %s, picture %d", name, count)
 
 
 def _about(evaluation: Evaluation) -> dict[str, Any]:
@@ -144,7 +149,7 @@ def _headlines(evaluation: Evaluation) -> dict[str, dict[str, dict[str, float | 
     sums = evaluation.sums
     found: dict[str, dict[str, dict[str, float | None]]] = {}
     for score in scores_of(sums):
-        value = evaluation.replicated(score)[0]
+        value = evaluation.interval_of(score)[0]
         found[score.name] = {
             channel.name: {f"{lead}": _number(value[column, index]) for index, lead in enumerate(sums.lead_hours)}
             for column, channel in enumerate(sums.channels)
@@ -202,9 +207,9 @@ def _written(path: Path, content: bytes) -> Path:
     return path
 
 
-def _drawing() -> Callable[[Sequence[Evaluation]], Iterator[tuple[str, bytes]]]:
+def _drawing() -> Callable[[Sequence[Evaluation], str, int], Iterator[tuple[str, bytes]]]:
     try:
-        from .pictures import draw
+        from .drawing import draw
     except ImportError as error:
         raise InputError(
             f"pictures need matplotlib ({error}): pip install 'ai-models-mosaic[verify]', or --no-pictures"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..channels import Channel
+from ..engines.threads import cores
 from ..errors import OptionError
 from ..geometry.grid import LatLonGrid
 from .accumulate import require_grid, verify
@@ -39,6 +40,8 @@ def run(known: argparse.Namespace) -> list[Path]:
     plan = plan_of(known)
     bootstrap = Bootstrap(known.bootstrap, known.block_length, known.confidence, known.seed)
     named = _named(known.forecast)
+    if known.against not in ("", *named):
+        raise OptionError(f"--against: expected the name of a forecast, {', '.join(named)}; got {known.against}")
     forecasts = {name: _forecasts(path, plan, known.with_control) for name, path in named.items()}
     grid = next(iter(forecasts.values())).grid
     for name, each in forecasts.items():
@@ -52,7 +55,8 @@ def run(known: argparse.Namespace) -> list[Path]:
             LOG.warning("%s: skipped %s: %d", name, reason, count)
         evaluations.append(Evaluation(name, sums, bootstrap))
     sources = {"forecasts": named, "truth": known.truth, "climatology": known.climatology}
-    return Report(tuple(evaluations), sources, pictures=not known.no_pictures).write(known.output)
+    pictures, processes = not known.no_pictures, known.jobs or cores()
+    return Report(tuple(evaluations), sources, pictures, known.against, processes).write(known.output)
 
 
 def _named(forecasts: Sequence[str]) -> dict[str, str]:

@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..arrays import FloatArray, IntArray
+from ..arrays import FloatArray
 from ..geometry.grid import LatLonGrid
-
-RELIABILITY_BINS = 11
-"""Most bins of forecast probability; ensembles of fewer than 10 members have one per possible value."""
 
 
 def area_weights(grid: LatLonGrid) -> FloatArray:
@@ -120,15 +117,59 @@ def rank_counts(error: FloatArray, weights: FloatArray, generator: np.random.Gen
     tied = ties > 0
     if tied.any():
         rank[tied] += generator.integers(0, ties[tied] + 1)
-    return _histogram(rank, members + 1, np.broadcast_to(weights, (leads, weights.size)))
+    flat = rank + (members + 1) * np.arange(leads)[:, None]
+    area = np.broadcast_to(weights, flat.shape)
+    shares: FloatArray = np.bincount(flat.ravel(), area.ravel(), minlength=leads * (members + 1)).astype(np.float64)
+    return shares.reshape(leads, members + 1)
 
 
-def _histogram(index: IntArray, bins: int, weights: FloatArray) -> FloatArray:
-    """Sum of weights of every bin, ``(lead, bin)``."""
-    leads = len(index)
-    flat = index + bins * np.arange(leads)[:, None]
-    sums: FloatArray = np.bincount(flat.ravel(), weights.ravel(), minlength=leads * bins).astype(np.float64)
-    return sums.reshape(leads, bins)
+def pit_terms(ranks: FloatArray) -> dict[str, FloatArray]:
+    """Area means of the probability integral transform of the truth and of its square, ``(lead,)``.
+
+    Of a truth with k of M members below it the transform lies anywhere between k / (M + 1) and (k + 1) / (M + 1) alike,
+    so it is uniform, whatever M, where the truth is like a further member. The mean over that interval is taken, not a
+    draw from it.
+    Source: Czado, Gneiting and Held, Biometrics 65 (2009), for the transform that is not randomised.
+
+    Parameters
+    ----------
+    ranks : array (lead, member + 1)
+        Area shares, as `rank_counts` gives them.
+    """
+    count = ranks.shape[-1]
+    middle = (np.arange(count) + 0.5) / count
+    return {"pit": ranks @ middle, "pit_squared": ranks @ (middle**2 + 1 / (12 * count**2))}
+
+
+def energy_terms(error: FloatArray, weights: FloatArray) -> dict[str, FloatArray]:
+    """Distances of whole fields, ``(lead,)``, of which the energy score is made.
+
+    Source: Gneiting and Raftery, J. Am. Stat. Assoc. 102 (2007); the distance is the root of the area mean of the
+    squared difference.
+
+    Parameters
+    ----------
+    error : float64 array (member, lead, point)
+        Member − truth.
+    weights : array (point,)
+        Sum 1.
+
+    Returns
+    -------
+    dict of str to array (lead,)
+        ``field_distance`` of members from the truth, on average; ``field_half_difference``, half the mean distance of
+        pairs of *different* members, absent for one member.
+    """
+    members = error.shape[0]
+    rooted = (error * np.sqrt(weights)).swapaxes(0, 1)
+    products = rooted @ rooted.swapaxes(1, 2)
+    squares = np.diagonal(products, axis1=1, axis2=2)
+    terms = {"field_distance": np.sqrt(squares).mean(axis=1)}
+    if members > 1:
+        # Rounding alone can make the distance of equal members negative.
+        apart = np.sqrt(np.maximum(squares[:, :, None] + squares[:, None] - 2 * products, 0.0))
+        terms["field_half_difference"] = apart.sum(axis=(1, 2)) / (2 * members * (members - 1))
+    return terms
 
 
 def event_terms(
@@ -160,19 +201,3 @@ def event_terms(
     if members > 1:
         terms[f"{name}_sampling"] = (probability * (1 - probability)) @ weights / (members - 1)
     return terms
-
-
-def reliability_counts(probability: FloatArray, happened: FloatArray, members: int, weights: FloatArray) -> FloatArray:
-    """Area share, and sums of forecast probability and of events, by bin of probability, ``(lead, bin, 3)``.
-
-    Parameters
-    ----------
-    probability, happened, members, weights
-        As in `event_terms`.
-    """
-    bins = min(members + 1, RELIABILITY_BINS)
-    # The nudge keeps the halves, which are exact in tenths only by luck, on one side.
-    index = np.rint(probability * (bins - 1) - 1e-9).astype(np.int64)
-    area = np.broadcast_to(weights, probability.shape)
-    parts = (area, area * probability, area * happened)
-    return np.stack([_histogram(index, bins, part) for part in parts], axis=-1)

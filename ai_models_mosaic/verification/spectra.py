@@ -60,14 +60,32 @@ class PowerSpectrum:
         ----------
         fields : array (…, lon, lat)
         """
+        return power_of(self.coefficients(fields))
+
+    def coefficients(self, fields: FloatArray) -> FloatArray:
+        """Real coefficients of spherical harmonics, ``(…, coefficient, wavenumber)``, in the field's units.
+
+        Cosines, then sines, of every zonal wavenumber from 0 on; zero where the zonal wavenumber is above the total,
+        and for the sine of 0. Their squares sum to the area mean of the square of the field.
+
+        Parameters
+        ----------
+        fields : array (…, lon, lat)
+        """
         columns, rows = fields.shape[-2:]
         flat = np.asarray(fields, dtype=np.float64).reshape(-1, columns, rows)
         waves = np.fft.rfft(flat, axis=1)[:, : self.maximum + 1] / columns
+        # Both halves of the spectrum are in one coefficient, but for the zonal mean, which has one half only.
+        waves[:, 1:] *= np.sqrt(2)
         # Real and imaginary parts together: real products are half the work.
         parts = np.concatenate([waves.real, waves.imag]).transpose(1, 0, 2)
-        power = ((parts @ self._matrices) ** 2).reshape(self.maximum + 1, 2, len(flat), -1).sum(axis=1)
-        total = power[0] + 2 * power[1:].sum(axis=0)
-        return total.reshape(*fields.shape[:-2], -1)
+        products = (parts @ self._matrices).reshape(self.maximum + 1, 2, len(flat), -1)
+        return products.transpose(2, 0, 1, 3).reshape(*fields.shape[:-2], 2 * (self.maximum + 1), -1)
+
+
+def power_of(coefficients: FloatArray) -> FloatArray:
+    """Power by total wavenumber, ``(…, wavenumber)``, of coefficients ``(…, coefficient, wavenumber)``."""
+    return np.einsum("...cw,...cw->...w", coefficients, coefficients)
 
 
 def _analysis_matrices(colatitude: FloatArray, poles: int, maximum: int) -> FloatArray:

@@ -21,7 +21,7 @@ from ..inputs.netcdf import netcdf_files
 from ..inputs.zarr_store.layout import DIMENSIONS, LEAD_TIME, MEMBER, arranged, levels_of, member_numbers, times_of
 from ..inputs.zarr_store.opening import is_zarr, open_dataset, values_of
 from .cases import Case
-from .netcdf_files import open_as_weatherbench
+from .netcdf_files import open_as_weatherbench, with_weatherbench_names
 from .zarr_products import member_positions, product_variables, refuse_products
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ class StoreDimensions:
 
     Parameters
     ----------
-    path : str
-        Local path of a store, or a URL that fsspec knows; or a name or pattern of NetCDF files.
+    source : str or xarray.Dataset
+        Local path of a store, or a URL that fsspec knows; or a name or pattern of NetCDF files; or what was opened.
     dimensions : dict of str to tuple of str
         Names that each dimension may have.
     optional : tuple of str
@@ -67,12 +67,11 @@ class StoreDimensions:
         If the store cannot be opened, lacks a dimension, or is not on a global grid.
     """
 
-    def __init__(self, path: str, dimensions: dict[str, tuple[str, ...]], optional: tuple[str, ...] = ()) -> None:
-        self.path = path
-        files = [] if is_zarr(path) else netcdf_files(path)
-        opened = (
-            open_as_weatherbench(files, forecast="init_time" in dimensions) if files else open_dataset(path, "verify")
-        )
+    def __init__(
+        self, source: str | xarray.Dataset, dimensions: dict[str, tuple[str, ...]], optional: tuple[str, ...] = ()
+    ) -> None:
+        self.path = path = source if isinstance(source, str) else "the dataset"
+        opened = _opened(source, "init_time" in dimensions)
         self.dataset = arranged(opened, path, dimensions, ("level", *optional))
         self.levels_hpa = levels_of(self.dataset, path) if self.has_levels else []
         try:
@@ -143,6 +142,13 @@ class StoreDimensions:
         return values[..., self._columns, :][..., self._rows]
 
 
+def _opened(source: str | xarray.Dataset, forecast: bool) -> xarray.Dataset:
+    if not isinstance(source, str):
+        return with_weatherbench_names(source)
+    files = [] if is_zarr(source) else netcdf_files(source)
+    return open_as_weatherbench(files, forecast=forecast) if files else open_dataset(source, "verify")
+
+
 def _grid(dataset: xarray.Dataset) -> tuple[LatLonGrid, IntArray, IntArray]:
     """The grid, and the store's columns and rows in its order."""
     axes = []
@@ -172,8 +178,8 @@ class ZarrForecasts:
 
     Parameters
     ----------
-    path : str
-        Local path, or a URL that fsspec knows.
+    path : str or xarray.Dataset
+        Local path, or a URL that fsspec knows; or what was opened.
     channels : sequence of Channel
         What will be read.
     lead_hours : sequence of int
@@ -185,8 +191,9 @@ class ZarrForecasts:
         If the store cannot be used, or holds no wanted lead time.
     """
 
-    def __init__(self, path: str, channels: Sequence[Channel], lead_hours: Sequence[int] = ()) -> None:
+    def __init__(self, path: str | xarray.Dataset, channels: Sequence[Channel], lead_hours: Sequence[int] = ()) -> None:
         self._layout = StoreDimensions(path, FORECAST_DIMENSIONS, ("member",))
+        path = self._layout.path
         self._layout.require(channels)
         products = product_variables(self._layout.dataset, channels)
         self._left_out = ["variables of products, left out"] * len(products) + self._layout.leave_out_products()
@@ -245,7 +252,7 @@ class ZarrTruth:
 
     Parameters
     ----------
-    paths : sequence of str
+    paths : sequence of str or xarray.Dataset
         Stores in the layout of WeatherBench 2, on one grid: time, level, latitude, longitude.
     channels : sequence of Channel
         What will be read.
@@ -256,13 +263,13 @@ class ZarrTruth:
         If a store cannot be used, or they differ in grid.
     """
 
-    def __init__(self, paths: Sequence[str], channels: Sequence[Channel]) -> None:
+    def __init__(self, paths: Sequence[str | xarray.Dataset], channels: Sequence[Channel]) -> None:
         self._layouts = [StoreDimensions(path, TRUTH_DIMENSIONS) for path in paths]
         self._where: dict[datetime, tuple[int, int]] = {}
         for store, layout in enumerate(self._layouts):
             layout.require(channels)
             if not layout.grid.same_points(self.grid):
-                raise InputError(f"{layout.path} is on {layout.grid}, but {paths[0]} on {self.grid}")
+                raise InputError(f"{layout.path} is on {layout.grid}, but {self._layouts[0].path} on {self.grid}")
             self._where |= {time: (store, index) for index, time in enumerate(times_of(layout.dataset, layout.path))}
         self._kept: OrderedDict[tuple[str, datetime], FloatArray] = OrderedDict()
         self._bytes = 0

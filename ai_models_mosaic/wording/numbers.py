@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
@@ -42,3 +43,8 @@ def series(numbers: Sequence[int]) -> str:
             parts.append(str(numbers[place]))
         place = end
     return ", ".join(parts)
+
+
+def rounded(value: float, digits: int = 5) -> float | None:
+    """A number with so many digits, short in JSON; None for what is none there."""
+    return float(f"{value:.{digits}g}") if math.isfinite(value) else None

@@ -97,7 +97,8 @@ def select_constants(ratio: int, width: int, blocks: int) -> dict[str, Any]:
         "CHANNELS": 16,
         # Three products of 11 bits each, which give those of float32: a choice must not depend on half precision.
         "PRECISION": "tf32x3",
-        "num_warps": 8 if columns > MOST_COLUMNS // 2 else 4,
+        # At most 32 scores a thread, which are integers of 64 bits in the end.
+        "num_warps": max(4, columns // 64),
         "num_stages": 2,
     }
 

@@ -210,7 +210,8 @@ def _problem(
     widths = [heads * width, groups * width, groups * width]
     joined = normal(members, pixels, sum(widths)).split(widths, dim=-1)
     query, key, value = (each.unflatten(-1, (-1, width)).transpose(1, 2) for each in joined)
-    gates = normal(members, pixels, heads, 3).float().softmax(dim=-1).transpose(1, 2)
+    # A branch's gates of a head next to one another, as the network has them.
+    gates = normal(members, heads, 3, pixels).float().softmax(dim=2).transpose(2, 3)
     blocks = pixels // stage.sparse_block
     means = tuple(normal(members, count, blocks, width).float() for count in (heads, groups, groups))
     chance = torch.rand(members, groups, blocks, blocks, generator=generator, device=device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 
 import torch
@@ -25,6 +25,9 @@ A wrong row, column or member is above 0.5, on numbers of unit variance.
 
 MEMBERS = 2
 """Members of a trial: what confuses them would pass with one."""
+
+ROWS = 16
+"""Rows of a trial, per member: kernels are compiled for multiples of 16, which all sizes of a released network are."""
 
 Draw = Callable[..., Tensor]
 """Random numbers of a shape, on the device, by default in the precision of the products."""
@@ -90,6 +93,7 @@ def adds_within(device: torch.device, dtype: torch.dtype) -> bool:
         product = passes.product(rows, weight)
     except Exception:
         # Unknown arguments and refused precisions are errors of several kinds.
+        LOG.info("PyTorch %s adds half precision to float32 after its products, not within them", torch.__version__)
         return False
     return bool((total == 65).all() and (product == 64).all())
 
@@ -119,8 +123,7 @@ def try_passes(passes: Passes, architecture: Architecture, device: torch.device,
         If one cannot run, or differs by more than `AGREEMENT`.
     """
     worst = 0.0
-    trials = [_of_points(architecture), *map(_of_stage, (*architecture.stages, architecture.bottleneck))]
-    for name, trial in (named for of_part in trials for named in of_part.items()):
+    for name, trial in trials(architecture):
         try:
             difference = _difference(passes, trial, device, dtype)
         except Exception as error:
@@ -138,6 +141,12 @@ def try_passes(passes: Passes, architecture: Architecture, device: torch.device,
 
 
 Trial = Callable[[Passes, Draw, torch.dtype], tuple[Tensor, ...]]
+
+
+def trials(architecture: Architecture) -> Iterator[tuple[str, Trial]]:
+    """All trials by name: what passes, random numbers and a precision give."""
+    for of_part in (_of_points(architecture), *map(_of_stage, (*architecture.stages, architecture.bottleneck))):
+        yield from of_part.items()
 
 
 def _difference(passes: Passes, trial: Trial, device: torch.device, dtype: torch.dtype) -> float:
@@ -161,17 +170,17 @@ def _of_stage(stage: Stage) -> dict[str, Trial]:
     heads = Heads(stage.query_heads, stage.key_value_heads, stage.head_width, layout)
 
     def norm(passes: Passes, draw: Draw, dtype: torch.dtype) -> tuple[Tensor, ...]:
-        return (passes.norm_to(draw(MEMBERS, 3, width, kind=torch.float32), dtype),)
+        return (passes.norm_to(draw(MEMBERS, ROWS, width, kind=torch.float32), dtype),)
 
     def norm_of_sum(passes: Passes, draw: Draw, dtype: torch.dtype) -> tuple[Tensor, ...]:
-        x, skip = draw(MEMBERS, 3, width), draw(MEMBERS, 3, width, kind=torch.float32)
+        x, skip = draw(MEMBERS, ROWS, width), draw(MEMBERS, ROWS, width, kind=torch.float32)
         out, again = torch.empty_like(skip), torch.empty_like(x)
-        passes.norm_of_sum(x, draw(3, width), out, skip, again)
+        passes.norm_of_sum(x, draw(ROWS, width), out, skip, again)
         return out, again
 
     def rotation(passes: Passes, draw: Draw, dtype: torch.dtype) -> tuple[Tensor, ...]:
-        pixels = 2 * layout.sparse
-        joined = draw(MEMBERS, pixels, sum(heads.columns))
+        pixels, columns = 2 * layout.sparse, sum(heads.columns)
+        joined = draw(MEMBERS, pixels, columns + -columns % KernelPasses.columns_of)
         turns = Turns(*(draw(pixels, heads.width // 2, kind=torch.float32) for _ in range(4)))
         summary = passes.summary(MEMBERS, pixels, heads, joined.device)
         passes.rotate(joined, heads, turns, summary)
@@ -179,7 +188,7 @@ def _of_stage(stage: Stage) -> dict[str, Trial]:
         return joined, summary.gates, *means
 
     def gating(passes: Passes, draw: Draw, dtype: torch.dtype) -> tuple[Tensor, ...]:
-        return (passes.gated_product(draw(MEMBERS, 5, 2 * hidden), draw(MEMBERS, hidden, kind=torch.float32)),)
+        return (passes.gated_product(draw(MEMBERS, ROWS, 2 * hidden), draw(MEMBERS, hidden, kind=torch.float32)),)
 
     return {"the norm": norm, "the norm of a sum": norm_of_sum, "the rotation": rotation, "the gate": gating}
 
@@ -190,23 +199,25 @@ def _of_points(architecture: Architecture) -> dict[str, Trial]:
 
     def norms(passes: Passes, draw: Draw, dtype: torch.dtype) -> tuple[Tensor, ...]:
         few = draw(3, stage.width, kind=torch.float32) / stage.width**0.5
-        rows, mapped, factor = passes.norm_and_map(draw(MEMBERS, 3, stage.width), dtype, few, norms=2)
+        x = draw(MEMBERS, ROWS, stage.width, kind=torch.float32)
+        rows, mapped, factor = passes.norm_and_map(x, dtype, few, norms=2)
         return (
             rows,
             mapped if factor is None else mapped * factor[..., None],
-            passes.norm_to(draw(MEMBERS, 3, stage.width, kind=torch.float32), dtype, silu=True),
-            passes.norm_to(draw(MEMBERS, 3, stage.width), torch.float32, norms=0, silu=True),
+            passes.norm_to(x, dtype, silu=True),
+            passes.norm_to(draw(MEMBERS, ROWS, stage.width), torch.float32, norms=0, silu=True),
         )
 
     def interpolation(passes: Passes, draw: Draw, dtype: torch.dtype) -> tuple[Tensor, ...]:
-        directions = draw(MEMBERS, 2 * count, stage.query_heads, 3, kind=torch.float32)
-        neighbours = torch.arange(3 * count, device=directions.device).view(3, count) % (2 * count)
-        toward = draw(3, count, 3, kind=torch.float32)
-        values, factor = draw(MEMBERS, 2 * count, stage.width), draw(MEMBERS, 2 * count, kind=torch.float32)
+        sources = 2 * ROWS
+        directions = draw(MEMBERS, sources, stage.query_heads, 3, kind=torch.float32)
+        neighbours = torch.arange(ROWS * count, device=directions.device).view(ROWS, count) % sources
+        toward = draw(ROWS, count, 3, kind=torch.float32)
+        values, factor = draw(MEMBERS, sources, stage.width), draw(MEMBERS, sources, kind=torch.float32)
         return (passes.interpolate(directions, values, neighbours, toward, dtype, factor),)
 
     def noise(passes: Passes, draw: Draw, dtype: torch.dtype) -> tuple[Tensor, ...]:
-        weight = draw(5, architecture.noise_width)
+        weight = draw(ROWS, architecture.noise_width)
         return (passes.map_members(draw(MEMBERS, architecture.noise_width, kind=torch.float32), weight),)
 
     return {"the norm": norms, "the interpolation": interpolation, "the map of the noise": noise}

@@ -1,0 +1,149 @@
+"""Scores of datasets in memory: the numbers of the command, and those of other libraries on the same fields."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import timedelta
+
+import numpy as np
+import pytest
+import xarray
+from crps import fair_crps, fair_energy_score
+from miniature_cases import GRID, LEADS, NAMES, days, forecast, forecast_dataset, truth_dataset
+
+import ai_models_mosaic as mosaic
+from ai_models_mosaic.errors import InputError, OptionError
+from ai_models_mosaic.verification.plan import find_channels
+from ai_models_mosaic.verification.scores import area_weights, rank_counts
+
+DATES = days(6)
+WEIGHTS = area_weights(GRID)
+
+
+@pytest.fixture(scope="module")
+def ensemble() -> xarray.Dataset:
+    return forecast_dataset(DATES)
+
+
+@pytest.fixture(scope="module")
+def truth() -> xarray.Dataset:
+    return truth_dataset(days(10))
+
+
+@pytest.fixture(scope="module")
+def result(ensemble: xarray.Dataset, truth: xarray.Dataset) -> xarray.Dataset:
+    return mosaic.scores(ensemble, truth, channels=NAMES, bootstrap=20, climatology=truth_dataset(days(400)))
+
+
+def arrays(label: str, lead: int) -> tuple[np.ndarray, np.ndarray]:
+    """Members ``(member, date, lon, lat)`` and truth ``(date, lon, lat)``."""
+    (channel,) = find_channels([label])
+    members = np.stack([forecast(channel, date, 4)[:, LEADS.index(lead)] for date in DATES], axis=1)
+    variable = truth_dataset([date + timedelta(hours=lead) for date in DATES])[channel.variable]
+    chosen = variable if channel.level_hpa is None else variable.sel(level=channel.level_hpa)
+    return members.astype(float), chosen.values.astype(float)
+
+
+@pytest.mark.parametrize("label", NAMES)
+def test_scores_are_those_of_scoringrules(result: xarray.Dataset, label: str):
+    members, right = arrays(label, 48)
+    found = result.sel(channel=label, lead_time=np.timedelta64(48, "h"))
+    crps = (fair_crps(members, right) * WEIGHTS).sum(axis=(-2, -1)).mean()
+    assert float(found.crps_fair) == pytest.approx(crps, rel=1e-9)
+    assert float(found.energy_score_fair) == pytest.approx(fair_energy_score(members, right, WEIGHTS), rel=1e-9)
+
+
+@pytest.mark.parametrize("label", NAMES)
+def test_scores_are_those_of_the_package_scores(result: xarray.Dataset, label: str):
+    probability = pytest.importorskip("scores.probability")
+    continuous = pytest.importorskip("scores.continuous")
+    members, right = arrays(label, 48)
+    axes = ("date", "lon", "lat")
+    fields, observed = xarray.DataArray(members, dims=("member", *axes)), xarray.DataArray(right, dims=axes)
+    areas = xarray.DataArray(WEIGHTS, dims=axes[1:])
+    found = result.sel(channel=label, lead_time=np.timedelta64(48, "h"))
+    for name, method in (("crps_fair", "fair"), ("crps_plain", "ecdf")):
+        theirs = probability.crps_for_ensemble(fields, observed, "member", method=method, weights=areas)
+        assert float(found[name]) == pytest.approx(float(theirs), rel=1e-9)
+    theirs = continuous.rmse(fields.mean("member"), observed, weights=areas)
+    assert float(found.rmse_mean) == pytest.approx(float(theirs), rel=1e-9)
+    theirs = continuous.mae(fields.mean("member"), observed, weights=areas)
+    assert float(found.mae_mean) == pytest.approx(float(theirs), rel=1e-9)
+
+
+def test_ranks_are_those_of_the_package_scores():
+    probability = pytest.importorskip("scores.probability")
+    members, right = arrays("t850", 24)
+    axes = ("date", "lon", "lat")
+    fields, observed = xarray.DataArray(members, dims=("member", *axes)), xarray.DataArray(right, dims=axes)
+    theirs = probability.rank_histogram(fields, observed, "member")
+    areas = np.full(right.size, 1 / right.size)
+    ranks = rank_counts((members - right).reshape(4, 1, -1), areas, np.random.default_rng(0))
+    np.testing.assert_allclose(ranks[0], theirs.values, rtol=1e-9)
+
+
+def test_the_numbers_are_those_of_the_command(ensemble: xarray.Dataset, truth: xarray.Dataset, result: xarray.Dataset):
+    alone = mosaic.scores(ensemble.isel(time=[0]), truth, channels=["z500"], spectra=False)
+    one = mosaic.scores(ensemble.isel(time=0), truth, channels=["z500"], spectra=False)
+    xarray.testing.assert_identical(alone, one)
+    assert result.attrs == {"members": 4, "dates": 6}
+    assert dict(result.sizes) | {"wavenumber": 0} == {
+        "channel": 3,
+        "lead_time": 3,
+        "rank": 5,
+        "pit_bin": 10,
+        "wavenumber": 0,
+        "event": 2,
+        "probability_bin": 5,
+    }
+    assert result.channel.values.tolist() == list(NAMES)
+    assert result.units.sel(channel="z500").item() == "m**2 s**-2"
+    assert result.spread_skill.attrs == {"units": "1"}
+    assert bool((result.crps_fair_low <= result.crps_fair).all())
+    np.testing.assert_allclose(result.pit.mean("pit_bin"), 1.0)
+    np.testing.assert_allclose(result.rank_histogram.mean("rank"), 1.0)
+
+
+def test_the_crps_of_a_scale_with_one_coefficient_is_that_of_scoringrules(
+    ensemble: xarray.Dataset, truth: xarray.Dataset
+):
+    # The zonal harmonic of degree 1 is √3 sin φ: of such fields, all of the CRPS is in one coefficient.
+    shape = np.sqrt(3) * np.sin(np.radians(truth.latitude))
+    sizes = np.random.default_rng(1).normal(size=(len(DATES), 3, 4))
+    axes = ("time", "prediction_timedelta", "number")
+    waves = (xarray.DataArray(sizes, dims=axes) * shape).broadcast_like(ensemble["2m_temperature"])
+    flat = (0 * truth.longitude + shape).broadcast_like(truth["2m_temperature"])
+    found = mosaic.scores(
+        ensemble[["2m_temperature"]].assign({"2m_temperature": waves}),
+        truth[["2m_temperature"]].assign({"2m_temperature": 0.5 * flat}),
+    )
+    expected = fair_crps(np.moveaxis(sizes, 2, 0), np.full(sizes.shape[:2], 0.5)).mean(axis=0) / np.sqrt(3)
+    np.testing.assert_allclose(found.crps_by_scale.sel(channel="2t", wavenumber=1), expected, rtol=1e-6)
+    np.testing.assert_allclose(found.crps_by_scale.sel(channel="2t").drop_sel(wavenumber=1), 0, atol=1e-6)
+    np.testing.assert_allclose(
+        found.error_power_members.sel(channel="2t").isel(wavenumber=1),
+        ((sizes - 0.5) ** 2).mean(axis=(0, 2)),
+        rtol=1e-5,
+    )
+    np.testing.assert_allclose(found.saturated_power.sel(channel="2t").isel(wavenumber=1), 0.5, rtol=1e-5)
+
+
+def test_short_names_are_known(ensemble: xarray.Dataset, truth: xarray.Dataset):
+    short = truth.rename({"geopotential": "z", "temperature": "t", "2m_temperature": "t2m"})
+    ours = mosaic.scores(ensemble, short, spectra=False)
+    assert ours.channel.values.tolist() == ["2t", "z500", "z850", "t500", "t850"]
+
+
+def test_what_cannot_be_scored_is_told(ensemble: xarray.Dataset, truth: xarray.Dataset):
+    with pytest.raises(InputError, match="expected fields that forecast and truth both have; got 2m_temperature and g"):
+        mosaic.scores(ensemble[["2m_temperature"]], truth[["geopotential"]])
+    with pytest.raises(OptionError, match="channels: expected some of"):
+        mosaic.scores(ensemble, truth, channels=["z501"])
+    with pytest.raises(InputError, match="nothing could be verified"):
+        mosaic.scores(ensemble, truth.assign_coords(time=truth.time + np.timedelta64(900, "D")))
+
+
+def test_naming_it_costs_no_library():
+    program = "import sys, ai_models_mosaic as m; assert 'scores' in dir(m); sys.exit('xarray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
