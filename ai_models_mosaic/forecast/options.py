@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from ..options.declarations import add_arguments, built, may_change, option, sec
 from ..options.number_lists import parse_numbers
 from ..outputs.options import OutputOptions
 from ..variants import AUTO, VARIANTS
+from .growth import ENSEMBLE, Growth
 from .listeners import CONTROL, Listeners
 
-ENSEMBLE, INPUT, NETWORK, NOISE = "ensemble", "input and weights", "engine", "noise"
+INPUT, NETWORK, NOISE = "input and weights", "engine", "noise"
 """Headings of the list of options."""
 
 MOST_MEMBERS = 65_534
@@ -243,10 +244,12 @@ class Options:
         help="log warnings and errors only; the runner's -v logs more",
         resume=may_change("it is no output"),
     )
+    growth: Growth = section(Growth)
     listeners: Listeners = section(Listeners)
     output: OutputOptions = section(OutputOptions)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "ensemble_size", self.growth.size(self.ensemble_size, self.members))
         if self.ensemble_size is None and not self.members:
             object.__setattr__(self, "ensemble_size", 1)
         size = self.ensemble_size
@@ -263,6 +266,8 @@ class Options:
                 f"--member-number: expected numbers from 1 to {size} (--num-ensemble-members), got {max(self.members)}"
             )
         self._check_ranges()
+        health = self.listeners.health.file is not None
+        self.growth.check(resume=self.resume, dates=self.dates, antithetic=self.antithetic, health=health)
         if self.engine == "onnx":
             self._check_onnx()
         else:
@@ -309,6 +314,10 @@ class Options:
             raise OptionError(f"--state-interval: expected seconds from 0, got {self.state_interval_s:g}")
         if not 0 <= self.patience_s < 6e7:
             raise OptionError(f"--patience: expected minutes from 0, got {self.patience_s / 60:g}")
+
+    def of_size(self, size: int) -> Options:
+        """The options of an ordinary run of so many members, from 1."""
+        return replace(self, ensemble_size=size, members=tuple(range(1, size + 1)), growth=Growth())
 
     def _check_onnx(self) -> None:
         """Refuse what is for PyTorch alone."""

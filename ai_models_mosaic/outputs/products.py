@@ -13,7 +13,7 @@ from decimal import Decimal
 
 import numpy as np
 
-from ..arrays import FloatArray
+from ..arrays import BoolArray, FloatArray
 from ..errors import OptionError
 from ..params import Field, named
 from .selection import Selection
@@ -79,6 +79,29 @@ class Product:
         """Units of the product of a field."""
         return "%" if self.comparison else field.units
 
+    def happens(self, values: FloatArray) -> BoolArray:
+        """Where a probability's event happens.
+
+        Parameters
+        ----------
+        values : array (...)
+            Of the field, in its units.
+
+        Returns
+        -------
+        bool array (...)
+        """
+        threshold = float(self.threshold)
+        match self.comparison:
+            case ">":
+                return values > threshold
+            case ">=":
+                return values >= threshold
+            case "<":
+                return values < threshold
+            case _:
+                return values <= threshold
+
     def fields_of(self, selection: Selection) -> tuple[Field, ...]:
         """The fields of which this product is made.
 
@@ -130,17 +153,7 @@ def _one(product: Product, values: FloatArray) -> FloatArray:
             return values.min(axis=0)
         case "maximum":
             return values.max(axis=0)
-    threshold = float(product.threshold)
-    match product.comparison:
-        case ">":
-            happens = values > threshold
-        case ">=":
-            happens = values >= threshold
-        case "<":
-            happens = values < threshold
-        case _:
-            happens = values <= threshold
-    return 100.0 * happens.mean(axis=0)
+    return 100.0 * product.happens(values).mean(axis=0)
 
 
 def parse_products(text: str) -> tuple[Product, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +16,7 @@ from ..errors import OutputError, ResumeError
 from ..params import Field
 from ..state import ForecastStep
 from .clipping import clipped
+from .grib.earlier import EarlierMembers
 from .grib.files import MessageFiles, abandon_files, close_files
 from .grib.keys import Labels
 from .grib.output import GribOutput, OnMessage
@@ -86,6 +87,8 @@ class Outputs:
         Whether `resume` follows: what an unfinished run left is kept until then.
     run : str or None
         Digest of what the run is, which stores carry.
+    earlier : sequence of Path
+        GRIB files of members of the plan that are not made again; the others are to be written here.
 
     Raises
     ------
@@ -101,6 +104,7 @@ class Outputs:
         *,
         resuming: bool = False,
         run: str | None = None,
+        earlier: Sequence[Path] = (),
     ) -> None:
         self._plan, self._labels, self._resuming, self._run = plan, labels, resuming, run
         self._lead_times = frozenset(plan.lead_times_hours)
@@ -109,10 +113,14 @@ class Outputs:
         self._messages = MessageFiles()
         self._members = self._products = None
         self._encoders = ExitStack()
+        self._earlier: EarlierMembers | None = None
+        self._lead_times_taken: set[int] = set()
         if plan.path is not None and plan.options.members:
             encoder = self._encoders.enter_context(plan.encoder(labels))
             self._members = GribOutput(plan.path, encoder, on_message, max(1, workers), self._messages)
             self._members.check_writable(plan.members, plan.lead_times_hours)
+            if earlier:
+                self._earlier = self._encoders.enter_context(closing(EarlierMembers(earlier, plan.encoder(labels))))
         if plan.products_path is not None:
             encoder = self._encoders.enter_context(plan.product_encoder(labels))
             self._products = GribOutput(plan.products_path, encoder, on_message, max(1, workers), self._messages)
@@ -145,6 +153,7 @@ class Outputs:
         """
         if forecast.lead_time_hours not in self._lead_times:
             return
+        self._take_earlier(forecast.lead_time_hours)
         forecast = clipped(forecast) if self._plan.options.clip_humidity else forecast
         if self._plan.options.members:
             self._write_members(forecast)
@@ -163,6 +172,7 @@ class Outputs:
         forecast : ForecastStep
             On the whole grid.
         """
+        self._lead_times_taken.add(forecast.lead_time_hours)
         if self._makes_products and forecast.lead_time_hours in self._lead_times:
             self._collector.add(clipped(forecast) if self._plan.options.clip_humidity else forecast)
 
@@ -262,10 +272,11 @@ class Outputs:
         self._queue.close()
         for output in self._grib:
             output.release()
-        if self._resuming and self._messages.messages != self._plan.messages:
+        if (self._resuming or self._earlier) and self._messages.messages != self._plan.messages:
+            left = "an unfinished run left" if self._resuming else "there was of the ensemble"
             raise OutputError(
-                f"expected {self._plan.messages} messages in all files, got {self._messages.messages}: what an "
-                "unfinished run left was not whole. Run without --resume"
+                f"expected {self._plan.messages} messages in all files, got {self._messages.messages}: what {left} was "
+                f"not whole. Run without {'--resume' if self._resuming else '--extend'}"
             )
         close_files(self._messages)
         if self._store is not None:
@@ -319,6 +330,14 @@ class Outputs:
                 f"the state of the unfinished run names {min(unknown)}, which this run does not write: it was changed. "
                 "Run without --resume"
             )
+
+    def _take_earlier(self, lead_time_hours: int) -> None:
+        """Have the members that were written before stand in front of those that follow."""
+        if self._members is None or self._earlier is None or lead_time_hours in self._lead_times_taken:
+            return
+        self._lead_times_taken.add(lead_time_hours)
+        commit = partial(self._members.append_earlier, self._earlier, lead_time_hours)
+        self._queue.put(lambda: commit)
 
     def _write_members(self, forecast: ForecastStep) -> None:
         if self._members is not None:
