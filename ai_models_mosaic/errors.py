@@ -70,6 +70,12 @@ class ReplayError(MosaicError):
     exit_status = 10
 
 
+class CheckError(MosaicError):
+    """Files that are off from what they should hold by more than packing and rounding."""
+
+    exit_status = 11
+
+
 class TerminatedError(MosaicError):
     """A run that was asked to stop by a signal, and did so in good order."""
 

@@ -64,6 +64,11 @@ class Card:
         return Selection(area=None if area is None else tuple(area)).region(self.variant.architecture.grid)
 
     @property
+    def clips_humidity(self) -> bool:
+        """Whether specific humidity below zero was written as zero."""
+        return bool(self.found["options"].get("output", {}).get("clip_humidity", False))
+
+    @property
     def data(self) -> Mapping[str, Mapping[str, str]]:
         """File and digest of what was read beside the weights; nothing where the card is of before there was word."""
         found: Mapping[str, Mapping[str, str]] = self.found["weights"].get("data", {})
