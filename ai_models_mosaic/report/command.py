@@ -16,10 +16,11 @@ from . import maps, plumes, spaghetti, stamps, track_maps
 from .drawing import compact, lead_hours, picture
 from .ensemble import open_ensemble
 from .fields import Point, Threshold, default_thresholds, preferred, split
-from .options import SUFFIXES, area_of, chosen, contours_of, date_of, point_of
+from .options import SUFFIXES, area_of, chosen, contours_of, date_of, point_of, scenarios_of
 from .page import Contents, compose
 from .projections import EqualEarth, PlateCarree, Polar, Projection
 from .rasters import Sampler
+from .scenarios import Representatives, representatives
 from .words import cards_of, provenance
 
 MOST_STEPS = 21
@@ -77,7 +78,15 @@ def contents_of(known: argparse.Namespace) -> Contents:
         points=points,
         lines=lines,
         projection=projection_of(known),
+        scenarios=_scenarios(dataset, known),
     )
+
+
+def _scenarios(dataset: xarray.Dataset, known: argparse.Namespace) -> Representatives | None:
+    if known.scenarios is None:
+        return None
+    name, hours, clusters = scenarios_of(known.scenarios)
+    return representatives(dataset, name, hours, area_of(known.area) if known.area else None, clusters)
 
 
 def plot(known: argparse.Namespace) -> Path:

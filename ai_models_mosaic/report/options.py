@@ -16,12 +16,15 @@ KINDS = ("map", "mean", "spread", "member", "probability", "stamps", "spaghetti"
 
 PROJECTIONS = ("globe", "north", "south")
 
+CLUSTERS = 4
+"""Scenarios of an ensemble, if nothing else is asked for."""
+
 SUFFIXES = (".png", ".svg")
 
 
 def add_report_options(parser: argparse.ArgumentParser) -> None:
     """Give a parser the options of ``report``."""
-    _add_ensemble(parser)
+    add_ensemble(parser)
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.html", help="the page")
     parser.add_argument(
         "--params", metavar="LIST", help="fields, such as z500,2t,10ws (z500, t850, msl, 2t, 10ws, as far as there)"
@@ -49,13 +52,19 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
         metavar="FIELD=VALUE",
         help="of the spaghetti plot, in the units that are shown, such as z500=552; again for other fields",
     )
+    parser.add_argument(
+        "--scenarios",
+        metavar="FIELD@HOURS[:K]",
+        help="show K members (4) that stand for all, chosen by a field at a lead time over --area, with their weights, "
+        "such as z500@120:3",
+    )
     _add_map(parser)
 
 
 def add_plot_options(parser: argparse.ArgumentParser) -> None:
     """Give a parser the options of ``plot``."""
     parser.add_argument("kind", choices=KINDS, metavar="KIND", help=", ".join(KINDS))
-    _add_ensemble(parser)
+    add_ensemble(parser)
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="a name that ends in .png or .svg")
     parser.add_argument("--params", metavar="LIST", help="the field, such as z500; of plumes, several (the usual ones)")
     parser.add_argument("--steps", metavar="HOURS", help="the lead time; of map, several (the middle one)")
@@ -67,7 +76,8 @@ def add_plot_options(parser: argparse.ArgumentParser) -> None:
     _add_map(parser)
 
 
-def _add_ensemble(parser: argparse.ArgumentParser) -> None:
+def add_ensemble(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the files of an ensemble, and its initial time."""
     parser.add_argument(
         "ensemble",
         nargs="+",
@@ -148,6 +158,20 @@ def contours_of(texts: Sequence[str]) -> tuple[tuple[str, float], ...]:
         except ValueError as error:
             raise OptionError(f"--contour: expected FIELD=VALUE, such as z500=552; got {text}") from error
     return tuple(found)
+
+
+def scenarios_of(text: str) -> tuple[str, float, int]:
+    """Field, lead time in hours and number of scenarios from ``FIELD@HOURS[:K]``.
+
+    Raises
+    ------
+    OptionError
+        If it is of another form.
+    """
+    match = re.fullmatch(r"(\w+)@(\d+(?:\.\d+)?)(?::(\d{1,4}))?", text)
+    if match is None:
+        raise OptionError(f"--scenarios: expected FIELD@HOURS or FIELD@HOURS:K, such as z500@120:3; got {text}")
+    return match[1], float(match[2]), int(match[3] or CLUSTERS)
 
 
 def date_of(text: str | None) -> datetime | None:
