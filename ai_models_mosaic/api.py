@@ -276,4 +276,5 @@ class Forecast:
 
     @cached_property
     def _starts(self) -> dict[int, InitialState]:
-        return self.start.states(from_keywords(Options, self.options).members)
+        options = from_keywords(Options, self.options)
+        return self.start.states(options.members, options.starts)

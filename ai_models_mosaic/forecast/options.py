@@ -11,6 +11,7 @@ from typing import Any
 from ..engines.choice import EngineChoice, parse_provider
 from ..engines.providers import ANYWHERE, Provider
 from ..errors import OptionError
+from ..options.crossing import Crossing, parse_crossing
 from ..options.declarations import add_arguments, built, may_change, option, section, table, told_by
 from ..options.number_lists import parse_numbers
 from ..outputs.options import OutputOptions
@@ -74,6 +75,13 @@ class Options:
         default=(),
         help="run only these members, in this order, such as 1,3,5-8; each is the same as in a run of all",
         shown="all",
+    )
+    crossed: Crossing | None = option(
+        "--crossed",
+        group=ENSEMBLE,
+        parse=parse_crossing,
+        metavar="MxK",
+        help="M starts of an ensemble with the same K draws of noise each; --zarr or --netcdf has the variance split",
     )
     seed: int = option(
         "--seed",
@@ -247,6 +255,9 @@ class Options:
     output: OutputOptions = section(OutputOptions)
 
     def __post_init__(self) -> None:
+        if self.crossed:
+            self.crossed.refuse(self.ensemble_size, self.members, antithetic=self.antithetic)
+            object.__setattr__(self, "ensemble_size", self.crossed.size)
         if self.ensemble_size is None and not self.members:
             object.__setattr__(self, "ensemble_size", 1)
         size = self.ensemble_size
@@ -291,6 +302,11 @@ class Options:
             onnx_provider=self.onnx_provider,
             **machine,
         )
+
+    @property
+    def starts(self) -> int:
+        """How many starts a crossed ensemble has; else 0."""
+        return self.crossed.starts if self.crossed else 0
 
     def _check_ranges(self) -> None:
         """Refuse numbers that make no sense."""

@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import InputError, OptionError
 from ..files import parse_json
 from ..geometry.grid import Region
+from ..options.crossing import Crossing
 from ..outputs.grib.packing import Bits, Packing
 from ..outputs.selection import Selection
 from ..variants import AUTO, VARIANTS, Variant
@@ -45,7 +46,9 @@ class Card:
         options = self.found["options"]
         factor = options["noise_factor"] if options["perturbations"] == "on" else 0.0
         members, per_batch = tuple(self.found["members"]), self.found["members_per_batch"]
-        return Ensemble(self.found["seed"], members, per_batch, factor, options["antithetic"])
+        crossed = options.get("crossed")
+        crossing = None if crossed is None else Crossing(crossed["starts"], crossed["noises"])
+        return Ensemble(self.found["seed"], members, per_batch, factor, options["antithetic"], crossing)
 
     @property
     def packing(self) -> Packing:

@@ -143,7 +143,9 @@ def _read_input(card: Card, file: str | None, batch: Sequence[int]) -> dict[int,
     else:
         available = list_available(find_messages(Path(check_file(source))))
     members = list(dict.fromkeys([*card.found["members"], *batch]))
-    starts = initial_states_of(available, variant.architecture.grid, variant.lags_hours, wanted, members)
+    crossing = card.ensemble.crossing
+    count = 0 if crossing is None else crossing.starts
+    starts = initial_states_of(available, variant.architecture.grid, variant.lags_hours, wanted, members, count)
     digest = input_digest({one: starts[one] for one in card.found["members"]})
     if digest != said["sha256"]:
         raise InputError(

@@ -14,6 +14,7 @@ from ..arrays import BoolArray, Float32Array, WordArray
 from ..channels import CHANNELS
 from ..engines import Arrival, Engine
 from ..errors import ForecastError, MosaicError, OptionError
+from ..options.crossing import Crossing
 from ..state import ForecastStep, InitialState
 
 MAXIMUM_SEED = 2**64 - 1
@@ -40,6 +41,8 @@ class Ensemble:
         What ε is multiplied with; 0 turns the perturbations of the model off.
     antithetic : bool
         Every even member has the negated ε of the odd one before it.
+    crossing : Crossing or None
+        Which members share ε, where they are starts times draws of noise.
 
     Raises
     ------
@@ -52,6 +55,7 @@ class Ensemble:
     per_batch: int = 1
     noise_factor: float = 1.0
     antithetic: bool = False
+    crossing: Crossing | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed <= MAXIMUM_SEED:
@@ -77,6 +81,8 @@ class Ensemble:
         """
         if self.noise_factor == 0:
             return np.zeros(width, dtype=np.float32)
+        if self.crossing is not None:
+            member = self.crossing.noise_of(member)
         mirrored = self.antithetic and member % 2 == 0
         drawn = member_noise(self.seed, initial_time, member - 1 if mirrored else member, step, width)
         return drawn * np.float32(-self.noise_factor if mirrored else self.noise_factor)

@@ -97,7 +97,8 @@ class SeriesSettings:
         """Members and noise."""
         options = self.options
         factor = options.noise_factor if options.perturbations == "on" else 0.0
-        return Ensemble(options.seed, options.members, options.members_per_batch or 1, factor, options.antithetic)
+        per_batch = options.members_per_batch or 1
+        return Ensemble(options.seed, options.members, per_batch, factor, options.antithetic, options.crossed)
 
 
 class ForecastSeries:
