@@ -16,6 +16,8 @@ from ai_models_mosaic.errors import OptionError
 from ai_models_mosaic.forecast.rollout import Ensemble
 from ai_models_mosaic.options.crossing import Crossing, parse_crossing
 from ai_models_mosaic.outputs.variance import PARTS, split
+from ai_models_mosaic.report.options import area_of
+from ai_models_mosaic.report.origins import open_split, origins
 
 DOCUMENTATION = (Path(__file__).parent.parent / "docs" / "members.md").read_text()
 
@@ -152,6 +154,36 @@ def test_netcdf_has_it_too_and_says_what_it_is(folder, store):
         assert part.units == "K2"
         there = np.swapaxes(store["2m_temperature_variance_interaction"].values[0], -1, -2)[..., ::-1, :]
         np.testing.assert_array_equal(part[:], there)
+
+
+def test_the_picture_is_of_the_means_over_a_region(folder, store, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    (command,) = re.findall(r"^ai-models-mosaic (plot variance .*)$", DOCUMENTATION, re.MULTILINE)
+    assert main(shlex.split(command)) == 0
+    assert (folder / "variance.png").read_bytes().startswith(b"\x89PNG")
+
+    area = area_of("60,-30,30,40")
+    for path in ("crossed.zarr", "crossed.nc"):
+        axis = origins(open_split([path]), "t850", area).axes[0]
+        lines = [container.lines[0].get_ydata() for container in axis.containers]
+        inside = (store.latitude >= 30) & (store.latitude <= 60) & ((store.longitude + 30) % 360 <= 70)
+        for part, line in zip(PARTS, lines, strict=True):
+            weights = np.cos(np.radians(store.latitude)) * inside
+            wanted = store[f"temperature_850_{part}"][0].weighted(weights).mean(("latitude", "longitude"))
+            np.testing.assert_allclose(line, wanted, rtol=1e-5)
+
+    for words, status, message in (
+        ("crossed.zarr --params 2t,z500", 2, "--params: expected some of"),
+        ("crossed.zarr", 2, "expected --params for variance"),
+        ("crossed.zarr --params msl", 3, "as a run with --crossed writes them; there are those of"),
+        (
+            "crossed.grib --params 2t",
+            3,
+            "expected the Zarr store or NetCDF file of a run with --crossed, got crossed.grib",
+        ),
+    ):
+        assert main(["plot", "variance", *words.split(), "--output", "x.png"]) == status
+        assert message in capsys.readouterr().err
 
 
 def test_members_share_starts_and_noise_with_those_of_an_ordinary_run(run: Runner, folder):

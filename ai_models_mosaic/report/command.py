@@ -17,6 +17,7 @@ from .drawing import compact, lead_hours, picture
 from .ensemble import open_ensemble
 from .fields import Point, Threshold, default_thresholds, preferred, split
 from .options import SUFFIXES, area_of, chosen, contours_of, date_of, point_of, scenarios_of
+from .origins import open_split, origins
 from .page import Contents, compose
 from .projections import EqualEarth, PlateCarree, Polar, Projection
 from .rasters import Sampler
@@ -102,7 +103,10 @@ def plot(known: argparse.Namespace) -> Path:
         If the picture cannot be written.
     """
     _require_folder(known.output, SUFFIXES)
-    figure = DRAWINGS[known.kind](_opened(known, all_members=known.kind == "member"), known)
+    if known.kind == "variance":
+        figure = _variance(known)
+    else:
+        figure = DRAWINGS[known.kind](_opened(known, all_members=known.kind == "member"), known)
     kind = known.output.suffix[1:].lower()
     content = picture(figure, kind, known.dpi)
     return _written(known.output, compact(content, MOST_COLOURS) if kind == "png" else content)
@@ -207,6 +211,12 @@ def _plumes(dataset: xarray.Dataset, known: argparse.Namespace) -> Figure:
 def _spaghetti(dataset: xarray.Dataset, known: argparse.Namespace) -> Figure:
     hours, projection = _hours(dataset, known), projection_of(known)
     return spaghetti.spaghetti(dataset, _name(dataset, known), known.contour, hours, projection)
+
+
+def _variance(known: argparse.Namespace) -> Figure:
+    if known.params is None:
+        raise OptionError("expected --params for variance, such as --params z500; got none")
+    return origins(open_split(known.ensemble), known.params, area_of(known.area) if known.area else None)
 
 
 Drawing = Callable[[xarray.Dataset, argparse.Namespace], Figure]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..errors import OptionError
 
-KINDS = ("map", "mean", "spread", "member", "probability", "stamps", "spaghetti", "plumes", "tracks")
+KINDS = ("map", "mean", "spread", "member", "probability", "stamps", "spaghetti", "plumes", "tracks", "variance")
 """What ``plot`` draws."""
 
 PROJECTIONS = ("globe", "north", "south")

@@ -172,19 +172,36 @@ def representatives(
     )
 
 
+def weights_in(latitude: FloatArray, longitude: FloatArray, area: Area | None) -> FloatArray:
+    """Shares of the points ``(latitude, longitude)`` in the area of a region; 0 outside, 1 in all.
+
+    Parameters
+    ----------
+    latitude, longitude : array
+        Degrees.
+    area : Area or None
+        The region; everything if None.
+
+    Raises
+    ------
+    OptionError
+        If no point is in it.
+    """
+    rows, columns = np.cos(np.radians(latitude)).clip(0), np.ones(longitude.shape)
+    if area is not None:
+        rows = rows * ((latitude >= area.south) & (latitude <= area.north))
+        columns = columns * ((longitude - area.west) % 360 <= area.east - area.west)
+    weights = rows[:, None] * columns
+    if not weights.any():
+        raise OptionError("--area: expected a region with points of the ensemble's grid, got none in it")
+    return weights / weights.sum()
+
+
 def _weighted(dataset: xarray.Dataset, fields: FloatArray, area: Area | None) -> FloatArray:
     """Values of members ``(member, point)`` in a region, such that their distance is a root mean square over it."""
-    latitude, longitude = dataset["latitude"].values, dataset["longitude"].values
-    rows, columns = np.ones(latitude.shape, dtype=bool), np.ones(longitude.shape, dtype=bool)
-    if area is not None:
-        rows = (latitude >= area.south) & (latitude <= area.north)
-        columns = (longitude - area.west) % 360 <= area.east - area.west
-    weights = np.cos(np.radians(latitude[rows])).clip(0)
-    if not weights.sum() or not columns.any():
-        raise OptionError("--area: expected a region with points of the ensemble's grid, got none in it")
-    share = np.sqrt(weights / weights.sum() / columns.sum())
-    chosen = fields[:, rows][:, :, columns].astype(np.float64) * share[:, None]
-    return chosen.reshape(len(fields), -1)
+    weights = weights_in(dataset["latitude"].values, dataset["longitude"].values, area)
+    inside = weights > 0
+    return fields[:, inside].astype(np.float64) * np.sqrt(weights[inside])
 
 
 def _eofs(values: FloatArray) -> tuple[FloatArray, float]:
