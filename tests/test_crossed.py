@@ -3,6 +3,9 @@
 import json
 import re
 import shlex
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import netCDF4
@@ -110,6 +113,9 @@ def ensemble_of(count, path):
     path.write_bytes(b"".join(written))
 
 
+(WHOLE,) = re.findall(r"```sh\n(ai-models mosaic [^`]*--crossed [^`]*)```", DOCUMENTATION)
+"""The first command of the documentation."""
+
 CHOSEN = ("--output-params", "2t,z500,t850")
 
 
@@ -118,8 +124,7 @@ def folder(tmp_path_factory):
     """The first command of the documentation, run, and what it starts from."""
     path = tmp_path_factory.mktemp("crossed")
     ensemble_of(4, path / "analyses.grib")
-    command, *_ = re.findall(r"```sh\n(ai-models mosaic .*?--crossed .*?)```", DOCUMENTATION, re.DOTALL)
-    done = elsewhere(path, *shlex.split(command.replace("\\\n", " "))[1:])
+    done = elsewhere(path, *shlex.split(WHOLE.replace("\\\n", " "))[1:])
     assert done.returncode == 0, done.stderr
     return path
 
@@ -229,3 +234,33 @@ def test_what_cannot_be_crossed_is_refused(run: Runner, folder, words, status, m
     source = folder / "analyses.grib"
     refused = run.refused(*MINI[:3], "--file", source, "--lead-time", 24, *words, "--path", "x.grib")
     assert (refused.status, message in refused.message) == (status, True), refused.message
+
+
+KILLED = """
+import os, signal, sys
+from ai_models.__main__ import _main
+from ai_models_mosaic.engines.tensor_states import TensorStates
+step, calls = TensorStates.advance, 5
+def dying(*arguments):
+    global calls
+    calls -= 1
+    if calls == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(*arguments)
+TensorStates.advance = dying
+sys.argv[0] = "ai-models"
+_main(sys.argv[1:])
+"""
+
+
+def test_a_run_killed_within_a_step_is_gone_on_with_to_the_same_split(run: Runner, folder):
+    words = shlex.split(WHOLE.replace("\\\n", " ").replace("analyses.grib", str(folder / "analyses.grib")))[1:]
+    words += ["--state-interval", "0"]
+    done = subprocess.run([sys.executable, "-c", KILLED, *words], cwd=run.folder, check=False, capture_output=True)
+    assert done.returncode == -signal.SIGKILL
+    assert not run.path("crossed.zarr").exists()
+    run(*words, "--resume")
+    assert run.path("crossed.grib").read_bytes() == (folder / "crossed.grib").read_bytes()
+    files = [path.relative_to(folder) for path in (folder / "crossed.zarr").rglob("*") if path.is_file()]
+    assert len(files) > 100
+    assert all(run.path(str(path)).read_bytes() == (folder / path).read_bytes() for path in files)
