@@ -277,7 +277,8 @@ class Forecast:
 
     @cached_property
     def _starts(self) -> dict[int, InitialState]:
-        return self.start.states(from_keywords(Options, self.options).members)
+        options = from_keywords(Options, self.options)
+        return self.start.states(options.members, options.starts)
 
 
 def _refuse_growth(options: Options) -> None:

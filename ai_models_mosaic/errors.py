@@ -76,6 +76,12 @@ class LateError(MosaicError):
     exit_status = 11
 
 
+class CheckError(MosaicError):
+    """Files that are off from what they should hold by more than packing and rounding."""
+
+    exit_status = 12
+
+
 class HealthError(MosaicError):
     """A complete forecast some of whose members left their bands, where that was to be told by the exit status."""
 

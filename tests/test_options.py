@@ -7,11 +7,13 @@ from ai_models_mosaic.engines.choice import parse_provider
 from ai_models_mosaic.engines.onnx import Provider
 from ai_models_mosaic.errors import OptionError
 from ai_models_mosaic.forecast.deadline import Deadline
+from ai_models_mosaic.forecast.ensemble_options import parse_members
 from ai_models_mosaic.forecast.growth import Growth
 from ai_models_mosaic.forecast.health.options import HealthOptions
 from ai_models_mosaic.forecast.listeners import Listeners
-from ai_models_mosaic.forecast.options import Options, parse_members, parse_options, parser
+from ai_models_mosaic.forecast.options import Options, parse_options, parser
 from ai_models_mosaic.forecast.tolerance import Tolerance
+from ai_models_mosaic.options.crossing import Crossing
 from ai_models_mosaic.options.declarations import declared
 from ai_models_mosaic.options.number_lists import FORMS
 from ai_models_mosaic.outputs.grib.packing import Bits, Packing
@@ -27,6 +29,10 @@ EXAMPLES = {
     "--variant": ("hres", {"variant": "hres"}),
     "--num-ensemble-members": ("3", {"ensemble_size": 3, "members": (1, 2, 3)}),
     "--member-number": ("4,2", {"ensemble_size": None, "members": (4, 2)}),
+    "--crossed": (
+        "3x3 --num-ensemble-members 9",
+        {"crossed": Crossing(3, 3), "ensemble_size": 9, "members": tuple(range(1, 10))},
+    ),
     "--seed": ("18446744073709551615", {"seed": 2**64 - 1}),
     "--members-per-batch": ("8", {"members_per_batch": 8}),
     "--cuda-graphs": (None, {"cuda_graphs": True}),

@@ -54,7 +54,7 @@ class Destination:
         output = self.options.output
         path = self.path if output.grib else None
         grid, hours = self.variant.architecture.grid, self.variant.step_hours
-        return OutputPlan(path, output, grid, hours, self.steps, self.options.members)
+        return OutputPlan(path, output, grid, hours, self.steps, self.options.members, self.options.starts)
 
     def check(self, starts: Sequence[datetime], file: str | None) -> None:
         """Raise before a long run if something could not be written.

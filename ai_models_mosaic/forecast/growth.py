@@ -58,6 +58,13 @@ class Growth:
         """Whether the size of the ensemble is found while it runs."""
         return self.deadline is not None or bool(self.mc_error)
 
+    @property
+    def flag(self) -> str | None:
+        """The option by which the ensemble grows; None where it does not."""
+        if self.extend is not None:
+            return "--extend"
+        return "--deadline" if self.deadline is not None else "--mc-error" if self.mc_error else None
+
     def __post_init__(self) -> None:
         if self.extend is not None and self.extend < 2:
             raise OptionError(f"--extend: expected at least 2 members, got {self.extend}")
@@ -79,9 +86,9 @@ class Growth:
         OptionError
             If one of them does not go with these options.
         """
-        if self.extend is None and not self.is_open:
+        flag = self.flag
+        if flag is None:
             return asked
-        flag = "--extend" if self.extend is not None else "--deadline" if self.deadline is not None else "--mc-error"
         if self.extend is not None and asked not in (None, self.extend):
             raise OptionError(f"--extend says how many members there will be: leave --num-ensemble-members {asked} out")
         size = asked if self.extend is None else self.extend

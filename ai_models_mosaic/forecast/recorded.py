@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import InputError, OptionError
 from ..files import parse_json
 from ..geometry.grid import Region
+from ..options.crossing import Crossing
 from ..outputs.grib.packing import Bits, Packing
 from ..outputs.selection import Selection
 from ..variants import AUTO, VARIANTS, Variant
@@ -45,7 +46,9 @@ class Card:
         options = self.found["options"]
         factor = options["noise_factor"] if options["perturbations"] == "on" else 0.0
         members, per_batch = tuple(self.found["members"]), self.found["members_per_batch"]
-        return Ensemble(self.found["seed"], members, per_batch, factor, options["antithetic"])
+        crossed = options.get("crossed")
+        crossing = None if crossed is None else Crossing(crossed["starts"], crossed["noises"])
+        return Ensemble(self.found["seed"], members, per_batch, factor, options["antithetic"], crossing)
 
     @property
     def packing(self) -> Packing:
@@ -62,6 +65,11 @@ class Card:
         """What is written of the grid."""
         area = self.found["options"].get("output", {}).get("selection", {}).get("area")
         return Selection(area=None if area is None else tuple(area)).region(self.variant.architecture.grid)
+
+    @property
+    def clips_humidity(self) -> bool:
+        """Whether specific humidity below zero was written as zero."""
+        return bool(self.found["options"].get("output", {}).get("clip_humidity", False))
 
     @property
     def data(self) -> Mapping[str, Mapping[str, str]]:

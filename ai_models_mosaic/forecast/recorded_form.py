@@ -90,6 +90,11 @@ def _is_area(value: object) -> bool:
     return value in (None, ABSENT) or (isinstance(value, list) and len(value) == 4 and all(map(_is_number, value)))
 
 
+def _is_crossing(value: object) -> bool:
+    numbers = [value.get(name) for name in ("starts", "noises")] if isinstance(value, Mapping) else []
+    return value in (None, ABSENT) or (bool(numbers) and all(map(_whole(1, MOST_MEMBERS), numbers)))
+
+
 def _is_one(value: object) -> bool:
     """No number with a fraction anywhere in it."""
     if isinstance(value, Mapping):
@@ -130,6 +135,7 @@ FORM: Mapping[str, tuple[str, Callable[[object], bool]]] = {
     "options.antithetic": ("true or false", _one_of(True, False)),
     "options.compiled": ("true or false", _one_of(True, False, ABSENT)),
     "options.attention_backend": ("a text", lambda value: value is ABSENT or _is_text(value)),
+    "options.crossed": ("whole numbers of starts and noises, or null", _is_crossing),
     "options.output": ("an object, or nothing", lambda value: value is ABSENT or isinstance(value, Mapping)),
     "options.output.packing": ("a packing with whole numbers of bits", _is_one),
     "options.output.selection.area": ("four numbers, or null", _is_area),

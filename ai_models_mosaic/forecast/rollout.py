@@ -15,6 +15,7 @@ from ..channels import CHANNELS
 from ..engines import Arrival, Engine, ObservedStates
 from ..engines.vitals import Probe
 from ..errors import ForecastError, MosaicError, OptionError
+from ..options.crossing import Crossing
 from ..state import ForecastStep, InitialState
 
 MAXIMUM_SEED = 2**64 - 1
@@ -41,6 +42,8 @@ class Ensemble:
         What ε is multiplied with; 0 turns the perturbations of the model off.
     antithetic : bool
         Every even member has the negated ε of the odd one before it.
+    crossing : Crossing or None
+        Which members share ε, where they are starts times draws of noise.
 
     Raises
     ------
@@ -53,6 +56,7 @@ class Ensemble:
     per_batch: int = 1
     noise_factor: float = 1.0
     antithetic: bool = False
+    crossing: Crossing | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed <= MAXIMUM_SEED:
@@ -78,6 +82,8 @@ class Ensemble:
         """
         if self.noise_factor == 0:
             return np.zeros(width, dtype=np.float32)
+        if self.crossing is not None:
+            member = self.crossing.noise_of(member)
         mirrored = self.antithetic and member % 2 == 0
         drawn = member_noise(self.seed, initial_time, member - 1 if mirrored else member, step, width)
         return drawn * np.float32(-self.noise_factor if mirrored else self.noise_factor)

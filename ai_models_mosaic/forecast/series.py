@@ -111,7 +111,8 @@ class SeriesSettings:
         """Some members, and their noise."""
         options = self.options
         factor = options.noise_factor if options.perturbations == "on" else 0.0
-        return Ensemble(options.seed, tuple(members), options.members_per_batch or 1, factor, options.antithetic)
+        per_batch = options.members_per_batch or 1
+        return Ensemble(options.seed, tuple(members), per_batch, factor, options.antithetic, options.crossed)
 
 
 class ForecastSeries:

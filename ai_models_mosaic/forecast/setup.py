@@ -233,6 +233,7 @@ class ForecastSetup:
             grid_deg=self.input_grid_deg,
             patience_s=options.patience_s,
             other=self.other,
+            starts=options.starts,
         )
 
     @cached_property

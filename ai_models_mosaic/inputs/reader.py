@@ -39,6 +39,8 @@ class InputReader:
         How long a service may be out of reach, s.
     other : Source or None
         Where fields come from if neither from a file nor from one of these services.
+    starts : int
+        Of a crossed ensemble, how many; else 0.
     """
 
     source: str
@@ -48,6 +50,7 @@ class InputReader:
     grid_deg: float
     patience_s: float
     other: Source | None = None
+    starts: int = 0
     _service: Service | None = field(default=None, init=False)
     _stock: AvailableFields | None = field(default=None, init=False)
 
@@ -110,7 +113,7 @@ class InputReader:
 
     def _states(self, available: AvailableFields, wanted: Wanted) -> dict[int, InitialState]:
         grid, lags = self.variant.architecture.grid, self.variant.lags_hours
-        return initial_states_of(available, grid, lags, wanted, self.members)
+        return initial_states_of(available, grid, lags, wanted, self.members, self.starts)
 
     def _check_time(self, service: Service, initial_time: datetime) -> None:
         reanalysis = is_reanalysis(self.source, self.variant)

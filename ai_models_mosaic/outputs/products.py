@@ -48,6 +48,8 @@ class Product:
         Of a probability, in the field's units, as typed.
     fields : tuple of str or None
         Names of the fields; None for all that are written of the members.
+    starts : int
+        Of a part of the variance of a crossed ensemble: how many starts it has.
     """
 
     kind: str
@@ -55,6 +57,7 @@ class Product:
     comparison: str = ""
     threshold: str = ""
     fields: tuple[str, ...] | None = None
+    starts: int = 0
 
     @property
     def name(self) -> str:
@@ -77,6 +80,8 @@ class Product:
 
     def units(self, field: Field) -> str:
         """Units of the product of a field."""
+        if self.starts:
+            return f"({field.units})**2" if " " in field.units else f"{field.units}**2"
         return "%" if self.comparison else field.units
 
     def happens(self, values: FloatArray) -> BoolArray:

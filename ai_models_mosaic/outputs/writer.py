@@ -11,7 +11,7 @@ from types import TracebackType
 
 import numpy as np
 
-from ..arrays import Float32Array
+from ..arrays import Float32Array, FloatArray
 from ..errors import OutputError, ResumeError
 from ..params import Field
 from ..state import ForecastStep
@@ -27,6 +27,7 @@ from .store.folder import StoreFolder
 from .store.format2 import GROUP
 from .store.netcdf import convert
 from .store.zarr import ZarrOutput
+from .variance import split
 
 LOG = logging.getLogger(__name__)
 
@@ -355,13 +356,24 @@ class Outputs:
         values: Float32Array,
         where: Sequence[int],
     ) -> Commit | None:
-        made = list(zip(products, compute(products, field.of(values[:, where])), strict=True))
+        members = field.of(values[:, where])
+        usual = [product for product in products if not product.starts]
+        made = list(zip(usual, compute(usual, members), strict=True))
         if self._store is not None:
-            for product, values in made:
-                self._store.write_product(lead_time_hours, product, field, values)
-        if self._products is None:
+            for product, computed in [*made, *self._split(products, members)]:
+                self._store.write_product(lead_time_hours, product, field, computed)
+        if self._products is None or not made:
             return None
         return self._products.encode_products(field, made, lead_time_hours)
+
+    def _split(self, products: Sequence[Product], members: FloatArray) -> list[tuple[Product, FloatArray]]:
+        """The parts of the variance that are among some products."""
+        wanted = [product for product in products if product.starts]
+        if not wanted:
+            return []
+        order = np.argsort(self._plan.members)
+        parts = split(np.asarray(members, dtype=np.float64)[order], self._plan.starts)
+        return [(product, parts[product.kind]) for product in wanted]
 
     def _finish_store(self, store: ZarrOutput) -> None:
         store.complete()
