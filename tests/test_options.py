@@ -15,6 +15,7 @@ from ai_models_mosaic.forecast.options import Options, parse_options, parser
 from ai_models_mosaic.forecast.tolerance import Tolerance
 from ai_models_mosaic.options.crossing import Crossing
 from ai_models_mosaic.options.declarations import declared
+from ai_models_mosaic.options.lagging import Lagging
 from ai_models_mosaic.options.number_lists import FORMS
 from ai_models_mosaic.outputs.grib.packing import Bits, Packing
 from ai_models_mosaic.outputs.options import OutputOptions
@@ -32,6 +33,10 @@ EXAMPLES = {
     "--crossed": (
         "3x3 --num-ensemble-members 9",
         {"crossed": Crossing(3, 3), "ensemble_size": 9, "members": tuple(range(1, 10))},
+    ),
+    "--lagged": (
+        "0,-24 --num-ensemble-members 2",
+        {"lagged": Lagging((0, -24)), "ensemble_size": 2, "members": (1, 2)},
     ),
     "--seed": ("18446744073709551615", {"seed": 2**64 - 1}),
     "--members-per-batch": ("8", {"members_per_batch": 8}),

@@ -8,6 +8,7 @@ from typing import TypeVar
 from ..errors import OptionError
 from ..options.crossing import MOST_MEMBERS, Crossing, parse_crossing
 from ..options.declarations import option, section, told_by
+from ..options.lagging import Lagging, parse_lagging
 from ..options.number_lists import parse_numbers
 from ..variants import AUTO, VARIANTS
 from .growth import ENSEMBLE, Growth
@@ -72,6 +73,14 @@ class EnsembleOptions:
         metavar="MxK",
         help="M starts of an ensemble with the same K draws of noise each; --zarr or --netcdf has the variance split",
     )
+    lagged: Lagging | None = option(
+        "--lagged",
+        group=ENSEMBLE,
+        parse=parse_lagging,
+        metavar="HOURS",
+        help="members start in turn so many hours before the run, such as 0,-6,-12,-24, and are brought to its start "
+        "first; multiples of the time step, 0 among them",
+    )
     seed: int = option(
         "--seed",
         group=ENSEMBLE,
@@ -117,6 +126,10 @@ class EnsembleOptions:
             antithetic, growing = self.antithetic, self.growth.flag
             self.crossed.refuse(self.ensemble_size, self.members, antithetic=antithetic, growing=growing)
             object.__setattr__(self, "ensemble_size", self.crossed.size)
+        if self.lagged is not None:
+            growing = self.growth.flag if self.growth.is_open else None
+            crossed, size = self.crossed is not None, self.ensemble_size or self.growth.extend
+            self.lagged.refuse(size, self.members, crossed=crossed, antithetic=self.antithetic, growing=growing)
         object.__setattr__(self, "ensemble_size", self.growth.size(self.ensemble_size, self.members))
         if self.ensemble_size is None and not self.members:
             object.__setattr__(self, "ensemble_size", 1)

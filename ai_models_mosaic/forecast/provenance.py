@@ -131,6 +131,8 @@ def card_of(
     )
     found["input"] |= {"source": settings.source, "sha256": input_digest(own)}
     found["path"] = settings.path
+    if options.lagged is not None:
+        found["input"]["starts"] = [state.times[-1].isoformat() for state in own.values()]
     numbers = [state.number for state in own.values()]
     if len(set(numbers)) > 1:
         found["input"]["numbers"] = numbers

@@ -12,6 +12,7 @@ from ..errors import InputError, OptionError
 from ..files import parse_json
 from ..geometry.grid import Region
 from ..options.crossing import Crossing
+from ..options.lagging import Lagging
 from ..outputs.grib.packing import Bits, Packing
 from ..outputs.selection import Selection
 from ..variants import AUTO, VARIANTS, Variant
@@ -48,7 +49,9 @@ class Card:
         members, per_batch = tuple(self.found["members"]), self.found["members_per_batch"]
         crossed = options.get("crossed")
         crossing = None if crossed is None else Crossing(crossed["starts"], crossed["noises"])
-        return Ensemble(self.found["seed"], members, per_batch, factor, options["antithetic"], crossing)
+        lagged = options.get("lagged")
+        lagging = None if lagged is None else Lagging(tuple(lagged["hours"]))
+        return Ensemble(self.found["seed"], members, per_batch, factor, options["antithetic"], crossing, lagging)
 
     @property
     def packing(self) -> Packing:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from ..errors import CheckpointError, InputError
 from ..geometry.grid import to_grib_order
 from ..inputs.fields import Wanted, list_available
 from ..inputs.grib_messages import find_messages
+from ..inputs.lagged import lagged_states
 from ..inputs.requests import check_file
 from ..inputs.states import initial_states_of, input_digest
 from ..inputs.zarr import is_zarr, zarr_fields
@@ -26,7 +28,10 @@ from ..outputs.grib.keys import labels_of_weights
 from ..outputs.grib.output import GribEncoder, Labels
 from ..state import ForecastStep, InitialState
 from ..wording.redaction import is_redacted
+from .lagged import brought_to_start
+from .progress import Watch
 from .provenance import packages
+from .ranks import SingleRank
 from .recorded import Card
 from .rollout import rollout
 from .tiles import NAME as TILINGS
@@ -64,6 +69,8 @@ class Remake:
         """The steps of the members of a batch, as they were written, from where they start to a lead time."""
         card, stride = self.card, self.card.variant.step_hours
         starts = {member: self.starts[member] for member in batch}
+        if card.ensemble.lagging is not None:
+            starts = brought_to_start(starts, card.ensemble, stride, self.engine, SingleRank(), Watch())
         for forecast in rollout(self.engine, starts, card.ensemble, stride, hours // stride, batches=[tuple(batch)]):
             yield clipped(forecast) if card.clips_humidity else forecast
 
@@ -137,15 +144,13 @@ def _read_input(card: Card, file: str | None, batch: Sequence[int]) -> dict[int,
             f"the input of {card.path} was {source}, whose password or token is kept nowhere: give the whole address "
             "with --file"
         )
-    variant, wanted = card.variant, Wanted(time=datetime.fromisoformat(said["initial_time"]))
-    if is_zarr(source):
-        available = zarr_fields(source, variant.lags_hours, wanted)
-    else:
-        available = list_available(find_messages(Path(check_file(source))))
+    time, ensemble = datetime.fromisoformat(said["initial_time"]), card.ensemble
     members = list(dict.fromkeys([*card.found["members"], *batch]))
-    crossing = card.ensemble.crossing
-    count = 0 if crossing is None else crossing.starts
-    starts = initial_states_of(available, variant.architecture.grid, variant.lags_hours, wanted, members, count)
+    read = partial(_read_states, card, source)
+    if ensemble.lagging is None:
+        starts = read(Wanted(time=time), members)
+    else:
+        starts = lagged_states(read, time, ensemble.lagging, members)
     digest = input_digest({one: starts[one] for one in card.found["members"]})
     if digest != said["sha256"]:
         raise InputError(
@@ -153,6 +158,16 @@ def _read_input(card: Card, file: str | None, batch: Sequence[int]) -> dict[int,
             f"{said['sha256']}, got {digest}; give the right one with --file"
         )
     return starts
+
+
+def _read_states(card: Card, source: str, wanted: Wanted, members: Sequence[int]) -> dict[int, InitialState]:
+    variant, crossing = card.variant, card.ensemble.crossing
+    if is_zarr(source):
+        available = zarr_fields(source, variant.lags_hours, wanted)
+    else:
+        available = list_available(find_messages(Path(check_file(source))))
+    count = 0 if crossing is None else crossing.starts
+    return initial_states_of(available, variant.architecture.grid, variant.lags_hours, wanted, members, count)
 
 
 def _load_engine(card: Card, assets: Path | None) -> LoadedEngine:

@@ -23,6 +23,7 @@ from ..wording.numbers import counted, size_of
 from .extending import EXTENDED_FROM, EarlierEnsemble, find_earlier
 from .health.recorder import recorder_of
 from .identity import Places, backend_of, digest_of_run, identity_of
+from .lagged import brought_to_start
 from .open_run import OpenRun
 from .options import Options
 from .progress import Watch
@@ -112,7 +113,8 @@ class SeriesSettings:
         options = self.options
         factor = options.noise_factor if options.perturbations == "on" else 0.0
         per_batch = options.members_per_batch or 1
-        return Ensemble(options.seed, tuple(members), per_batch, factor, options.antithetic, options.crossed)
+        noise = (per_batch, factor, options.antithetic, options.crossed, options.lagged)
+        return Ensemble(options.seed, tuple(members), *noise)
 
 
 class ForecastSeries:
@@ -248,6 +250,7 @@ class ForecastSeries:
                 self._watch.wrote(Path(name) for name in found.get("files", []))
                 return
             self._announce(job)
+            job = self._brought_to_start(job)
             # Before and after there is nothing to bring into good order: a signal ends the process as ever.
             with self._watch.listening():
                 writer = place.writer or NoWriter()
@@ -262,6 +265,15 @@ class ForecastSeries:
         settings = self._settings
         own = {member: starts[member] for member in members}
         return EnsembleJob(own, settings.ensemble_of(members), settings.variant.step_hours, settings.steps)
+
+    def _brought_to_start(self, job: EnsembleJob) -> EnsembleJob:
+        """The job, whose members are all at the start of the run."""
+        if self._settings.options.lagged is None:
+            return job
+        # Who counts the steps of the run hears nothing of those before it.
+        with (watch := Watch()).listening():
+            starts = brought_to_start(job.starts, job.ensemble, job.step_hours, self._engine, self._ranks, watch)
+        return replace(job, starts=starts)
 
     def _run_open(self, starts: Starts, engine: LoadedEngine) -> None:
         """An ensemble whose size is found while it runs."""

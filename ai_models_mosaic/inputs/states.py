@@ -118,10 +118,13 @@ def initial_states_of(
 
 def input_digest(starts: Mapping[int, InitialState]) -> str:
     """SHA-256 of all that the members start from, as hexadecimal digits; of one state, its own."""
-    states = {state.number: state for state in starts.values()}
+    states = {(state.number, state.ahead_hours): state.digest for state in starts.values()}
     if len(states) == 1:
-        return next(iter(states.values())).digest
-    joined = "".join(f"{number} {states[number].digest}\n" for number in sorted(states))
+        return next(iter(states.values()))
+    joined = "".join(
+        f"{number} {digest}{f' {ahead} h before' if ahead else ''}\n"
+        for (number, ahead), digest in sorted(states.items())
+    )
     return hashlib.sha256(joined.encode()).hexdigest()
 
 
