@@ -102,6 +102,8 @@ def test_an_extended_ensemble_is_complete_for_a_run_of_its_size(typed: Typed, fi
         typed("a", *words, "--path", "out.grib", "--progress-file", "p.jsonl")
         assert begun(typed.folder / "a" / "p.jsonl")["done"] == 9, words
         (typed.folder / "a" / "p.jsonl").unlink()
+    # Members of before and of now are those that the card says.
+    assert main(["replay", "out.grib.provenance.json", "--check", "6"]) == 0
     # And again.
     assert typed("a", *EXTEND, "--path", "out.grib")["out.grib"] == (finished / "four" / "out.grib").read_bytes()
 

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +17,16 @@ from running import BIN, MINI, SAMPLE, Runner, changed, elsewhere, keys, message
 
 import ai_models_mosaic as mosaic
 from ai_models_mosaic.cli import main
-from ai_models_mosaic.errors import OptionError
+from ai_models_mosaic.errors import InputError, OptionError
 from ai_models_mosaic.forecast.rollout import Ensemble
+from ai_models_mosaic.inputs.fields import Wanted
+from ai_models_mosaic.inputs.initial_times import utc_now
+from ai_models_mosaic.inputs.reader import InputReader
+from ai_models_mosaic.inputs.services import OPEN_DATA
 from ai_models_mosaic.options.lagging import Lagging, parse_lagging
 from ai_models_mosaic.report.ensemble import open_ensemble
 from ai_models_mosaic.report.words import cards_of, provenance
+from ai_models_mosaic.variants import VARIANTS
 
 DOCUMENTATION = (Path(__file__).parent.parent / "docs" / "members.md").read_text()
 
@@ -220,7 +225,26 @@ def test_a_run_that_was_killed_is_gone_on_with_to_the_same_bytes(run: Runner, fo
         assert run.path(name).read_bytes() == (folder / name).read_bytes()
 
 
+def test_requests_are_of_the_states_of_all_starts(run: Runner):
+    words = ("--variant", "era5", "--input", "cds", "--date", "20200103", "--time", 0, "--retrieve-requests", "--json")
+    said = run("mosaic", *words, "--lagged", "0,-48", "--num-ensemble-members", 2)
+    assert list(dict.fromkeys(request["date"] for request in json.loads(said))) == [
+        *(20191231, 20200101),
+        *(20200102, 20200103),
+    ]
+
+
 # What is refused.
+
+
+def test_a_start_that_a_service_no_longer_has_is_refused_before_it_is_asked():
+    day = utc_now().replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=2)
+    reader = InputReader(OPEN_DATA, None, VARIANTS["hres"], (1, 2), 0.25, 1.0, lagging=Lagging((0, -240)))
+    oldest = day - timedelta(days=10)
+    with pytest.raises(
+        InputError, match=rf"^a forecast from {oldest:%Y-%m-%d} 00:00 UTC needs states from .* four days"
+    ):
+        reader.check([Wanted(time=day)])
 
 
 @pytest.mark.parametrize(
