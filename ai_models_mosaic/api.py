@@ -178,7 +178,7 @@ class Model:
         )
         given = {**self.options, **chosen, "seed": seed, **options}
         with errors_in_python(Options, **NAMES):
-            _ = from_keywords(Options, given)
+            _refuse_of_the_command(from_keywords(Options, given))
             return Forecast(self, start, steps_of(lead_time_hours, self.variant.step_hours), given)
 
 
@@ -261,6 +261,7 @@ class Forecast:
         where = {} if other is None else {other: str(path), "no_grib": True}
         with errors_in_python(Options, **NAMES, path="path"):
             made = from_keywords(Options, {**self.options, **where, **options})
+            _refuse_of_the_command(made)
             destination = Destination(self.model.variant, made, self.steps, None if other else str(path))
             destination.check([self.start.initial_time], self.start.source)
             bulletin = Bulletin(made.listeners, __package__ or "")
@@ -279,4 +280,13 @@ class Forecast:
 
     @cached_property
     def _starts(self) -> dict[int, InitialState]:
-        return self.start.states(from_keywords(Options, self.options).members)
+        options = from_keywords(Options, self.options)
+        return self.start.states(options.members, options.starts)
+
+
+def _refuse_of_the_command(options: Options) -> None:
+    """Refuse what goes by the time of a process, by what is beside its output, or by more than one start."""
+    if options.growth.is_open or options.growth.extend is not None:
+        raise OptionError("--extend, --deadline and --mc-error: they are for the command; say here how many members")
+    if options.lagged is not None:
+        raise OptionError("--lagged: it is for the command; a start holds one time")

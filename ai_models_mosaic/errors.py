@@ -70,6 +70,18 @@ class ReplayError(MosaicError):
     exit_status = 10
 
 
+class LateError(MosaicError):
+    """An ensemble that is complete, and later than it was asked for."""
+
+    exit_status = 11
+
+
+class CheckError(MosaicError):
+    """Files that are off from what they should hold by more than packing and rounding."""
+
+    exit_status = 12
+
+
 class HealthError(MosaicError):
     """A complete forecast some of whose members left their bands, where that was to be told by the exit status."""
 

@@ -22,13 +22,15 @@ class InitialState:
     grid : LatLonGrid
         The variant's grid.
     times : tuple of datetime
-        Valid time of every state, UTC without zone, ascending; the last is the initial time.
+        Valid time of every state, UTC without zone, ascending.
     values : float32 array (history, lon, lat, channel)
         Physical units of `channels.CHANNELS`, oldest state first.
     digest : str
         SHA-256 of the GRIB messages that the values came from, as hexadecimal digits.
     number : int
         The member of the input that they are of; 0 for an analysis.
+    ahead_hours : int
+        How long before the start of the run the last is valid, h: where members start at several times.
 
     Raises
     ------
@@ -41,6 +43,7 @@ class InitialState:
     values: Float32[Float32Array, "history lon lat channel"]
     digest: str = ""
     number: int = 0
+    ahead_hours: int = 0
 
     def __post_init__(self) -> None:
         if self.values.ndim != 4 or self.values.shape[:3] != (len(self.times), *self.grid.shape):
@@ -50,8 +53,8 @@ class InitialState:
 
     @property
     def initial_time(self) -> datetime:
-        """Valid time of the newest state."""
-        return self.times[-1]
+        """When the run starts: the valid time of the newest state, unless that is ahead."""
+        return self.times[-1] + timedelta(hours=self.ahead_hours)
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ def test_whatever_stands_in_a_card_it_is_read_or_refused(card):
 def test_a_forged_card_ends_a_replay_with_a_status(card, capsys, monkeypatch):
     """Some of them to the end, where they pass for cards."""
     good, chance = json.loads(card.read_text()), random.Random(13)  # noqa: S311
-    monkeypatch.setattr(replaying, "_messages", lambda _: iter(()))
+    monkeypatch.setattr(replaying, "read_messages", lambda _: iter(()))
     for place in chance.sample([*FORM, "metadata.x", "packages.torch", "options.output.packing.bits"], 12):
         for value in chance.sample(VALUES, 3):
             card.write_text(json.dumps(changed(good, place, value)))

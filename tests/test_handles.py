@@ -46,4 +46,4 @@ def test_who_makes_a_handle_releases_it_in_a_finally():
             if released < made:
                 wrong.append(f"{path.name}: {name}")
     assert wrong == []
-    assert {"grib_index", "messages", "output", "replay", "sample"} <= makers
+    assert {"grib_index", "messages", "originals", "output", "sample"} <= makers

@@ -12,7 +12,7 @@ from toy_series import LoadedToy, Toy, files
 
 from ai_models_mosaic.checkpoints.files import DataFile
 from ai_models_mosaic.engines.vitals import Probe
-from ai_models_mosaic.errors import ResumeError, TerminatedError
+from ai_models_mosaic.errors import OptionError, ResumeError, TerminatedError
 from ai_models_mosaic.forecast.health.bands import Bands, write_bands
 from ai_models_mosaic.forecast.options import Options, parse_options
 from ai_models_mosaic.options.declarations import declared
@@ -184,8 +184,15 @@ def test_options_are_known_by_flags_that_are_all_different():
     assert flags == list(OPTIONS)
 
 
+@pytest.mark.parametrize("flag", [flag for flag, one in OPTIONS.items() if one.resume.refused])
+def test_what_is_not_resumed_is_refused_with_resume(flag):
+    changed, beside = typed(flag)
+    with pytest.raises(OptionError, match="leave --resume out; --extend adds members to what is complete"):
+        parse_options([*changed, *beside, "--resume"])
+
+
 @pytest.mark.parametrize("unfinished", [True, False], ids=["unfinished", "complete"])
-@pytest.mark.parametrize("flag", OPTIONS)
+@pytest.mark.parametrize("flag", [flag for flag, one in OPTIONS.items() if not one.resume.refused])
 def test_every_option_is_refused_by_name_where_it_changed_unless_its_declaration_says_otherwise(
     tmp_path, monkeypatch, flag, unfinished
 ):

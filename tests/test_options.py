@@ -6,11 +6,17 @@ import pytest
 from ai_models_mosaic.engines.choice import parse_provider
 from ai_models_mosaic.engines.onnx import Provider
 from ai_models_mosaic.errors import OptionError
+from ai_models_mosaic.forecast.deadline import Deadline
+from ai_models_mosaic.forecast.ensemble_options import parse_members
+from ai_models_mosaic.forecast.growth import Growth
 from ai_models_mosaic.forecast.health.options import HealthOptions
 from ai_models_mosaic.forecast.listeners import Listeners
 from ai_models_mosaic.forecast.noise_factors import parse_noise_factors
-from ai_models_mosaic.forecast.options import Options, parse_members, parse_options, parser
+from ai_models_mosaic.forecast.options import Options, parse_options, parser
+from ai_models_mosaic.forecast.tolerance import Tolerance
+from ai_models_mosaic.options.crossing import Crossing
 from ai_models_mosaic.options.declarations import declared
+from ai_models_mosaic.options.lagging import Lagging
 from ai_models_mosaic.options.number_lists import FORMS
 from ai_models_mosaic.outputs.calibration import parse_calibration
 from ai_models_mosaic.outputs.grib.packing import Bits, Packing
@@ -29,6 +35,14 @@ EXAMPLES = {
     "--variant": ("hres", {"variant": "hres"}),
     "--num-ensemble-members": ("3", {"ensemble_size": 3, "members": (1, 2, 3)}),
     "--member-number": ("4,2", {"ensemble_size": None, "members": (4, 2)}),
+    "--crossed": (
+        "3x3 --num-ensemble-members 9",
+        {"crossed": Crossing(3, 3), "ensemble_size": 9, "members": tuple(range(1, 10))},
+    ),
+    "--lagged": (
+        "0,-24 --num-ensemble-members 2",
+        {"lagged": Lagging((0, -24)), "ensemble_size": 2, "members": (1, 2)},
+    ),
     "--seed": ("18446744073709551615", {"seed": 2**64 - 1}),
     "--members-per-batch": ("8", {"members_per_batch": 8}),
     "--cuda-graphs": (None, {"cuda_graphs": True}),
@@ -57,6 +71,19 @@ EXAMPLES = {
     "--resume": (None, {"resume": True}),
     "--progress-file": ("a/b.jsonl", {"progress_file": Path("a/b.jsonl")}),
     "--quiet": (None, {"quiet": True}),
+    "--extend": ("4", {"ensemble_size": 4, "members": (1, 2, 3, 4), "growth": Growth(extend=4)}),
+    "--deadline": (
+        "5m --num-ensemble-members=2",
+        {"ensemble_size": 2, "members": (1, 2), "growth": Growth(deadline=Deadline("5m"))},
+    ),
+    "--mc-error": (
+        "0.02@probability:2t<273.15 --num-ensemble-members=2",
+        {
+            "ensemble_size": 2,
+            "members": (1, 2),
+            "growth": Growth(mc_error=(Tolerance(0.02, "probability:2t<273.15"),)),
+        },
+    ),
     "--metrics-file": ("a/b.prom", {"listeners": Listeners(metrics_file=Path("a/b.prom"))}),
     "--notify": ("https://host/a", {"listeners": Listeners(notify="https://host/a")}),
     "--log-format": ("json", {"listeners": Listeners(log_format="json")}),

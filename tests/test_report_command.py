@@ -88,6 +88,7 @@ def test_what_options_choose_is_on_the_page(folder):
     # The field of an event is there with it.
     assert [field["name"] for field in data["fields"]] == ["2t", "msl"]
     assert "Plumes at New York" in text
+    assert "Scenarios" not in text
 
 
 REFUSED = {

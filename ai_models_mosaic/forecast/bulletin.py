@@ -147,6 +147,11 @@ class Bulletin:
         if not 0 <= now - self._written < EVERY_S:
             self._publish()
 
+    def settle(self, members: int, steps: int) -> None:
+        """An initial time has so many members, and there are no more."""
+        self.status.members, self.status.member_steps = members, members * steps
+        self.status.member_steps_done = members * steps
+
     def wrote(self, paths: Iterable[Path]) -> None:
         """An initial time is complete, in these files."""
         self.status.complete += 1

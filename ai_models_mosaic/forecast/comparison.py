@@ -30,9 +30,14 @@ def check_same(folder: Path, found: ResumeRecord, wanted: ResumeRecord) -> None:
             f"the unfinished run in {folder} is another than this one:\n{listed}\n"
             "Give the same options, input and weights, or run without --resume to begin again"
         )
-    for name, began, now in differences(found.backend, wanted.backend):
+    warn_of_others(found.backend, wanted.backend)
+
+
+def warn_of_others(began: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Say which parts of the machine and its software are others than those that a run began with."""
+    for name, then, other in differences(began, now):
         LOG.warning(
-            "The run began with %s %s and goes on with %s: fields may differ in the last bits", name, began, now
+            "The run began with %s %s and goes on with %s: fields may differ in the last bits", name, then, other
         )
 
 

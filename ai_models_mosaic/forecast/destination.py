@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
+from ..errors import OptionError
 from ..outputs.grib.keys import EXPVER, Labels, labels_of_weights
 from ..outputs.plan import OutputPlan
 from ..outputs.writer import Outputs
@@ -15,6 +16,7 @@ from ..variants import Variant
 from .fitted import refuse_other_fits
 from .options import Options
 from .series import SeriesSettings
+from .tolerance import SamplingError
 
 Archive = Callable[[dict[str, str], Path], None]
 """Told of the MARS keys of every message that is written, and of its file."""
@@ -53,7 +55,7 @@ class Destination:
         output = self.options.output
         path = self.path if output.grib else None
         grid, hours = self.variant.architecture.grid, self.variant.step_hours
-        return OutputPlan(path, output, grid, hours, self.steps, self.options.members)
+        return OutputPlan(path, output, grid, hours, self.steps, self.options.members, self.options.starts)
 
     def check(self, starts: Sequence[datetime], file: str | None) -> None:
         """Raise before a long run if something could not be written.
@@ -74,6 +76,12 @@ class Destination:
         refuse_other_fits(self.options, variant=self.variant.name)
         plan.check(any_time, archived=self.archive is not None, source=file)
         plan.check_apart(any_time, starts)
+        # These raise where an area has no point of the grid.
+        _ = [SamplingError(tolerance, plan.grid) for tolerance in self.options.growth.mc_error]
+        if self.options.growth.is_open and len(starts) > 1:
+            raise OptionError(f"--deadline and --mc-error: expected one initial time, got {len(starts)}")
+        if (self.options.growth.is_open or self.options.growth.extend is not None) and plan.anchor is None:
+            raise OptionError("--extend, --deadline and --mc-error: expected output in files, as it is written again")
 
     def settings(self, source: str) -> SeriesSettings:
         """What a series of forecasts has in common.
@@ -85,13 +93,40 @@ class Destination:
         """
         plan = self.plan
         templates = plan.templates(self._labels(datetime(2000, 1, 1), EXPVER)) if plan.anchor is not None else ()
-        return SeriesSettings(self.variant, self.options, self.steps, dict(self.metadata), templates, source)
+        steps = tuple(hours // self.variant.step_hours for hours in plan.lead_times_hours)
+        fields = [*plan.fields, *(tolerance.field for tolerance in self.options.growth.mc_error)]
+        channels = {channel for field in fields for channel in field.channels}.union(plan.channels)
+        kept = (steps, tuple(sorted(channels)))
+        return SeriesSettings(self.variant, self.options, self.steps, dict(self.metadata), templates, source, kept)
 
-    def open(self, initial: InitialState, untrained: bool, resuming: bool, run: str | None) -> Outputs:
-        """The outputs of one initial time; arguments as of `ForecastSeries`'s ``output``."""
+    def open(
+        self,
+        initial: InitialState,
+        untrained: bool,
+        resuming: bool,
+        run: str | None,
+        *,
+        earlier: Sequence[Path] = (),
+        size: int | None = None,
+        for_now: bool = False,
+    ) -> Outputs:
+        """The outputs of one initial time; arguments as of `ForecastSeries`'s ``output``.
+
+        Parameters
+        ----------
+        earlier : sequence of Path
+            As of `Outputs`.
+        size : int or None
+            Of an ensemble whose size was not settled before; None for what was asked for.
+        for_now : bool
+            Whether all is written once more in this run, so that nothing is archived yet.
+        """
+        if size is not None:
+            settled = replace(self, options=self.options.of_size(size), archive=None if for_now else self.archive)
+            return settled.open(initial, untrained, resuming, run)
         labels = self._labels(initial.initial_time, EXPVER)
         labels = replace(labels, **labels_of_weights(untrained=untrained, bundled=self.variant.bundled))
-        return Outputs(self.plan, labels, self.archive, resuming=resuming, run=run)
+        return Outputs(self.plan, labels, self.archive, resuming=resuming, run=run, earlier=earlier)
 
     def _labels(self, initial_time: datetime, expver: str) -> Labels:
         output = self.options.output

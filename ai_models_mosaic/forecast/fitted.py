@@ -22,12 +22,29 @@ def check_fitted(options: Options) -> None:
         off = options.perturbations == "off"
         other = "--perturbations off" if off else f"--noise-factor {options.noise_factor:g}"
         raise OptionError(f"--noise-factor-file: expected to be the only factor on the noise, got {other} with it")
+    _refuse_other_members(options)
     _refuse_other_noise(options)
     size, run = options.ensemble_size, len(options.members)
     if options.output.calibration is not None and (size is None or size < 2 or run != size):
         raise OptionError(
             "--calibration: expected all members of an ensemble of at least 2 (--num-ensemble-members N, without "
             f"--member-number), since members are moved about their mean; got {run} of {size or 'an unknown number'}"
+        )
+
+
+def _refuse_other_members(options: Options) -> None:
+    """Refuse fitted factors where members have not the lead times of the fit, or are not all at hand."""
+    calibration, noise = options.output.calibration, options.noise_factors
+    flag = "--calibration" if calibration is not None else "--noise-factor-file"
+    if options.lagged is not None and (calibration or noise):
+        raise OptionError(
+            f"{flag}: expected members of one start, since factors are by lead time, got --lagged; leave one out"
+        )
+    other = "--crossed" if options.crossed else options.growth.flag
+    if calibration is not None and other is not None:
+        raise OptionError(
+            "--calibration: expected an ensemble whose size is known and whose members differ by noise alone, since "
+            f"they are moved about their mean, got {other}; leave one out"
         )
 
 

@@ -25,6 +25,7 @@ from .provenance import SUFFIX as CARD_SUFFIX
 from .provenance import read_beside
 from .resume import SUFFIX as STATE_SUFFIX
 from .resume import read_record, state_folder
+from .tiles import NAME as TILINGS
 
 MEMBERS_MARK = ".members-"
 """In the name of a folder of state; after it come the members."""
@@ -69,6 +70,12 @@ def identity_of(card: Mapping[str, Any]) -> Identity:
     }
     found: Identity = json.loads(json.dumps(identity))
     return found
+
+
+def backend_of(card: Mapping[str, Any]) -> dict[str, Any]:
+    """What must be the same for going on with a run to the bit; of a card that says less, as much as it says."""
+    found = {"engine": card.get("engine"), "ai-models-mosaic": card.get("ai-models-mosaic"), **card.get("packages", {})}
+    return found | ({TILINGS: card[TILINGS]} if TILINGS in card else {})
 
 
 def digest_of_run(identity: Mapping[str, Any]) -> str:

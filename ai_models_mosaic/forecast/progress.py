@@ -169,9 +169,20 @@ class Watch:
         hours, members = forecast.lead_time_hours, list(forecast.members)
         self.note("step", step=forecast.step, lead_time_hours=hours, members=members)
 
+    def begin_group(self, ensemble: Ensemble, steps: int) -> None:
+        """Some members of a run begin, which are carried to the end before the next."""
+        LOG.info("Members %d to %d", ensemble.members[0], ensemble.members[-1])
+        self._progress = Progress(len(ensemble.members), steps)
+
     def end(self) -> None:
         """A run is complete."""
         self.note("end")
+
+    def settle(self, members: int, steps: int) -> None:
+        """A run is complete with other members than it might have had."""
+        if self._bulletin is not None:
+            self._bulletin.settle(members, steps)
+        self.note("end", members=members)
 
     def wrote(self, paths: Iterable[Path]) -> None:
         """All that a run writes is in these files, which have their names."""

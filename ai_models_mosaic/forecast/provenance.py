@@ -7,7 +7,7 @@ import json
 import logging
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..files import named_errors, parse_json, write_whole
+from ..inputs.states import input_digest
 from ..outputs.contents import describe
 from ..outputs.grib.files import is_stream
 from ..state import InitialState
@@ -25,6 +26,7 @@ from .tiles import tilings_of
 
 if TYPE_CHECKING:
     from ..engines import LoadedEngine
+    from .series import SeriesSettings
 
 LOG = logging.getLogger(__name__)
 
@@ -102,6 +104,41 @@ def gather(
     return found
 
 
+def card_of(
+    settings: SeriesSettings, options: Options, engine: LoadedEngine, starts: Mapping[int, InitialState]
+) -> dict[str, Any]:
+    """Provenance of a run of a series, with all that it is known again by.
+
+    Parameters
+    ----------
+    settings : SeriesSettings
+        What it has in common with others.
+    options : Options
+        Of the run; its members are among those of `starts`.
+    engine : LoadedEngine
+        What runs it.
+    starts : mapping of int to InitialState
+        Where members start.
+    """
+    own = {member: starts[member] for member in options.members}
+    found = gather(
+        variant=settings.variant.name,
+        options=options,
+        steps=settings.steps,
+        initial=next(iter(own.values())),
+        engine=engine,
+        metadata=settings.metadata,
+    )
+    found["input"] |= {"source": settings.source, "sha256": input_digest(own)}
+    found["path"] = settings.path
+    if options.lagged is not None:
+        found["input"]["starts"] = [state.times[-1].isoformat() for state in own.values()]
+    numbers = [state.number for state in own.values()]
+    if len(set(numbers)) > 1:
+        found["input"]["numbers"] = numbers
+    return found
+
+
 def _weights(engine: LoadedEngine, *, released: bool) -> dict[str, Any]:
     """What is known of the weights; those of the variant itself have its licence, if no record says another."""
     from ..checkpoints.files import LICENCE, origin
@@ -140,6 +177,26 @@ def write_beside(output: Path, found: Mapping[str, Any]) -> None:
     with named_errors(output):
         card = {**found, CONTENT: describe(output)}
     write_whole(path, [json.dumps(card, separators=(",", ":")).encode() + b"\n"])
+
+
+def write_cards(paths: Sequence[Path], found: dict[str, Any]) -> None:
+    """Note in a card what was written, and when, and put it beside every file.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        All that was written.
+    found : dict of str to object
+        As `gather` returns it.
+
+    Raises
+    ------
+    OutputError
+        If one cannot be written.
+    """
+    found |= {"written": now(), "files": [str(path) for path in paths]}
+    for path in paths:
+        write_beside(path, found)
 
 
 def complete_files(path: str, run: str) -> list[Path] | None:

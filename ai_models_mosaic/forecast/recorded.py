@@ -11,6 +11,8 @@ from typing import Any
 from ..errors import InputError, OptionError
 from ..files import parse_json
 from ..geometry.grid import Region
+from ..options.crossing import Crossing
+from ..options.lagging import Lagging
 from ..outputs.calibration import Calibration
 from ..outputs.grib.packing import Bits, Packing
 from ..outputs.selection import Selection
@@ -47,7 +49,12 @@ class Card:
         options = self.found["options"]
         factor = options["noise_factor"] if options["perturbations"] == "on" else 0.0
         members, per_batch = tuple(self.found["members"]), self.found["members_per_batch"]
-        return Ensemble(self.found["seed"], members, per_batch, factor, options["antithetic"], self._noise_by_step)
+        crossed = options.get("crossed")
+        crossing = None if crossed is None else Crossing(crossed["starts"], crossed["noises"])
+        lagged = options.get("lagged")
+        lagging = None if lagged is None else Lagging(tuple(lagged["hours"]))
+        noise = (factor, options["antithetic"], self._noise_by_step, crossing, lagging)
+        return Ensemble(self.found["seed"], members, per_batch, *noise)
 
     @property
     def _noise_by_step(self) -> tuple[float, ...]:
@@ -80,6 +87,11 @@ class Card:
         return Selection(area=None if area is None else tuple(area)).region(self.variant.architecture.grid)
 
     @property
+    def clips_humidity(self) -> bool:
+        """Whether specific humidity below zero was written as zero."""
+        return bool(self.found["options"].get("output", {}).get("clip_humidity", False))
+
+    @property
     def data(self) -> Mapping[str, Mapping[str, str]]:
         """File and digest of what was read beside the weights; nothing where the card is of before there was word."""
         found: Mapping[str, Mapping[str, str]] = self.found["weights"].get("data", {})
@@ -103,6 +115,17 @@ class Card:
                 f"time, got {member}"
             )
         return found or (member,)
+
+    def group_of(self, member: int) -> tuple[int, ...]:
+        """The members that are made again with one: its batch, or all if they were moved about their mean.
+
+        Raises
+        ------
+        OptionError
+            As `batch_of`.
+        """
+        batch = self.batch_of(member)
+        return batch if self.calibration is None else self.ensemble.members
 
     @property
     def threads(self) -> int | None:

@@ -60,7 +60,7 @@ def _at(found: object, path: str) -> object:
     return found
 
 
-def _whole(least: int, most: float = math.inf) -> Callable[[object], bool]:
+def _whole(least: float, most: float = math.inf) -> Callable[[object], bool]:
     return lambda value: isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
@@ -92,6 +92,16 @@ def _is_engine(value: object) -> bool:
 
 def _is_area(value: object) -> bool:
     return value in (None, ABSENT) or (isinstance(value, list) and len(value) == 4 and all(map(_is_number, value)))
+
+
+def _is_crossing(value: object) -> bool:
+    numbers = [value.get(name) for name in ("starts", "noises")] if isinstance(value, Mapping) else []
+    return value in (None, ABSENT) or (bool(numbers) and all(map(_whole(1, MOST_MEMBERS), numbers)))
+
+
+def _is_lagging(value: object) -> bool:
+    hours = value.get("hours") if isinstance(value, Mapping) else None
+    return value in (None, ABSENT) or (isinstance(hours, list) and all(map(_whole(-math.inf, 0), hours)))
 
 
 def _is_one(value: object) -> bool:
@@ -155,6 +165,8 @@ FORM: Mapping[str, tuple[str, Callable[[object], bool]]] = {
     "options.antithetic": ("true or false", _one_of(True, False)),
     "options.compiled": ("true or false", _one_of(True, False, ABSENT)),
     "options.attention_backend": ("a text", lambda value: value is ABSENT or _is_text(value)),
+    "options.crossed": ("whole numbers of starts and noises, or null", _is_crossing),
+    "options.lagged": ("hours before the start, or null", _is_lagging),
     "options.output": ("an object, or nothing", lambda value: value is ABSENT or isinstance(value, Mapping)),
     "options.output.packing": ("a packing with whole numbers of bits", _is_one),
     "options.output.selection.area": ("four numbers, or null", _is_area),

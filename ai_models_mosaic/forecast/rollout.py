@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from functools import partial
 
 import numpy as np
@@ -15,6 +15,8 @@ from ..channels import CHANNELS
 from ..engines import Arrival, Engine, ObservedStates
 from ..engines.vitals import Probe
 from ..errors import ForecastError, MosaicError, OptionError
+from ..options.crossing import Crossing
+from ..options.lagging import Lagging
 from ..state import ForecastStep, InitialState
 
 MAXIMUM_SEED = 2**64 - 1
@@ -43,6 +45,10 @@ class Ensemble:
         Every even member has the negated ε of the odd one before it.
     factors_by_step : tuple of float
         What ε is multiplied with besides, from the first step on; those after the last have that of the last.
+    crossing : Crossing or None
+        Which members share ε, where they are starts times draws of noise.
+    lagging : Lagging or None
+        How long before the run members started, where that was at several times.
 
     Raises
     ------
@@ -56,6 +62,8 @@ class Ensemble:
     noise_factor: float = 1.0
     antithetic: bool = False
     factors_by_step: tuple[float, ...] = ()
+    crossing: Crossing | None = None
+    lagging: Lagging | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed <= MAXIMUM_SEED:
@@ -68,9 +76,32 @@ class Ensemble:
             raise OptionError(f"expected a noise factor from 0 to {MAXIMUM_NOISE_FACTOR:g}, got {self.noise_factor:g}")
 
     def batches(self) -> Iterator[tuple[int, ...]]:
-        """The members in groups of `per_batch`."""
-        for first in range(0, len(self.members), self.per_batch):
-            yield self.members[first : first + self.per_batch]
+        """The members in groups of `per_batch`, all of which have the same clock; in the order of their first."""
+        alike: dict[int, list[int]] = {}
+        for member in self.members:
+            alike.setdefault(0 if self.lagging is None else self.lagging.of(member), []).append(member)
+        groups = [
+            tuple(members[first : first + self.per_batch])
+            for members in alike.values()
+            for first in range(0, len(members), self.per_batch)
+        ]
+        places = {member: place for place, member in enumerate(self.members)}
+        yield from sorted(groups, key=lambda group: places[group[0]])
+
+    def origin(self, initial_time: datetime, member: int, step: int, step_hours: int) -> tuple[datetime, int]:
+        """When a member's own forecast began, and which of its steps one of the run is.
+
+        Parameters
+        ----------
+        initial_time : datetime
+            Of the run, UTC without zone.
+        member, step : int
+            From 1.
+        step_hours : int
+            Length of a step, h.
+        """
+        before = 0 if self.lagging is None else self.lagging.of(member)
+        return initial_time - timedelta(hours=before), step + before // step_hours
 
     def noise(self, initial_time: datetime, member: int, step: int, width: int) -> Float32Array:
         """ε of one member and step as the network gets it; arguments as of `member_noise`.
@@ -82,6 +113,8 @@ class Ensemble:
         factor = self.noise_factor * (self.factors_by_step[:step][-1] if self.factors_by_step else 1.0)
         if factor == 0:
             return np.zeros(width, dtype=np.float32)
+        if self.crossing is not None:
+            member = self.crossing.noise_of(member)
         mirrored = self.antithetic and member % 2 == 0
         drawn = member_noise(self.seed, initial_time, member - 1 if mirrored else member, step, width)
         return drawn * np.float32(-factor if mirrored else factor)
@@ -215,8 +248,9 @@ def rollout(
     def begun(step: int, members: tuple[int, ...]) -> Callable[[], ForecastStep]:
         if step == 0:
             return partial(initial_step, starts, members)
-        clock = progress_features(initial_time, step, step_hours)
-        noise = np.stack([ensemble.noise(initial_time, member, step, engine.noise_width) for member in members])
+        began, own_step = ensemble.origin(initial_time, members[0], step, step_hours)
+        clock = progress_features(began, own_step, step_hours)
+        noise = np.stack([ensemble.noise(began, member, own_step, engine.noise_width) for member in members])
         arrival = states.advance(members, clock, noise)
         return partial(_arrived, arrival, starts, step, step_hours, members, lend=lend, probe=probe)
 

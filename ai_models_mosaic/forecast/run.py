@@ -148,6 +148,8 @@ class EnsembleRun:
         Told of all progress, and says when to stop.
     recorder : Recorder or None
         Told of members' health on rank 0; on the others it says that somebody is.
+    is_group : bool
+        Whether these are some members of a run, whose begin and end somebody else tells of.
     """
 
     def __init__(
@@ -159,7 +161,10 @@ class EnsembleRun:
         resume_state: ResumeState | None,
         watch: Watch,
         recorder: Recorder | None = None,
+        *,
+        is_group: bool = False,
     ) -> None:
+        self._is_group = is_group
         self._recorder = recorder
         self._probe = None if recorder is None else probe_of(job.starts)
         self._job, self._ranks, self._writer, self._resume_state, self._watch = job, ranks, writer, resume_state, watch
@@ -225,8 +230,10 @@ class EnsembleRun:
             self._recorder.begin(job, self._engine, self._units)
         if resume_state is not None:
             self._recall(resume_state)
-        if self._ranks.rank == 0:
-            self._watch.begin(self._job.starts, self._job.ensemble, self._job.steps, self._units)
+        if self._is_group:
+            self._watch.begin_group(job.ensemble, job.steps)
+        elif self._ranks.rank == 0:
+            self._watch.begin(job.starts, job.ensemble, job.steps, self._units)
 
     def _handed_out(self, batch: int, step: int) -> ForecastStep | None:
         """A state of the resume state, on the rank that resumes it; None on the others."""
@@ -335,4 +342,5 @@ class EnsembleRun:
         self._writer.close()
         if self._recorder is not None:
             self._recorder.end()
-        self._watch.end()
+        if not self._is_group:
+            self._watch.end()

@@ -10,24 +10,25 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .. import __version__
 from ..errors import CheckpointError, DatesError, LostRankError, MosaicError, OptionError, ResumeError, TerminatedError
 from ..inputs.fields import Wanted
-from ..inputs.states import input_digest
 from ..outputs.placeholders import PathTemplate
 from ..state import InitialState
 from ..variants import Variant
 from ..wording.numbers import counted, size_of
+from .extending import EXTENDED_FROM, EarlierEnsemble, find_earlier
 from .fitted import refuse_other_fits
 from .health.recorder import recorder_of
-from .identity import Places, digest_of_run, identity_of
+from .identity import Places, backend_of, digest_of_run, identity_of
+from .lagged import brought_to_start
+from .open_run import OpenRun
 from .options import Options
 from .progress import Watch
-from .provenance import complete_files, gather, now, write_beside
+from .provenance import card_of, complete_files, write_cards
 from .ranks import Ranks, on_every_rank
 from .resume import ResumeRecord, ResumeState, open_resume_state, read_record
 from .rollout import Ensemble
@@ -76,6 +77,8 @@ class SeriesSettings:
         pipes, devices and nowhere.
     source : str
         Where the input comes from, for people and for `replay`: a file, or the name of a service.
+    kept : tuple of (steps, channels)
+        What is written, or looked at, of every member.
     """
 
     variant: Variant
@@ -84,6 +87,7 @@ class SeriesSettings:
     metadata: Mapping[str, str]
     templates: tuple[PathTemplate, ...]
     source: str
+    kept: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
 
     @property
     def path(self) -> str | None:
@@ -95,13 +99,24 @@ class SeriesSettings:
         return Places(self.templates, self.options.members, initial_time)
 
     @property
+    def only_members(self) -> bool:
+        """Whether all that is written is GRIB of members, each of which stands for itself."""
+        output = self.options.output
+        return not output.products and output.zarr is None and output.netcdf is None
+
+    @property
     def ensemble(self) -> Ensemble:
         """Members and noise."""
+        return self.ensemble_of(self.options.members)
+
+    def ensemble_of(self, members: Sequence[int]) -> Ensemble:
+        """Some members, and their noise."""
         options = self.options
         factor = options.noise_factor if options.perturbations == "on" else 0.0
         by_step = options.noise_factors.by_step(self.variant.step_hours, self.steps) if options.noise_factors else ()
         per_batch = options.members_per_batch or 1
-        return Ensemble(options.seed, options.members, per_batch, factor, options.antithetic, by_step)
+        noise = (factor, options.antithetic, by_step, options.crossed, options.lagged)
+        return Ensemble(options.seed, tuple(members), per_batch, *noise)
 
 
 class ForecastSeries:
@@ -121,7 +136,7 @@ class ForecastSeries:
         Gives the engine; called once, on every rank.
     output : callable
         Gives a context with the writer for a state, whether the weights are untrained, whether an unfinished run is
-        resumed, and the digest of what the run is; called on rank 0 only.
+        resumed, and the digest of what the run is, and with keywords of `Destination.open`; called on rank 0 only.
     recount : callable
         Told of the files of a run that is complete already; called on rank 0 only.
     """
@@ -134,13 +149,14 @@ class ForecastSeries:
         *,
         read: Callable[[Wanted], Starts],
         load: Callable[[], LoadedEngine],
-        output: Callable[[InitialState, bool, bool, str | None], AbstractContextManager[FileWriter | None]],
+        output: Callable[..., AbstractContextManager[FileWriter | None]],
         recount: Callable[[Sequence[Path]], None] = lambda _: None,
     ) -> None:
         self._settings, self._ranks, self._watch = settings, ranks, watch
         self._read, self._load, self._output, self._recount = read, load, output, recount
         self._best_batch: int | None = None
         self._own_tilings: Mapping[str, Any] | None = None
+        self._earlier: EarlierEnsemble | None = None
         self._recorder = recorder_of(settings.options, settings.variant)
         self.provenance: list[dict[str, Any]] = []
         """Of every initial time that was begun."""
@@ -203,7 +219,9 @@ class ForecastSeries:
 
     def _begun_tilings(self, starts: Starts) -> Any:
         record = self._record(starts)
-        return None if record is None else record.backend.get(TILINGS)
+        if record is None:
+            return None if self._earlier is None else self._earlier.card.get(TILINGS)
+        return record.backend.get(TILINGS)
 
     def _record(self, starts: Starts) -> ResumeRecord | None:
         """What an unfinished run from there left, if one is to be resumed."""
@@ -213,55 +231,99 @@ class ForecastSeries:
 
     def _begun_with(self, starts: Starts) -> int | None:
         record = self._record(starts)
-        begun = None if record is None else record.identity.get("run")
+        earlier = None if self._earlier is None else self._earlier.card
+        begun = earlier if record is None else record.identity.get("run")
         found = begun.get("members_per_batch") if isinstance(begun, Mapping) else None
         return found if isinstance(found, int) and found > 0 else None
 
     def _run_one(self, wanted: Wanted) -> None:
         starts = self._ranks.share(lambda: self._read(wanted))
         engine = self._engine
+        self._earlier = self._ranks.share(lambda: self._find_earlier(starts))
         self._settle_batch(starts)
         self._settle_tilings(starts, engine)
-        job = EnsembleJob(starts, self._settings.ensemble, self._settings.variant.step_hours, self._settings.steps)
+        if self._settings.options.growth.is_open:
+            self._run_open(starts, engine)
+            return
+        job = self._job_of(starts, self._settings.options.members[self._taken :])
         found = self._gather(starts, engine) if self._ranks.rank == 0 else {}
         place = _Place()
         with ExitStack() as stack:
-            if not self._ranks.share(lambda: self._open(stack, job, found, place)):
+            if not self._ranks.share(lambda: self._open(stack, job, starts, found, place)):
                 self._watch.wrote(Path(name) for name in found.get("files", []))
                 return
             self._announce(job)
+            job = self._brought_to_start(job)
             # Before and after there is nothing to bring into good order: a signal ends the process as ever.
             with self._watch.listening():
                 writer = place.writer or NoWriter()
                 EnsembleRun(job, engine, self._ranks, writer, place.resume_state, self._watch, self._recorder)()
             paths = place.writer.paths if place.writer is not None else []
-            found |= {"written": now(), "files": [str(path) for path in paths]}
-            for path in paths:
-                write_beside(path, found)
+            write_cards(paths, found)
             if place.resume_state is not None:
                 place.resume_state.remove()
             self._watch.wrote(paths)
 
-    def _gather(self, starts: Starts, engine: LoadedEngine) -> dict[str, Any]:
+    def _job_of(self, starts: Starts, members: Sequence[int]) -> EnsembleJob:
         settings = self._settings
-        found = gather(
-            variant=settings.variant.name,
-            options=settings.options,
-            steps=settings.steps,
-            initial=next(iter(starts.values())),
-            engine=engine,
-            metadata=settings.metadata,
-        )
-        found["input"]["source"] = settings.source
-        found["input"]["sha256"] = input_digest(starts)
-        found["path"] = settings.path
-        numbers = {member: state.number for member, state in starts.items()}
-        if len(set(numbers.values())) > 1:
-            found["input"]["numbers"] = list(numbers.values())
+        own = {member: starts[member] for member in members}
+        return EnsembleJob(own, settings.ensemble_of(members), settings.variant.step_hours, settings.steps)
+
+    def _brought_to_start(self, job: EnsembleJob) -> EnsembleJob:
+        """The job, whose members are all at the start of the run."""
+        if self._settings.options.lagged is None:
+            return job
+        # Who counts the steps of the run hears nothing of those before it.
+        with (watch := Watch()).listening():
+            starts = brought_to_start(job.starts, job.ensemble, job.step_hours, self._engine, self._ranks, watch)
+        return replace(job, starts=starts)
+
+    def _run_open(self, starts: Starts, engine: LoadedEngine) -> None:
+        """An ensemble whose size is found while it runs."""
+        run = OpenRun(self._settings, self._ranks, self._watch, starts, self._output)
+        try:
+            with self._watch.listening():
+                run(engine, partial(self._job_of, starts))
+        finally:
+            if run.found:
+                self.provenance.append(run.found)
+
+    def _find_earlier(self, starts: Starts) -> EarlierEnsemble | None:
+        """The ensemble that members are added to, if any are."""
+        settings, size = self._settings, self._settings.options.growth.extend
+        if size is None or settings.path is None:
+            return None
+        record = self._record(starts)
+        taken = 0 if record is None else record.identity["run"].get(EXTENDED_FROM, 0)
+        if record is not None and (record.finished or not taken):
+            # Files may have their names already, or all members are made here.
+            return EarlierEnsemble(taken, {})
+        return find_earlier(settings.places(next(iter(starts.values())).initial_time), settings.path, size)
+
+    @property
+    def _taken(self) -> int:
+        """Members that are taken from files, and not made."""
+        earlier, size = self._earlier, len(self._settings.options.members)
+        return earlier.size if earlier is not None and earlier.size < size and self._settings.only_members else 0
+
+    def _check_earlier(self, starts: Starts, path: str, backend: Mapping[str, Any]) -> list[Path]:
+        """The files of the ensemble that members are added to, after a look at them."""
+        earlier, options = self._earlier, self._settings.options
+        if earlier is None or not earlier.card:
+            return []
+        before = {member: starts[member] for member in options.members[: earlier.size]}
+        then = card_of(self._settings, options.of_size(earlier.size), self._engine, before)
+        earlier.check_same(path, identity_of(then), backend)
+        if not self._taken and earlier.size < len(options.members):
+            LOG.info("Products and stores are made of all members: the %d that are there are made again", earlier.size)
+        return earlier.files(path)
+
+    def _gather(self, starts: Starts, engine: LoadedEngine) -> dict[str, Any]:
+        found = card_of(self._settings, self._settings.options, engine, starts)
         self.provenance.append(found)
         return found
 
-    def _open(self, stack: ExitStack, job: EnsembleJob, found: dict[str, Any], place: _Place) -> bool:
+    def _open(self, stack: ExitStack, job: EnsembleJob, starts: Starts, found: dict[str, Any], place: _Place) -> bool:
         """The output, and the resume state beside it; False if all is done already."""
         initial = next(iter(job.starts.values()))
         path, options = self._settings.path, self._settings.options
@@ -271,13 +333,19 @@ class ForecastSeries:
                 raise ResumeError("--resume: expected output in files to go on with; leave it out, or give --path FILE")
             place.writer = stack.enter_context(self._output(initial, found["weights"]["untrained"], False, None))
             return True
-        backend = {"engine": found["engine"], "ai-models-mosaic": __version__, **found["packages"]}
-        backend |= {TILINGS: found[TILINGS]} if TILINGS in found else {}
-        fresh = ResumeRecord(identity_of(found), backend)
-        found["run"] = digest_of_run(fresh.identity)
+        backend = backend_of(found)
+        identity = identity_of(found)
+        found["run"] = digest_of_run(identity)
+        earlier = self._check_earlier(starts, path, backend)
+        if self._earlier is not None and self._earlier.card:
+            found["extended_from"] = self._earlier.size
+        if self._taken:
+            identity["run"][EXTENDED_FROM] = self._taken
+        fresh = ResumeRecord(identity, backend)
         places = self._settings.places(initial.initial_time)
         folder = places.state
-        complete = complete_files(path, found["run"]) if resume and not folder.exists() else None
+        asks = resume or self._earlier is not None
+        complete = complete_files(path, found["run"]) if asks and not folder.exists() else None
         if complete is not None:
             LOG.info("%s is complete already: nothing to do", path)
             self._watch.begin(job.starts, job.ensemble, job.steps, job.units)
@@ -292,10 +360,12 @@ class ForecastSeries:
             open_resume_state(folder, fresh, job.history, len(job.batches), resume=resume, interval_s=interval_s)
         )
         positions = resume_state.record.positions
-        if resume and positions is None:
+        if resume and positions is None and self._earlier is None:
             places.refuse_others(fresh.identity)
         resuming = positions is not None
-        place.writer = stack.enter_context(self._output(initial, found["weights"]["untrained"], resuming, found["run"]))
+        more = {"earlier": earlier} if self._taken and earlier else {}
+        untrained = found["weights"]["untrained"]
+        place.writer = stack.enter_context(self._output(initial, untrained, resuming, found["run"], **more))
         if place.writer is not None and positions is not None:
             resume_state.check_output()
             place.writer.resume(positions, finished=resume_state.record.finished)

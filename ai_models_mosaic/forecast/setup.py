@@ -103,6 +103,8 @@ class ForecastSetup:
         check_runner_options(self.options, threads=self.threads, grib=self.path is not None)
         if self.source == "file":
             check_file(self.file)
+        if self.options.lagged is not None:
+            self.options.lagged.check(self.variant.step_hours)
         # These raise if they are not to be had.
         _ = self.variant, self.steps, self.initial_times, parse_extra(self.requests_extra)
         if self.source in SOURCES:
@@ -157,7 +159,8 @@ class ForecastSetup:
         OptionError
             If there is no analysis at one of the hours.
         """
-        starts = self.initial_times.starts
+        hours = (0,) if self.options.lagged is None else sorted(self.options.lagged.hours)
+        starts = [start + timedelta(hours=before) for start in self.initial_times.starts for before in hours]
         if CLASS_OF_VARIANT[self.variant.name] == "od":
             for start in starts:
                 check_hour(start.hour)
@@ -233,6 +236,8 @@ class ForecastSetup:
             grid_deg=self.input_grid_deg,
             patience_s=options.patience_s,
             other=self.other,
+            starts=options.starts,
+            lagging=options.lagged,
         )
 
     @cached_property

@@ -141,7 +141,7 @@ def choose_histories(available: AvailableFields, lags_hours: Sequence[int], want
     return chosen
 
 
-def pair_members(members: Sequence[int], numbers: Sequence[int]) -> dict[int, int]:
+def pair_members(members: Sequence[int], numbers: Sequence[int], starts: int = 0) -> dict[int, int]:
     """Which member of the input every member of the forecast starts from.
 
     Its own number where the input has it; else the input's members in turn, so that the answer for a
@@ -153,7 +153,20 @@ def pair_members(members: Sequence[int], numbers: Sequence[int]) -> dict[int, in
         Of the forecast, from 1.
     numbers : sequence of int
         Of the input, ascending, at least one.
+    starts : int
+        Of a crossed ensemble: how many of the input's members are taken, in turn; else 0.
+
+    Raises
+    ------
+    InputError
+        If the input has fewer members than starts.
     """
+    if starts > len(numbers):
+        raise InputError(
+            f"--crossed: expected an input with {starts} members or more to start from, got {len(numbers)}"
+        )
+    if starts:
+        return {member: numbers[(member - 1) % starts] for member in members}
     return {member: member if member in numbers else numbers[(member - 1) % len(numbers)] for member in members}
 
 

@@ -58,13 +58,15 @@ class OpenInput:
         histories = choose_histories(self.available, self.variant.lags_hours, self.wanted)
         return next(iter(histories.values())).times[-1]
 
-    def states(self, members: Sequence[int]) -> dict[int, InitialState]:
+    def states(self, members: Sequence[int], starts: int = 0) -> dict[int, InitialState]:
         """Where some members start: from their own member of the input, where that is an ensemble.
 
         Parameters
         ----------
         members : sequence of int
             Of the forecast, from 1.
+        starts : int
+            Of a crossed ensemble, how many; else 0.
 
         Returns
         -------
@@ -77,7 +79,7 @@ class OpenInput:
             If a value is unreadable, not finite or unphysical; names all fields that are.
         """
         grid, lags = self.variant.architecture.grid, self.variant.lags_hours
-        return initial_states_of(self.available, grid, lags, self.wanted, members)
+        return initial_states_of(self.available, grid, lags, self.wanted, members, starts)
 
 
 def open_for(source: Any, variant: Variant, time: datetime | None = None) -> OpenInput:

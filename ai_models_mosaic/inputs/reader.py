@@ -8,10 +8,13 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from ..errors import InputError
+from ..options.lagging import Lagging
 from ..state import InitialState
 from ..variants import Variant
 from .fields import AvailableFields, Wanted, list_available
+from .histories import choose_histories
 from .initial_times import time_of, utc_now
+from .lagged import lagged_states
 from .requests import is_reanalysis
 from .retrieve import SOURCE_OF_INPUT, FileSource, Source, scratch
 from .services import Service, check_reachable, check_times, find_account, kept_days
@@ -39,6 +42,10 @@ class InputReader:
         How long a service may be out of reach, s.
     other : Source or None
         Where fields come from if neither from a file nor from one of these services.
+    starts : int
+        Of a crossed ensemble, how many; else 0.
+    lagging : Lagging or None
+        How long before the run members start, where that is at several times.
     """
 
     source: str
@@ -48,6 +55,8 @@ class InputReader:
     grid_deg: float
     patience_s: float
     other: Source | None = None
+    starts: int = 0
+    lagging: Lagging | None = None
     _service: Service | None = field(default=None, init=False)
     _stock: AvailableFields | None = field(default=None, init=False)
 
@@ -69,8 +78,9 @@ class InputReader:
         if self.source not in SOURCE_OF_INPUT:
             return
         service = find_account(self.source)
-        if len(wanted) == 1:
-            self._check_time(service, time_of(wanted[0]))
+        for hours in (0,) if self.lagging is None else self.lagging.hours:
+            if len(wanted) == 1:
+                self._check_time(service, time_of(wanted[0]) + timedelta(hours=hours))
         check_reachable(service)
         self._service = service
 
@@ -87,12 +97,24 @@ class InputReader:
         InputError
             As `inputs.initial_states_of`, and whatever a service cannot do.
         """
+        if self.lagging is None:
+            return self._read(wanted, self.members)
+        return lagged_states(self._read, self._time_of(wanted), self.lagging, self.members)
+
+    def _read(self, wanted: Wanted, members: Sequence[int]) -> dict[int, InitialState]:
         if self.file is not None:
-            return self._states(self._held(self.file, wanted), wanted)
+            return self._states(self._held(self.file, wanted), wanted, members)
         times = [time_of(wanted) + timedelta(hours=lag) for lag in self.variant.lags_hours]
         source = self.other or self._asked_service(times[-1])
         with scratch() as folder:
-            return self._states(list_available(source.fields(times, folder)), wanted)
+            return self._states(list_available(source.fields(times, folder)), wanted, members)
+
+    def _time_of(self, wanted: Wanted) -> datetime:
+        """The initial time; of a file where not all of it was asked for, the newest."""
+        if self.file is None or wanted.time is not None:
+            return time_of(wanted)
+        histories = choose_histories(self._held(self.file, wanted), self.variant.lags_hours, wanted)
+        return next(iter(histories.values())).times[-1]
 
     def _held(self, file: str, wanted: Wanted) -> AvailableFields:
         """What a file holds: of GRIB looked at once, of a store for every initial time."""
@@ -108,9 +130,9 @@ class InputReader:
         self._check_time(self._service, initial_time)
         return SOURCE_OF_INPUT[self.source](self._service, self.variant, self.grid_deg, self.patience_s)
 
-    def _states(self, available: AvailableFields, wanted: Wanted) -> dict[int, InitialState]:
+    def _states(self, available: AvailableFields, wanted: Wanted, members: Sequence[int]) -> dict[int, InitialState]:
         grid, lags = self.variant.architecture.grid, self.variant.lags_hours
-        return initial_states_of(available, grid, lags, wanted, self.members)
+        return initial_states_of(available, grid, lags, wanted, members, self.starts)
 
     def _check_time(self, service: Service, initial_time: datetime) -> None:
         reanalysis = is_reanalysis(self.source, self.variant)

@@ -70,7 +70,12 @@ def initial_state_of(
 
 
 def initial_states_of(
-    available: AvailableFields, grid: LatLonGrid, lags_hours: Sequence[int], wanted: Wanted, members: Sequence[int]
+    available: AvailableFields,
+    grid: LatLonGrid,
+    lags_hours: Sequence[int],
+    wanted: Wanted,
+    members: Sequence[int],
+    starts: int = 0,
 ) -> dict[int, InitialState]:
     """Where every member starts: from its own member of the input where that is an ensemble.
 
@@ -86,6 +91,8 @@ def initial_states_of(
         The initial time.
     members : sequence of int
         Of the forecast; `histories.pair_members` says which starts from which.
+    starts : int
+        Of a crossed ensemble; else 0.
 
     Returns
     -------
@@ -98,7 +105,7 @@ def initial_states_of(
         As `read_initial_state`.
     """
     histories = choose_histories(available, lags_hours, wanted)
-    pairs = pair_members(members, list(histories))
+    pairs = pair_members(members, list(histories), starts)
     _announce(next(iter(histories.values())).times)
     if len(histories) > 1:
         listed = ", ".join(f"{member} from {number}" for member, number in list(pairs.items())[:PAIRS_SHOWN])
@@ -111,10 +118,13 @@ def initial_states_of(
 
 def input_digest(starts: Mapping[int, InitialState]) -> str:
     """SHA-256 of all that the members start from, as hexadecimal digits; of one state, its own."""
-    states = {state.number: state for state in starts.values()}
+    states = {(state.number, state.ahead_hours): state.digest for state in starts.values()}
     if len(states) == 1:
-        return next(iter(states.values())).digest
-    joined = "".join(f"{number} {states[number].digest}\n" for number in sorted(states))
+        return next(iter(states.values()))
+    joined = "".join(
+        f"{number} {digest}{f' {ahead} h before' if ahead else ''}\n"
+        for (number, ahead), digest in sorted(states.items())
+    )
     return hashlib.sha256(joined.encode()).hexdigest()
 
 

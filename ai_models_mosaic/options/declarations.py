@@ -34,13 +34,18 @@ class Resume:
         What is compared in its place, by its name in the identity of a run.
     why : str
         Why it is not compared itself.
+    refused : bool
+        The two do not go together.
     """
 
     compared: bool
     told_by: str | None = None
     why: str = ""
+    refused: bool = False
 
     def __str__(self) -> str:
+        if self.refused:
+            return f"refused: {self.why}"
         if self.compared:
             return "may not change"
         return f"compared as {self.told_by}: {self.why}" if self.told_by else f"may change: {self.why}"
@@ -52,6 +57,11 @@ MAY_NOT_CHANGE = Resume(compared=True)
 def may_change(why: str) -> Resume:
     """An option that no byte of the output depends on."""
     return Resume(compared=False, why=why)
+
+
+def not_resumed(why: str) -> Resume:
+    """An option whose runs are not resumed."""
+    return Resume(compared=False, why=why, refused=True)
 
 
 def told_by(name: str, why: str) -> Resume:

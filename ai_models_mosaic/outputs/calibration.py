@@ -144,29 +144,38 @@ def moved(members: FloatArray, factor: float | FloatArray) -> FloatArray:
     return mean + factor * (members - mean)
 
 
-class StepGatherer:
-    """Holds the members of a step until the last has come.
+class MemberMover:
+    """Holds the members of a step until the last has come, and moves them; without a calibration, they just pass.
 
     Parameters
     ----------
+    calibration : Calibration or None
+        By what they are moved.
     members : sequence of int
         Of the run, in their order.
     """
 
-    def __init__(self, members: Sequence[int]) -> None:
-        self._members = tuple(members)
+    def __init__(self, calibration: Calibration | None, members: Sequence[int]) -> None:
+        self._calibration, self._members = calibration, tuple(members)
         self._index = {member: index for index, member in enumerate(members)}
         self._values: Float32Array | None = None
         self._missing: set[int] = set()
 
+    @property
+    def moves(self) -> bool:
+        """Whether members are moved, and so held."""
+        return self._calibration is not None
+
     def add(self, forecast: ForecastStep) -> ForecastStep | None:
-        """Take some members; returns all of the step when the last has come.
+        """Take some members; returns all of the step, moved, when the last has come.
 
         Parameters
         ----------
         forecast : ForecastStep
-            Copied.
+            Copied, if members are moved.
         """
+        if self._calibration is None:
+            return forecast
         if self._values is None:
             shape = (len(self._members), *forecast.values.shape[1:])
             self._values, self._missing = np.empty(shape, dtype=np.float32), set(self._members)
@@ -175,7 +184,7 @@ class StepGatherer:
         if self._missing:
             return None
         complete, self._values = self._values, None
-        return replace(forecast, members=self._members, values=complete)
+        return self._calibration.moved(replace(forecast, members=self._members, values=complete))
 
     def close(self) -> None:
         """End, when nothing is held any more.

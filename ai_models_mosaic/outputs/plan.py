@@ -11,6 +11,7 @@ from pathlib import Path
 from .. import __version__
 from ..errors import OptionError, OutputError
 from ..geometry.grid import LatLonGrid, Region
+from ..options.crossing import OPTION as CROSSED
 from ..params import Field
 from .calibration import NOTE as CALIBRATED
 from .clipping import NOTE as CLIPPED
@@ -25,6 +26,7 @@ from .products import OPTION, Product
 from .store.cf import Part
 from .store.layout import Layout
 from .store.zarr import check_store
+from .variance import split_products
 
 SCRATCH_SUFFIX = ".scratch"
 """Of the Zarr store that NetCDF files are made from, where no store was asked for."""
@@ -54,6 +56,8 @@ class OutputPlan:
         Steps of the forecast.
     members : tuple of int
         Members of this run, in their order: products are made when all of them are there.
+    starts : int
+        Of a crossed ensemble, whose variance is split for stores: how many starts it has; else 0.
 
     Raises
     ------
@@ -67,6 +71,7 @@ class OutputPlan:
     step_hours: int
     steps: int
     members: tuple[int, ...]
+    starts: int = 0
 
     def __post_init__(self) -> None:
         named = [(product.name, field) for product, field in self.products]
@@ -97,17 +102,21 @@ class OutputPlan:
     @property
     def products(self) -> tuple[tuple[Product, Field], ...]:
         """What is written of all members together: field by field in the order of the state."""
-        made = [
-            (product, field) for product in self.options.products for field in product.fields_of(self.options.selection)
-        ]
+        chosen = (*self.options.products, *split_products(self.starts))
+        made = [(product, field) for product in chosen for field in product.fields_of(self.options.selection)]
         order = {field: index for index, field in enumerate(dict.fromkeys(field for _, field in made))}
         return tuple(sorted(made, key=lambda pair: (pair[1].channels, order[pair[1]])))
+
+    @property
+    def grib_products(self) -> tuple[tuple[Product, Field], ...]:
+        """Those that GRIB has keys for."""
+        return tuple((product, field) for product, field in self.products if not product.starts)
 
     @property
     def messages(self) -> int:
         """How many GRIB messages are written."""
         of_members = len(self.members) * len(self.fields) if self.path is not None else 0
-        of_products = len(self.products) if self.products_path is not None else 0
+        of_products = len(self.grib_products) if self.products_path is not None else 0
         return len(self.lead_times_hours) * (of_members + of_products)
 
     @property
@@ -253,10 +262,8 @@ class OutputPlan:
     @property
     def _notes(self) -> list[str]:
         """What was done to the fields before they were written."""
-        return [
-            *([CALIBRATED] if self.options.calibration is not None else []),
-            *([CLIPPED] if self.options.clip_humidity else []),
-        ]
+        wanted = {CALIBRATED: self.options.calibration, CLIPPED: self.options.clip_humidity}
+        return [note for note, asked in wanted.items() if asked]
 
     def encoder(self, labels: Labels) -> GribEncoder:
         """Makes the messages of members.
@@ -276,7 +283,7 @@ class OutputPlan:
         OutputError
             If ecCodes refuses one of the user's keys.
         """
-        return GribEncoder(self.region, labels, (), self.products, len(self.members))
+        return GribEncoder(self.region, labels, (), self.grib_products, len(self.members))
 
     def check(self, labels: Labels, *, archived: bool = False, source: str | None = None) -> None:
         """Raise before a long run if its output could not be made, or not be written.
@@ -292,6 +299,8 @@ class OutputPlan:
 
         Raises
         ------
+        OptionError
+            If the variance of a crossed ensemble is split for no store.
         OutputError
             If two outputs would be one file, or one the input, a file to be archived would hold several types,
             ecCodes refuses one of the user's
@@ -299,6 +308,10 @@ class OutputPlan:
             not writable.
         """
         self.templates(labels)
+        if self.starts and self.store_path(labels) is None:
+            raise OptionError(
+                f"{CROSSED}: expected --zarr or --netcdf with it, for the split of the variance: GRIB cannot hold it"
+            )
         if self.path is not None:
             if self.options.members:
                 # What ecCodes says of the user's keys can differ by field.
@@ -364,7 +377,7 @@ class OutputPlan:
                 place = GribOutput(self.path, encoder).path_of(encoder.first_message(self.members[0]))
             yield f"--path {self.path}", place, f"{keys}-{{number}}.grib"
         if self.products_path is not None:
-            with GribEncoder(self.region, labels, (), self.products[:1], len(self.members)) as encoder:
+            with GribEncoder(self.region, labels, (), self.grib_products[:1], len(self.members)) as encoder:
                 output = GribOutput(self.products_path, encoder, option=self._products_option)
                 place = output.path_of(next(encoder.product_messages()))
             yield f"{self._products_option} {self.products_path}", place, f"{keys}-{{product}}.grib"

@@ -13,7 +13,7 @@ from decimal import Decimal
 
 import numpy as np
 
-from ..arrays import FloatArray
+from ..arrays import BoolArray, FloatArray
 from ..errors import OptionError
 from ..params import Field, named
 from .selection import Selection
@@ -48,6 +48,8 @@ class Product:
         Of a probability, in the field's units, as typed.
     fields : tuple of str or None
         Names of the fields; None for all that are written of the members.
+    starts : int
+        Of a part of the variance of a crossed ensemble: how many starts it has.
     """
 
     kind: str
@@ -55,6 +57,7 @@ class Product:
     comparison: str = ""
     threshold: str = ""
     fields: tuple[str, ...] | None = None
+    starts: int = 0
 
     @property
     def name(self) -> str:
@@ -77,7 +80,32 @@ class Product:
 
     def units(self, field: Field) -> str:
         """Units of the product of a field."""
+        if self.starts:
+            return f"({field.units})**2" if " " in field.units else f"{field.units}**2"
         return "%" if self.comparison else field.units
+
+    def happens(self, values: FloatArray) -> BoolArray:
+        """Where a probability's event happens.
+
+        Parameters
+        ----------
+        values : array (...)
+            Of the field, in its units.
+
+        Returns
+        -------
+        bool array (...)
+        """
+        threshold = float(self.threshold)
+        match self.comparison:
+            case ">":
+                return values > threshold
+            case ">=":
+                return values >= threshold
+            case "<":
+                return values < threshold
+            case _:
+                return values <= threshold
 
     def fields_of(self, selection: Selection) -> tuple[Field, ...]:
         """The fields of which this product is made.
@@ -130,17 +158,7 @@ def _one(product: Product, values: FloatArray) -> FloatArray:
             return values.min(axis=0)
         case "maximum":
             return values.max(axis=0)
-    threshold = float(product.threshold)
-    match product.comparison:
-        case ">":
-            happens = values > threshold
-        case ">=":
-            happens = values >= threshold
-        case "<":
-            happens = values < threshold
-        case _:
-            happens = values <= threshold
-    return 100.0 * happens.mean(axis=0)
+    return 100.0 * product.happens(values).mean(axis=0)
 
 
 def parse_products(text: str) -> tuple[Product, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -15,8 +15,9 @@ from ..arrays import Float32Array
 from ..errors import OutputError, ResumeError
 from ..params import Field
 from ..state import ForecastStep
-from .calibration import StepGatherer
+from .calibration import MemberMover
 from .clipping import clipped
+from .grib.earlier import EarlierMembers
 from .grib.files import MessageFiles, abandon_files, close_files
 from .grib.keys import Labels
 from .grib.output import GribOutput, OnMessage
@@ -27,6 +28,7 @@ from .store.folder import StoreFolder
 from .store.format2 import GROUP
 from .store.netcdf import convert
 from .store.zarr import ZarrOutput
+from .variance import parts_of
 
 LOG = logging.getLogger(__name__)
 
@@ -87,6 +89,8 @@ class Outputs:
         Whether `resume` follows: what an unfinished run left is kept until then.
     run : str or None
         Digest of what the run is, which stores carry.
+    earlier : sequence of Path
+        GRIB files of members of the plan that are not made again; the others are to be written here.
 
     Raises
     ------
@@ -102,19 +106,24 @@ class Outputs:
         *,
         resuming: bool = False,
         run: str | None = None,
+        earlier: Sequence[Path] = (),
     ) -> None:
         self._plan, self._labels, self._resuming, self._run = plan, labels, resuming, run
         self._lead_times = frozenset(plan.lead_times_hours)
         self._collector = StepCollector(plan)
-        self._gatherer = StepGatherer(plan.members) if plan.options.calibration is not None else None
+        self._mover = MemberMover(plan.options.calibration, plan.members)
         workers = usual_workers() if plan.options.workers is None else plan.options.workers
         self._messages = MessageFiles()
         self._members = self._products = None
         self._encoders = ExitStack()
+        self._earlier: EarlierMembers | None = None
+        self._lead_times_taken: set[int] = set()
         if plan.path is not None and plan.options.members:
             encoder = self._encoders.enter_context(plan.encoder(labels))
             self._members = GribOutput(plan.path, encoder, on_message, max(1, workers), self._messages)
             self._members.check_writable(plan.members, plan.lead_times_hours)
+            if earlier:
+                self._earlier = self._encoders.enter_context(closing(EarlierMembers(earlier, plan.encoder(labels))))
         if plan.products_path is not None:
             encoder = self._encoders.enter_context(plan.product_encoder(labels))
             self._products = GribOutput(plan.products_path, encoder, on_message, max(1, workers), self._messages)
@@ -147,14 +156,13 @@ class Outputs:
         """
         if forecast.lead_time_hours not in self._lead_times:
             return
-        whole = self._gatherer.add(forecast) if self._gatherer is not None else forecast
+        whole = self._mover.add(forecast)
         if whole is not None:
-            self._write(
-                whole if self._plan.options.calibration is None else self._plan.options.calibration.moved(whole)
-            )
+            self._write(whole)
 
     def _write(self, forecast: ForecastStep) -> None:
         """Write members as they are to be written, and products with the last of them."""
+        self._take_earlier(forecast.lead_time_hours)
         forecast = clipped(forecast) if self._plan.options.clip_humidity else forecast
         if self._plan.options.members:
             self._write_members(forecast)
@@ -173,11 +181,12 @@ class Outputs:
         forecast : ForecastStep
             On the whole grid.
         """
+        self._lead_times_taken.add(forecast.lead_time_hours)
         if forecast.lead_time_hours not in self._lead_times:
             return
-        if self._gatherer is not None:
+        if self._mover.moves:
             # Nothing of a step is written before all of it is there.
-            self._gatherer.add(forecast)
+            self._mover.add(forecast)
         elif self._makes_products:
             self._collector.add(clipped(forecast) if self._plan.options.clip_humidity else forecast)
 
@@ -274,15 +283,15 @@ class Outputs:
         """
         if self._ended:
             return
-        if self._gatherer is not None:
-            self._gatherer.close()
+        self._mover.close()
         self._queue.close()
         for output in self._grib:
             output.release()
-        if self._resuming and self._messages.messages != self._plan.messages:
+        if (self._resuming or self._earlier) and self._messages.messages != self._plan.messages:
+            left = "an unfinished run left" if self._resuming else "there was of the ensemble"
             raise OutputError(
-                f"expected {self._plan.messages} messages in all files, got {self._messages.messages}: what an "
-                "unfinished run left was not whole. Run without --resume"
+                f"expected {self._plan.messages} messages in all files, got {self._messages.messages}: what {left} was "
+                f"not whole. Run without {'--resume' if self._resuming else '--extend'}"
             )
         close_files(self._messages)
         if self._store is not None:
@@ -337,6 +346,14 @@ class Outputs:
                 "Run without --resume"
             )
 
+    def _take_earlier(self, lead_time_hours: int) -> None:
+        """Have the members that were written before stand in front of those that follow."""
+        if self._members is None or self._earlier is None or lead_time_hours in self._lead_times_taken:
+            return
+        self._lead_times_taken.add(lead_time_hours)
+        commit = partial(self._members.append_earlier, self._earlier, lead_time_hours)
+        self._queue.put(lambda: commit)
+
     def _write_members(self, forecast: ForecastStep) -> None:
         if self._members is not None:
             for job in self._members.jobs(forecast):
@@ -353,11 +370,14 @@ class Outputs:
         values: Float32Array,
         where: Sequence[int],
     ) -> Commit | None:
-        made = list(zip(products, compute(products, field.of(values[:, where])), strict=True))
+        members = field.of(values[:, where])
+        usual = [product for product in products if not product.starts]
+        made = list(zip(usual, compute(usual, members), strict=True))
         if self._store is not None:
-            for product, values in made:
-                self._store.write_product(lead_time_hours, product, field, values)
-        if self._products is None:
+            parts = parts_of(products, members, self._plan.members, self._plan.starts)
+            for product, computed in [*made, *parts]:
+                self._store.write_product(lead_time_hours, product, field, computed)
+        if self._products is None or not made:
             return None
         return self._products.encode_products(field, made, lead_time_hours)
 

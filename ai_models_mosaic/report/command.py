@@ -17,10 +17,12 @@ from .drawing import compact, lead_hours, picture
 from .ensemble import open_ensemble
 from .fields import Point, Threshold, default_thresholds, preferred, split
 from .health import section_of
-from .options import SUFFIXES, area_of, chosen, contours_of, date_of, point_of
+from .options import SUFFIXES, area_of, chosen, contours_of, date_of, point_of, scenarios_of
+from .origins import open_split, origins
 from .page import Contents, compose
 from .projections import EqualEarth, PlateCarree, Polar, Projection
 from .rasters import Sampler
+from .scenarios import Representatives, representatives
 from .words import cards_of, provenance
 
 MOST_STEPS = 21
@@ -79,7 +81,15 @@ def contents_of(known: argparse.Namespace) -> Contents:
         lines=lines,
         projection=projection_of(known),
         health=None if known.health is None else section_of(known.health, dataset),
+        scenarios=_scenarios(dataset, known),
     )
+
+
+def _scenarios(dataset: xarray.Dataset, known: argparse.Namespace) -> Representatives | None:
+    if known.scenarios is None:
+        return None
+    name, hours, clusters = scenarios_of(known.scenarios)
+    return representatives(dataset, name, hours, area_of(known.area) if known.area else None, clusters)
 
 
 def plot(known: argparse.Namespace) -> Path:
@@ -95,7 +105,10 @@ def plot(known: argparse.Namespace) -> Path:
         If the picture cannot be written.
     """
     _require_folder(known.output, SUFFIXES)
-    figure = DRAWINGS[known.kind](_opened(known, all_members=known.kind == "member"), known)
+    if known.kind == "variance":
+        figure = _variance(known)
+    else:
+        figure = DRAWINGS[known.kind](_opened(known, all_members=known.kind == "member"), known)
     kind = known.output.suffix[1:].lower()
     content = picture(figure, kind, known.dpi)
     return _written(known.output, compact(content, MOST_COLOURS) if kind == "png" else content)
@@ -200,6 +213,12 @@ def _plumes(dataset: xarray.Dataset, known: argparse.Namespace) -> Figure:
 def _spaghetti(dataset: xarray.Dataset, known: argparse.Namespace) -> Figure:
     hours, projection = _hours(dataset, known), projection_of(known)
     return spaghetti.spaghetti(dataset, _name(dataset, known), known.contour, hours, projection)
+
+
+def _variance(known: argparse.Namespace) -> Figure:
+    if known.params is None:
+        raise OptionError("expected --params for variance, such as --params z500; got none")
+    return origins(open_split(known.ensemble), known.params, area_of(known.area) if known.area else None)
 
 
 Drawing = Callable[[xarray.Dataset, argparse.Namespace], Figure]

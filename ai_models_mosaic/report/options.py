@@ -11,17 +11,20 @@ from pathlib import Path
 
 from ..errors import OptionError
 
-KINDS = ("map", "mean", "spread", "member", "probability", "stamps", "spaghetti", "plumes", "tracks")
+KINDS = ("map", "mean", "spread", "member", "probability", "stamps", "spaghetti", "plumes", "tracks", "variance")
 """What ``plot`` draws."""
 
 PROJECTIONS = ("globe", "north", "south")
+
+CLUSTERS = 4
+"""Scenarios of an ensemble, if nothing else is asked for."""
 
 SUFFIXES = (".png", ".svg")
 
 
 def add_report_options(parser: argparse.ArgumentParser) -> None:
     """Give a parser the options of ``report``."""
-    _add_ensemble(parser)
+    add_ensemble(parser)
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.html", help="the page")
     parser.add_argument(
         "--params", metavar="LIST", help="fields, such as z500,2t,10ws (z500, t850, msl, 2t, 10ws, as far as there)"
@@ -50,6 +53,12 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
         help="of the spaghetti plot, in the units that are shown, such as z500=552; again for other fields",
     )
     parser.add_argument(
+        "--scenarios",
+        metavar="FIELD@HOURS[:K]",
+        help="show K members (4) that stand for all, chosen by a field at a lead time over --area, with their weights, "
+        "such as z500@120:3",
+    )
+    parser.add_argument(
         "--health", type=Path, metavar="FILE", help="what --health of the forecast recorded, whose curves are shown too"
     )
     _add_map(parser)
@@ -58,7 +67,7 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
 def add_plot_options(parser: argparse.ArgumentParser) -> None:
     """Give a parser the options of ``plot``."""
     parser.add_argument("kind", choices=KINDS, metavar="KIND", help=", ".join(KINDS))
-    _add_ensemble(parser)
+    add_ensemble(parser)
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="a name that ends in .png or .svg")
     parser.add_argument("--params", metavar="LIST", help="the field, such as z500; of plumes, several (the usual ones)")
     parser.add_argument("--steps", metavar="HOURS", help="the lead time; of map, several (the middle one)")
@@ -70,7 +79,8 @@ def add_plot_options(parser: argparse.ArgumentParser) -> None:
     _add_map(parser)
 
 
-def _add_ensemble(parser: argparse.ArgumentParser) -> None:
+def add_ensemble(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the files of an ensemble, and its initial time."""
     parser.add_argument(
         "ensemble",
         nargs="+",
@@ -151,6 +161,20 @@ def contours_of(texts: Sequence[str]) -> tuple[tuple[str, float], ...]:
         except ValueError as error:
             raise OptionError(f"--contour: expected FIELD=VALUE, such as z500=552; got {text}") from error
     return tuple(found)
+
+
+def scenarios_of(text: str) -> tuple[str, float, int]:
+    """Field, lead time in hours and number of scenarios from ``FIELD@HOURS[:K]``.
+
+    Raises
+    ------
+    OptionError
+        If it is of another form.
+    """
+    match = re.fullmatch(r"(\w+)@(\d+(?:\.\d+)?)(?::(\d{1,4}))?", text)
+    if match is None:
+        raise OptionError(f"--scenarios: expected FIELD@HOURS or FIELD@HOURS:K, such as z500@120:3; got {text}")
+    return match[1], float(match[2]), int(match[3] or CLUSTERS)
 
 
 def date_of(text: str | None) -> datetime | None:

@@ -23,12 +23,14 @@ from .. import __version__
 from ..forecast.health.record import Section
 from ..forecast.progress import duration
 from ..wording.numbers import counted
+from ..wording.numbers import series as series_in_words
 from . import health, maps, plumes, spaghetti, stamps, track_maps
 from .atlas import SHEET_COLUMNS, Chapter, data_url, overlay
 from .drawing import compact, lead_hours, members_in_words, picture, when
 from .fields import MISSING_FIELDS, WITHOUT, Point, Threshold, series
 from .projections import Projection
 from .rasters import Paper, projection_for
+from .scenarios import Representatives
 from .tracks import Track, obstacle, track
 
 LOG = logging.getLogger(__name__)
@@ -64,6 +66,8 @@ class Contents:
         The globe or the ensemble's region, if None.
     health : Section or None
         What a flight recorder has seen of the members.
+    scenarios : Representatives or None
+        Members that stand for all, if they are to be shown.
     """
 
     dataset: xarray.Dataset
@@ -74,6 +78,7 @@ class Contents:
     lines: tuple[tuple[str, float], ...] = ()
     projection: Projection | None = None
     health: Section | None = None
+    scenarios: Representatives | None = None
 
 
 class Pace:
@@ -144,6 +149,7 @@ def compose(contents: Contents, provenance: Sequence[tuple[str, str]]) -> str:
         "facts": f"{members_in_words(dataset)}, lead times of {lead[0]:g} to {lead[-1]:g} h, {_grid(dataset)}",
         "warning": "".join(f"<p class=warning>{html.escape(text)}</p>" for text in warnings),
         "static": drawings,
+        "scenarios": _scenarios(contents),
         "plumes": _plumes(contents, pace),
         "cyclones": cyclones,
         "health": _health(contents),
@@ -192,6 +198,25 @@ def _drawings(contents: Contents, pace: Pace) -> str:
         figure = maps.probability(dataset, threshold, middle, projection)
         found.append(_figure(picture(figure, dpi=STATIC_DPI), f"Probability of {threshold.name}"))
     return "".join(found)
+
+
+def _scenarios(contents: Contents) -> str:
+    chosen = contents.scenarios
+    if chosen is None:
+        return ""
+    figure = stamps.scenarios(contents.dataset, chosen, contents.projection)
+    rows = "".join(
+        f"<dt>{html.escape(title)}<dd>members {series_in_words(one.members)}"
+        for title, one in zip(chosen.titles, chosen.scenarios, strict=True)
+    )
+    words = (
+        f"Members that stand for all, chosen by {chosen.name} {chosen.when}: one of each cluster in the space of "
+        f"{counted(chosen.eofs, 'EOF')}, with the share of the members that are in it."
+    )
+    return (
+        f'<section id="scenarios">\n<h2>Scenarios</h2>\n<p class="note">{html.escape(words)}</p>\n'
+        f"{_figure(picture(figure, dpi=STATIC_DPI), 'Scenarios')}\n<dl>{rows}</dl>\n</section>\n"
+    )
 
 
 def _plumes(contents: Contents, pace: Pace) -> str:

@@ -79,11 +79,14 @@ def _model(card: dict[str, Any]) -> str:
 
 def _start(given: dict[str, Any]) -> str:
     states = [_time(text) for text in given.get("states") or []]
+    starts = sorted({_time(text) for text in given.get("starts") or []})
     return _joined(
         "{}",
         _time(given.get("initial_time")),
         ", from states of {}",
-        " and ".join(states),
+        "" if starts else " and ".join(states),
+        ", members started at {}",
+        " and ".join(starts),
         ", out of {}",
         _source(given.get("source")),
     )

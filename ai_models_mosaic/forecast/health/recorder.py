@@ -87,8 +87,9 @@ class Recorder:
         distinct = {id(state): state for state in starts.values()}
         references = {key: Reference(probe, state, climate) for key, state in distinct.items()}
         self._references = {member: references[id(starts[member])] for member in members}
-        # Without noise, members of one start are one forecast, as was asked for.
-        same = len(distinct) < len(starts) and job.ensemble.noise_factor == 0
+        # Without noise, members of one start are one forecast, as was asked for; also where each was led on from it.
+        origins = {state.digest or id(state) for state in starts.values()}
+        same = len(origins) < len(starts) and job.ensemble.noise_factor == 0
         self._may_be_equal = set(members) if same else set()
         self._step, self._members, self._digests, self._complaints = 0, len(members), {}, []
         header = {

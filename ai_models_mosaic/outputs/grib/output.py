@@ -20,6 +20,7 @@ from ..contents import count_messages
 from ..placeholders import GRIB_KEYS, PRODUCT, PathTemplate
 from ..products import Product
 from ..queue import Commit, Job
+from .earlier import EarlierMembers
 from .encoder import GribEncoder
 from .every_path import HasKeys, all_paths
 from .files import MessageFiles, check_writable, is_stream
@@ -152,6 +153,25 @@ class GribOutput:
             messages = itertools.chain(messages, later, others)
         for path in dict.fromkeys(self.path_of(message) for message in messages):
             check_writable(path)
+
+    def append_earlier(self, earlier: EarlierMembers, lead_time_hours: int) -> None:
+        """Append the messages of members that were written before; where commits are made, in their order.
+
+        Parameters
+        ----------
+        earlier : EarlierMembers
+            Has them.
+        lead_time_hours : int
+            Of which lead time.
+
+        Raises
+        ------
+        OutputError
+            If one cannot be read, or written.
+        """
+        for labels, message in earlier.messages(lead_time_hours):
+            mars = None if self._on_message is None else labels.mars()
+            self._append([Encoded(self.path_of(labels), message, mars)])
 
     def resume(self, positions: Mapping[str, int], *, finished: bool = False) -> None:
         """Go on with the files of an unfinished run; see `MessageFiles.resume`.

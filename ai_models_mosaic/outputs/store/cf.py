@@ -17,6 +17,7 @@ from ...arrays import AnyArray
 from ...params import netcdf_name
 from ..grib.keys import product_keys
 from ..products import Product
+from ..variance import WORDS
 from .layout import CELL_METHODS, Layout, Variable
 
 CONVENTIONS = "CF-1.8"
@@ -81,12 +82,14 @@ def attributes_of(variable: Variable, part: Part) -> dict[str, Any]:
         "coordinates": " ".join(names),
     }
     product = variable.product
-    if product is not None:
+    if product is not None and not product.starts:
         attributes["GRIB_dataType"] = product_keys(product, 1)["type"]
     if product is None or product.kind in CELL_METHODS or product.percent:
         attributes["standard_name"] = first.standard_name
     if product is not None and product.kind in CELL_METHODS:
         attributes["cell_methods"] = CELL_METHODS[product.kind].replace("number", "realization")
+    if product is not None and product.starts:
+        attributes["cell_methods"] = f"realization: variance (comment: {WORDS[product.kind]})"
     return attributes
 
 
@@ -184,4 +187,4 @@ def _of_members(field: str, product: Product, units: str) -> str:
         return f"{field}: {product.percent} % quantile of the members"
     if product.comparison:
         return f"{field}: probability of {product.comparison} {product.threshold} {units}"
-    return f"{field}: {product.kind} of the members"
+    return f"{field}: {WORDS.get(product.kind, f'{product.kind} of the members')}"

@@ -13,6 +13,7 @@ import numpy as np
 from ...geometry.grid import Region
 from ...params import Field
 from ..products import Product
+from ..variance import WORDS
 
 DIMENSIONS = "_ARRAY_DIMENSIONS"
 """Where xarray finds the dimensions of an array."""
@@ -104,6 +105,8 @@ class Variable:
             found["standard_name"] = first.standard_name
         if self.product is not None and self.product.kind in CELL_METHODS:
             found["cell_methods"] = CELL_METHODS[self.product.kind]
+        if self.product is not None and self.product.starts:
+            found["cell_methods"] = f"number: variance (comment: {WORDS[self.product.kind]})"
         return found
 
 
