@@ -41,7 +41,7 @@ PARTS = {
     },
     "ai_models_mosaic.model.buffers": {"kept_neighbours": "neighbours"},
     "ai_models_mosaic.checkpoints.format": {"make_buffers": "other buffers"},
-    "ai_models_mosaic.forecast.series": {"gather": "provenance, with the digest of the weights"},
+    "ai_models_mosaic.forecast.series": {"card_of": "provenance, with the digest of the weights"},
     "ai_models_mosaic.forecast.destination": {"Destination.open": "begin the output"},
 }
 """Functions whose time is told, less that of those within, by the module where they are looked up when called."""

@@ -1,3 +1,4 @@
+import logging
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -17,6 +18,7 @@ from hub_standin import Hub, hub_with  # noqa: E402
 from running import Runner, need_runner  # noqa: E402
 
 import ai_models_mosaic.model  # noqa: E402
+from ai_models_mosaic.forecast import console  # noqa: E402
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -25,6 +27,16 @@ def no_cache_of_the_user() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AI_MODELS_MOSAIC_CACHE", "off")
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_quiet_that_lasts() -> Iterator[None]:
+    """What a command with --quiet hushes to the end of its process is heard in other modules again."""
+    loggers = [logging.getLogger(name) for name in (console.PACKAGE, console.RUNNER)]
+    before = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, before, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture
