@@ -11,7 +11,7 @@ from test_torch_engine import PROGRESS, STATISTICS, STD, physical_inputs
 from toy_run import ToyEngine, initial_state
 
 from ai_models_mosaic.checkpoints.format import build_network
-from ai_models_mosaic.engines.batching import Halving, compare_memory, histories_that_fit, members_that_fit
+from ai_models_mosaic.engines.batching import Halving, compare_memory, histories_that_fit
 from ai_models_mosaic.engines.torch import TorchEngine
 from ai_models_mosaic.errors import ForecastError
 from ai_models_mosaic.forecast.options import parse_options
@@ -27,41 +27,6 @@ FULL = torch.cuda.OutOfMemoryError
 
 def linear(weights, member):
     return lambda members: weights + members * member
-
-
-@pytest.mark.parametrize(
-    ("available", "members", "expected"),
-    [
-        # 0.8 of it is planned with; weights 1 GB, a member 2 GB.
-        (80 * GB, 24, 16),
-        (80 * GB, 6, 4),
-        (80 * GB, 1, 1),
-        (24 * GB, 24, 8),
-        (21.3 * GB, 24, 8),
-        (21.2 * GB, 24, 4),
-        (8 * GB, 24, 2),
-        (4 * GB, 24, 1),
-        (0, 24, 1),
-    ],
-)
-def test_as_many_members_are_chosen_as_fit_in_powers_of_two_up_to_16(available, members, expected):
-    assert members_that_fit(linear(GB, 2 * GB), available, members) == expected
-
-
-def test_the_choice_never_exceeds_what_fits_or_falls_short_of_half_of_it():
-    for available in np.geomspace(GB, 200 * GB, 60):
-        chosen = members_that_fit(linear(GB, GB), available, 1000)
-        fitting = (0.8 * available - GB) / GB
-        assert chosen == 1 or chosen <= fitting
-        assert chosen == 16 or 2 * chosen > fitting
-
-
-def test_room_is_left_for_the_states_of_all_members_where_that_leaves_a_step():
-    # 0.8 of 40 GB is planned with: 16 members fit, and beside 20 GB of states 4.
-    assert members_that_fit(linear(GB, 1.9 * GB), 40 * GB, 24) == 16
-    assert members_that_fit(linear(GB, 1.9 * GB), 40 * GB, 24, states=20 * GB) == 4
-    # Where they do not fit beside a step of one member, they are elsewhere.
-    assert members_that_fit(linear(GB, 1.9 * GB), 40 * GB, 24, states=31 * GB) == 16
 
 
 @pytest.mark.parametrize(("available", "expected"), [(80 * GB, 54), (13 * GB, 0), (12 * GB, 0), (15 * GB, 2)])
@@ -205,7 +170,7 @@ def test_a_lack_of_memory_that_passes_ends_no_run(network, monkeypatch):
     np.testing.assert_array_equal(engine.step(history, PROGRESS, noise), expected)
 
 
-def test_on_the_cpu_one_member_is_the_best_batch(network):
+def test_one_member_is_the_best_batch_so_that_its_bytes_depend_on_no_other(network):
     assert TorchEngine(network, STATISTICS, torch.device("cpu")).best_batch(24) == 1
 
 

@@ -145,3 +145,14 @@ def test_the_command_tells_it(tmp_path, capsys):
 def test_the_command_needs_a_recipe_and_a_folder_unless_it_only_checks(capsys):
     assert main(["train"]) == OptionError.exit_status
     assert "train: expected RECIPE.toml and --output FOLDER, or --check" in capsys.readouterr().err
+
+
+def test_an_update_that_is_too_large_for_the_gpu_is_an_error_that_says_what_to_change(monkeypatch, capsys):
+    def too_large(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 64.00 MiB. GPU 0 has a total capacity")
+
+    monkeypatch.setattr(check, "check", too_large)
+    assert main(["train", "--check"]) == OptionError.exit_status
+    said = capsys.readouterr().err
+    assert "expected an update that fits into the memory of the GPU, got one that does not; give the recipe" in said
+    assert "which share the batch (CUDA out of memory)" in said

@@ -52,16 +52,26 @@ def add(commands: Commands) -> None:
 
 
 def run(known: argparse.Namespace) -> None:
-    """Train, with a progress bar.
+    """Train, with a progress bar, or only check.
 
     Raises
     ------
     OptionError
-        If there is no recipe, or no folder for the run.
+        If there is no recipe, or no folder for the run, or if an update is too large for the GPU.
     """
-    if known.check:
-        _check(known.recipe)
-        return
+    from torch import OutOfMemoryError
+
+    try:
+        (_check if known.check else _train)(known)
+    except OutOfMemoryError as error:
+        raise OptionError(
+            "train: expected an update that fits into the memory of the GPU, got one that does not; give the recipe a "
+            "smaller batch, ensemble_members or rollout, recompute = true where it has a roll-out, or more processes, "
+            f"which share the batch ({str(error).split('. ')[0]})"
+        ) from error
+
+
+def _train(known: argparse.Namespace) -> None:
     if known.recipe is None or known.output is None:
         raise OptionError("train: expected RECIPE.toml and --output FOLDER, or --check")
     from tqdm import tqdm
@@ -82,7 +92,7 @@ def run(known: argparse.Namespace) -> None:
         LOG.info("written %s: ai-models mosaic --variant %s --checkpoint %s …", path, recipe.variant, path)
 
 
-def _check(path: Path | None) -> None:
+def _check(known: argparse.Namespace) -> None:
     from ..training.check import check
     from ..training.processes import processes
     from ..training.recipe import Phase, Recipe, read_recipe
@@ -91,5 +101,5 @@ def _check(path: Path | None) -> None:
         if among.count > 1:
             raise OptionError("--check: expected one process, and not those of a launcher")
         default = Recipe("mini", ("none",), ("none",), (Phase(1, 1, 1e-3),), precision="bfloat16")
-        found = check(read_recipe(path) if path is not None else default, among)
+        found = check(read_recipe(known.recipe) if known.recipe is not None else default, among)
     say("\n".join(found.lines()))

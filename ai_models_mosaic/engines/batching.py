@@ -10,9 +10,6 @@ from ..errors import ForecastError
 
 LOG = logging.getLogger(__name__)
 
-MOST = 16
-"""Members per batch that are ever chosen: one of full size already has enough tokens to fill a GPU."""
-
 SHARE = 0.8
 """Of the free memory that is planned with: the estimate is one, and allocators leave gaps."""
 
@@ -21,35 +18,6 @@ DEVIATION = 1.5
 large batch in parts, and take half of what is estimated for one of sixteen."""
 
 T = TypeVar("T")
-
-
-def members_that_fit(memory_bytes: Callable[[int], int], available: float, members: int, states: int = 0) -> int:
-    """The members per batch for so much memory: a power of two, which a little less memory does not change.
-
-    Parameters
-    ----------
-    memory_bytes : callable
-        Estimated peak of a step of so many members.
-    available : float
-        Bytes that are free.
-    members : int
-        There are no more to put into a batch.
-    states : int
-        Bytes of the states of all members. Room is left for them, unless not even a step of one member is left it:
-        they are then kept elsewhere.
-
-    Returns
-    -------
-    int
-        At least 1, whether that fits or not.
-    """
-    room = SHARE * available
-    if memory_bytes(1) + states <= room:
-        room -= states
-    fitting, tried = 1, 2
-    while tried <= min(members, MOST) and memory_bytes(tried) <= room:
-        fitting, tried = tried, 2 * tried
-    return fitting
 
 
 def histories_that_fit(available: float, step: float, history: int) -> int:

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -157,7 +158,7 @@ def _prepare_onnx(variant: Variant, choice: EngineChoice) -> Callable[[], Loaded
 
 
 def _prepare_torch(variant: Variant, choice: EngineChoice) -> Callable[[], LoadedEngine]:
-    """Check the weights and choose a device; what takes long goes on beside what the caller does until it loads."""
+    """Check weights and choose a device; what takes long, on a GPU all of it, is done beside what the caller does."""
     assets = choice.files or locate(variant, choice.assets, choice.checkpoint)
     check_assets(variant, assets, full=choice.verify_assets)
     # PyTorch takes seconds to import, in which a disk can be read.
@@ -194,7 +195,10 @@ def _prepare_torch(variant: Variant, choice: EngineChoice) -> Callable[[], Loade
             variant, assets, device, precision, backend, graphs=graphs, compiled=choice.compiled, ahead=ahead
         )
 
-    return load
+    if kernels is None:
+        return load
+    # A GPU has nothing else to do while fields are read. On a CPU they would only take each other's time.
+    return ThreadPoolExecutor(1, thread_name_prefix="engine").submit(load).result
 
 
 def _refuse_modes(device: str, choice: EngineChoice) -> None:

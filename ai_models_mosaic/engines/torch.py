@@ -19,7 +19,7 @@ from ..model.attention.choice import AUTO, UnfitBackendError, try_backend
 from ..model.attention.tuned import lists_from_tilings, tilings_from_lists
 from ..model.network import MosaicNetwork
 from ..variants import Variant
-from .batching import Halving, compare_memory, histories_that_fit, members_that_fit
+from .batching import Halving, compare_memory, histories_that_fit
 from .copies import SharedMemory, StreamedCopies
 from .cuda import GraphedStep
 from .form import choose_form
@@ -367,14 +367,10 @@ class TorchEngine:
         return self._weights_bytes() + int(members * copies * stage.pixels * stage.width * 4)
 
     def best_batch(self, members: int) -> int:
-        """Members per batch where nobody said how many, of so many; see `LoadedEngine.best_batch`."""
-        if self.device.type == "cpu":
-            # Together they were no faster, and take more memory.
-            return 1
-        architecture = self.network.architecture
-        states = members * architecture.history * architecture.grid.size * architecture.channels * 4
-        available = self._free_bytes() + self._weights_bytes()
-        return members_that_fit(self.memory_bytes, available, members, states)
+        """Members per batch where nobody said how many, of so many: always one; see `LoadedEngine.best_batch`."""
+        # Several together were no faster on a CPU. On a GPU they were by 4 %, but libraries choose their kernels by the
+        # number of rows there, and so a member's bytes would depend on how many there are.
+        return 1
 
     def _plain(self, states: Histories, clock: Tensor, noise: Tensor, started: Tensor | None = None) -> States:
         return self.network(states.sub_(self._mean).div_(self._std), clock, noise, started) * self._std + self._mean

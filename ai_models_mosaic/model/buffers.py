@@ -31,6 +31,10 @@ STANDARDISE_EPS = 1e-6
 """Two columns of the relative positions are constant zero, so this is essential, not cosmetic."""
 
 
+_centres = lru_cache(maxsize=8)(healpix_centres)
+"""Of a resolution, which several buffers need; as long as the package is in use."""
+
+
 def make_buffers(
     architecture: Architecture,
     keys: Iterable[str],
@@ -53,15 +57,16 @@ def make_buffers(
     Returns
     -------
     dict of str to Tensor
-        Those of `keys`, float32, neighbours int64; the rotary tables of one stage share their memory.
+        Those of `keys`, float32, neighbours int64; what is the same in several places shares its memory.
 
     Raises
     ------
     LookupError
         If static fields are needed and were not given.
     """
-    # Blocks of one stage share their tables: a copy each would be seven times the memory.
-    table = lru_cache(maxsize=None)(rotary_table)
+    # Blocks of one stage share their tables: a copy each would be seven times the memory. Both ways between two stages
+    # share the offsets of the children.
+    table, children = (lru_cache(maxsize=None)(function) for function in (rotary_table, _children))
     made: dict[str, Tensor] = {}
     # Neighbours come first, for the directions follow from them.
     for key in sorted(keys, key=lambda key: (not key.endswith("neighbors"), key)):
@@ -75,7 +80,7 @@ def make_buffers(
             neighbours = {**known, **made}[f"{group}.neighbors"]
             made[key] = _directions(*_sides(architecture, group), neighbours)
         elif name == "rel_pos":
-            made[key] = _children(_stage(architecture, key).nside)
+            made[key] = children(_stage(architecture, key).nside)
         else:
             stage = _stage(architecture, key)
             made[key] = table(stage.nside, stage.head_width, cosine=name == "cos_freqs")
@@ -110,7 +115,7 @@ def _static_variables(
 
 def _sides(architecture: Architecture, group: str) -> tuple[Points, Points]:
     """Target and source points of an interpolation."""
-    mesh, points = healpix_centres(architecture.stages[0].nside), architecture.grid.points()
+    mesh, points = _centres(architecture.stages[0].nside), architecture.grid.points()
     return (mesh, points) if group == "interp_to_hp" else (points, mesh)
 
 
@@ -124,8 +129,8 @@ def _directions(
 
 def _children(nside: int) -> Float32[Tensor, "{12*nside**2} 12"]:
     """Standardised offsets of the four children of every pixel, ``(pixel, 12)`` (section 6)."""
-    parent = unit_vectors(*healpix_centres(nside))
-    children = unit_vectors(*healpix_centres(2 * nside)).reshape(-1, 4, 3)
+    parent = unit_vectors(*_centres(nside))
+    children = unit_vectors(*_centres(2 * nside)).reshape(-1, 4, 3)
     return standardise((children - parent[:, None]).reshape(-1, 12))
 
 
@@ -148,7 +153,7 @@ def rotary_table(nside: int, head_width: int, *, cosine: bool) -> Float32[Tensor
     """
     exponent = torch.arange(0, head_width // 2, 2, dtype=torch.float32) / (head_width // 2)
     frequency = ROPE_BASE**-exponent
-    longitude, latitude = (torch.deg2rad(torch.from_numpy(degrees)) for degrees in healpix_centres(nside))
+    longitude, latitude = (torch.deg2rad(torch.from_numpy(degrees)) for degrees in _centres(nside))
     angle = torch.cat([longitude[:, None] * frequency, latitude[:, None] * frequency], dim=-1)
     return angle.cos() if cosine else angle.sin()
 

@@ -14,6 +14,19 @@ import triton.language as tl
 # What checks shapes in the tests must not wrap what Triton compiles.
 @triton.jit
 @no_type_check
+def load_rows(at, there, of_row, SOME_MISS: tl.constexpr, PADDED: tl.constexpr):
+    """Rows of keys or values, zero where there is none: without a mask where nothing misses, which costs registers."""
+    if SOME_MISS:
+        rows = tl.load(at, mask=there[:, None] & of_row, other=0.0)
+    elif PADDED:
+        rows = tl.load(at, mask=of_row, other=0.0)
+    else:
+        rows = tl.load(at)
+    return rows
+
+
+@triton.jit
+@no_type_check
 def attended(
     queries,
     key,
@@ -46,23 +59,30 @@ def attended(
     """
     whole: tl.constexpr = SIZE > 0 and SIZE % KEYS == 0
     channel = tl.arange(0, PADDED_WIDTH)
+    of_row = (channel < WIDTH)[None, :]
+    # Where the keys of a turn follow one another, only where the first lies changes: the rest is added up once.
+    row = tl.arange(0, KEYS)
+    in_keys = row[:, None] * key_pixel + channel[None, :]
+    in_values = row[:, None] * value_pixel + channel[None, :]
     highest = tl.full([ROWS], float("-inf"), tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     summed = tl.zeros([ROWS, PADDED_WIDTH], tl.float32)
     for first in range(0, keys_in_all, KEYS):
-        number = first + tl.arange(0, KEYS)
+        number = first + row
         there = number < keys_in_all
         if not LISTED:
-            at = first_pixel + number
+            at_keys = key + (first_pixel + first) * key_pixel + in_keys
+            at_values = value + (first_pixel + first) * value_pixel + in_values
         elif whole:
             # All keys of this turn are of one block.
-            at = tl.load(lists + first // SIZE).to(tl.int64) * SIZE + first % SIZE + tl.arange(0, KEYS)
+            pixel = tl.load(lists + first // SIZE).to(tl.int64) * SIZE + first % SIZE
+            at_keys = key + pixel * key_pixel + in_keys
+            at_values = value + pixel * value_pixel + in_values
         else:
-            at = tl.load(lists + number // SIZE, mask=there, other=0).to(tl.int64) * SIZE + number % SIZE
-        inside = (channel < WIDTH)[None, :]
-        if not whole:
-            inside = inside & there[:, None]
-        keys = tl.load(key + at[:, None] * key_pixel + channel[None, :], mask=inside, other=0.0)
+            pixels = tl.load(lists + number // SIZE, mask=there, other=0).to(tl.int64) * SIZE + number % SIZE
+            at_keys = key + pixels[:, None] * key_pixel + channel[None, :]
+            at_values = value + pixels[:, None] * value_pixel + channel[None, :]
+        keys = load_rows(at_keys, there, of_row, not whole, WIDTH < PADDED_WIDTH)
         if UPCAST:
             keys = keys.to(tl.float32)
         scores = tl.dot(queries, tl.trans(keys), input_precision=PRECISION)
@@ -73,7 +93,7 @@ def attended(
         weights = tl.exp2(scores * scale_log2 - (new_highest * scale_log2)[:, None])
         shrink = tl.exp2((highest - new_highest) * scale_log2)
         total = total * shrink + tl.sum(weights, axis=1)
-        values = tl.load(value + at[:, None] * value_pixel + channel[None, :], mask=inside, other=0.0)
+        values = load_rows(at_values, there, of_row, not whole, WIDTH < PADDED_WIDTH)
         # Both operands of a product are named to be of one precision, the pointer's.
         weights = weights.to(value.dtype.element_ty)
         values = values.to(value.dtype.element_ty)

@@ -20,8 +20,9 @@ HELD_AT_ONCE = 2**31
 """Elements of the widest tensor that is made of several members (4 GiB in half precision, seven members at full size):
 memory stays bounded, and no part is too small for a GPU."""
 
-NEIGHBOURS_AT_ONCE = 4
-"""Neighbours whose values an interpolation loads side by side; with eight, Triton 3.2 spills registers."""
+TARGETS_AT_ONCE, NEIGHBOURS_AT_ONCE = 4, 2
+"""Points of a program of an interpolation, and neighbours whose values it loads side by side. One warp has whole rows:
+four warps, one point and four neighbours took 3.7 times as long on an H100."""
 
 
 class KernelPasses(Passes):
@@ -321,9 +322,9 @@ def interpolation_constants(heads: int, width: int, count: int) -> dict[str, Any
         "PADDED_HEADS": padded_heads,
         "WIDTH": width,
         "PADDED_WIDTH": padded_width,
-        "TARGETS": max(1, ELEMENTS // 4 // (padded_heads * padded_width)),
+        "TARGETS": max(1, min(TARGETS_AT_ONCE, ELEMENTS // (padded_heads * padded_width))),
         "AT_ONCE": NEIGHBOURS_AT_ONCE,
-        "num_warps": 4,
+        "num_warps": 1,
     }
 
 
