@@ -19,7 +19,7 @@ from ai_models_mosaic.channels import CHANNELS
 from ai_models_mosaic.cli import main
 from ai_models_mosaic.errors import OptionError, OutputError, ResumeError
 from ai_models_mosaic.forecast.noise_factors import parse_noise_factors
-from ai_models_mosaic.forecast.options import Options
+from ai_models_mosaic.forecast.options import Options, parse_options
 from ai_models_mosaic.forecast.rollout import Ensemble, member_noise
 from ai_models_mosaic.geometry.grid import to_grib_order
 from ai_models_mosaic.outputs.calibration import moved, parse_calibration
@@ -245,6 +245,29 @@ def test_a_calibration_needs_all_members(given, said):
     )
 
 
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("--extend", "5"), ("--deadline", "60s"), ("--mc-error", "0.1@mean:2t"), ("--crossed", "3x3")],
+)
+def test_members_are_moved_about_the_mean_of_an_ensemble_that_is_known(flag, value):
+    size = [] if flag == "--crossed" else ["--num-ensemble-members", "5"]
+    with pytest.raises(OptionError) as caught:
+        parse_options([*size, flag, value, "--calibration", str(CALIBRATION)])
+    assert str(caught.value) == (
+        "--calibration: expected an ensemble whose size is known and whose members differ by noise alone, since they are "
+        f"moved about their mean, got {flag}; leave one out"
+    )
+
+
+@pytest.mark.parametrize(("flag", "source"), [("--calibration", CALIBRATION), ("--noise-factor-file", NOISE_FACTORS)])
+def test_factors_are_of_members_that_start_together(flag, source):
+    with pytest.raises(OptionError) as caught:
+        parse_options(["--num-ensemble-members", "4", "--lagged", "0,-24", flag, str(source)])
+    assert str(caught.value) == (
+        f"{flag}: expected members of one start, since factors are by lead time, got --lagged; leave one out"
+    )
+
+
 def test_a_calibration_of_forecasts_with_other_noise_is_refused(tmp_path):
     noise = {"noise_factor": 1.2, "noise_factors": None, "perturbations": "on", "antithetic": False}
     calibration = parse_calibration(changed(tmp_path / "c.json", CALIBRATION, noise=noise))
@@ -327,3 +350,6 @@ def test_a_calibrated_forecast_is_made_again_from_its_card(tmp_path, capsys):
     )
     assert main([*map(str, again)]) == 0
     assert "4 fields made again, 4 of 4 identical to the original's" in capsys.readouterr().out
+    # Every member of the sample needs all of them.
+    assert main(["replay", str(card), "--check", "3"]) == 0
+    assert "9 of 9 fields identical to the byte" in capsys.readouterr().out
