@@ -303,10 +303,15 @@ class Kills:
             ended = [first.wait(), second.wait()]
         expect(all(one.status in (0, *REFUSALS) for one in ended), f"{what}: ended otherwise", *ended)
         expect(not any("Traceback (most" in one.said for one in ended), f"{what}: a traceback", *ended)
-        self._check_shared(place, pair, ended, what)
+        self._check_shared(place, pair, ended, what, killed=pair[:1] if dies else ())
 
-    def _check_shared(self, place: Path, pair: tuple[One, One], ended: Sequence[Ended], what: str) -> None:
-        """Every name holds all of one run that ended well; those that two share, the same one."""
+    def _check_shared(
+        self, place: Path, pair: tuple[One, One], ended: Sequence[Ended], what: str, killed: Sequence[One]
+    ) -> None:
+        """Every name holds all of one run that ended well; those that two share, the same one.
+
+        A run may have been killed when all was written, or some of it had its name. That is whole, too.
+        """
         expect((place / "out.zarr.old" / "mine").is_file(), f"{what}: the user's own folder is gone", *ended)
         found = {name: content for name, content in contents(place).items() if ".partial" not in name}
         good = [one for one, how in zip(pair, ended, strict=True) if how.status == 0]
@@ -316,7 +321,8 @@ class Kills:
             mine = _below(found, name)
             users = [one for one in good if name in one.names]
             if not users:
-                expect(not mine, f"{what}: {name} is there, and no run of it ended well", *ended)
+                done = [one for one in killed if name in one.names and mine == _below(whole[one], name)]
+                expect(not mine or done, f"{what}: {name} is there, and no run of it ended well", *ended)
                 continue
             of = [one for one in users if mine == _below(whole[one], name)]
             expect(of, f"{what}: {name} is that of neither run", *ended)
