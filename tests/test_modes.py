@@ -1,13 +1,16 @@
 """Ways to run that a device does not have are refused before anything is read."""
 
+from threading import Event
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from ai_models_mosaic.engines import choice as engine_choice
+from ai_models_mosaic.engines import torch as torch_engine
+from ai_models_mosaic.engines import warm_up
 from ai_models_mosaic.engines.choice import EngineChoice, prepare_engine
-from ai_models_mosaic.errors import OptionError
+from ai_models_mosaic.errors import CheckpointError, OptionError
 from ai_models_mosaic.variants import MINI
 
 ON_A_GPU = (
@@ -73,3 +76,32 @@ def test_compiling_on_a_gpu_needs_triton_and_a_compiler(gpu, nothing, monkeypatc
 def test_compiling_does_not_go_with_flash_attention_4(weights):
     with pytest.raises(OptionError, match=r"^--compile: expected a backend that .* got --attention-backend fa4; leave"):
         prepare_engine(MINI, EngineChoice(compiled=True, attention_backend="fa4", device="cpu"))
+
+
+def test_on_a_gpu_the_engine_is_loaded_before_it_is_asked_for_and_an_error_waits_until_then(gpu, monkeypatch):
+    begun, engines = Event(), iter(["the engine", CheckpointError("no such weights")])
+
+    def load(*_, **__):
+        begun.set()
+        engine = next(engines)
+        if isinstance(engine, Exception):
+            raise engine
+        return engine
+
+    monkeypatch.setattr(torch_engine, "load_engine", load)
+    monkeypatch.setattr(warm_up, "WarmUp", lambda *_: "kernels")
+    first = prepare_engine(MINI, EngineChoice(device="cuda"))
+    assert begun.wait(60)
+    assert first() == first() == "the engine"
+    second = prepare_engine(MINI, EngineChoice(device="cuda"))
+    with pytest.raises(CheckpointError, match=r"^no such weights$"):
+        second()
+
+
+def test_on_a_cpu_the_engine_is_loaded_when_it_is_asked_for(weights, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch_engine, "load_engine", lambda *_, **__: asked.append(True))
+    load = prepare_engine(MINI, EngineChoice(device="cpu"))
+    assert not asked
+    load()
+    assert asked
