@@ -1,5 +1,6 @@
 """What a run is, and what `--resume` may find in its place: nothing of another one."""
 
+import json
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
@@ -113,6 +114,21 @@ def test_how_a_path_is_typed_does_not_make_another_run(tmp_path):
     assert Toy(f"{tmp_path}/m-{{number}}.grib")("--member-number", "1", "--resume").calls == 2
     assert files(tmp_path) == before
     assert "is complete" in refused(Toy(f"{tmp_path}/.//m-1.grib"), "--member-number", "2")
+
+
+def test_a_complete_run_of_before_an_option_was_there_is_refused_as_any_other(tmp_path):
+    toy = Toy(f"{tmp_path}/out.grib")
+    toy()
+    card = tmp_path / "out.grib.provenance.json"
+    said = json.loads(card.read_text())
+    for name in ("crossed", "lagged", "noise_factors"):
+        del said["options"][name]
+    del said["options"]["output"]["calibration"]
+    card.write_text(json.dumps(said))
+    before = files(tmp_path)
+    told = refused(toy, "--seed", "5")
+    assert "is complete, and of another run than this one:\n  --seed: it was 0, now 5\nGive the same" in told
+    assert files(tmp_path) == before
 
 
 def test_a_card_of_before_there_was_an_identity_says_too_little_to_refuse(tmp_path):

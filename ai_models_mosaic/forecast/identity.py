@@ -64,7 +64,7 @@ def identity_of(card: Mapping[str, Any]) -> Identity:
         "data": {
             "input": card["input"]["sha256"],
             "weights": weights["sha256"],
-            "calibration": (card["options"]["output"]["calibration"] or {}).get("sha256"),
+            "calibration": (card["options"]["output"].get("calibration") or {}).get("sha256"),
             **{name: file["sha256"] for name, file in weights["data"].items()},
         },
     }

@@ -35,6 +35,9 @@ SUFFIX = ".provenance.json"
 CONTENT = "content"
 """Under which a card says what is in the file that it stands beside, to know it again."""
 
+VERSIONS = ("ai-models-mosaic", "python", "platform")
+"""What a card says at its top of the software that ran, beside the packages."""
+
 PACKAGES = (
     "ai-models",
     "earthkit-data",
@@ -75,9 +78,7 @@ def gather(
         The user's GRIB keys.
     """
     found: dict[str, Any] = {
-        "ai-models-mosaic": __version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
+        **versions(),
         "packages": packages(),
         "written": now(),
         "variant": variant,
@@ -262,6 +263,11 @@ def _card(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def versions() -> dict[str, str]:
+    """Of this package, of Python and of the system."""
+    return dict(zip(VERSIONS, (__version__, platform.python_version(), platform.platform()), strict=True))
 
 
 def packages() -> dict[str, str | None]:

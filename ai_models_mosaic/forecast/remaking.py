@@ -31,7 +31,7 @@ from ..state import ForecastStep, InitialState
 from ..wording.redaction import is_redacted
 from .lagged import brought_to_start
 from .progress import Watch
-from .provenance import packages
+from .provenance import VERSIONS, packages, versions
 from .ranks import SingleRank
 from .recorded import Card
 from .rollout import rollout
@@ -96,8 +96,8 @@ class Remake:
     def changes(self) -> tuple[tuple[str, Any, Any], ...]:
         """What is another than in the original run: name, then and now."""
         found, engine = self.card.found, self.engine
-        then = {"engine": found["engine"], TILINGS: found.get(TILINGS), **found["packages"]}
-        now = {"engine": engine.description, TILINGS: tilings_of(engine).get(TILINGS), **packages()}
+        then = {name: found.get(name) for name in ("engine", TILINGS, *VERSIONS)} | found["packages"]
+        now = {"engine": engine.description, TILINGS: tilings_of(engine).get(TILINGS), **versions(), **packages()}
         return tuple((name, then.get(name), now[name]) for name in now if then.get(name) != now[name])
 
 
@@ -181,11 +181,10 @@ def _read_states(card: Card, source: str, wanted: Wanted, members: Sequence[int]
 
 def _load_engine(card: Card, assets: Path | None) -> LoadedEngine:
     choice, weights = _engine_choice(card, assets)
-    load = prepare_engine(card.variant, choice)
     if choice.name == "torch":
         # To read weights takes long, and more memory than to hash them.
         _refuse_other_weights(card, weights, digest_of(weights))
-    engine = load()
+    engine = prepare_engine(card.variant, choice)()
     take_tilings(engine, card.found.get(TILINGS))
     # The file may be another since it was looked at.
     _refuse_other_weights(card, weights, engine.checkpoint_sha256)

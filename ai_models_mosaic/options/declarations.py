@@ -247,21 +247,24 @@ def compared(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
     kind : type
         A class of options.
     values : mapping of str to object
-        Its values, sections within sections, as `dataclasses.asdict` or JSON gives them.
+        Its values, sections within sections, as `dataclasses.asdict` or JSON gives them. What is not there was no
+        option yet, and counts as its default, which changes nothing.
 
     Raises
     ------
     KeyError, TypeError
-        If one is not there.
+        If one is not there whose default JSON does not know, or something else stands for a section.
     """
-    found = {}
-    for path, one in declared(kind):
-        if one.resume.compared:
-            value: Any = values
-            for name in path:
-                value = value[name]
-            found[one.flag] = value
-    return found
+    return {one.flag: _value_of(path, one, values) for path, one in declared(kind) if one.resume.compared}
+
+
+def _value_of(path: Sequence[str], one: Declaration, values: Mapping[str, Any]) -> Any:
+    value: Any = values
+    for name in path:
+        if name not in value and (one.default in (None, ()) or isinstance(one.default, (bool, int, float, str))):
+            return one.default
+        value = value[name]
+    return value
 
 
 def table(kind: type) -> str:
