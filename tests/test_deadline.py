@@ -10,17 +10,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
+from late_device import LateEngine
 from running import ROOT, SAMPLE, keys, messages
 from test_extending import Typed, typed  # noqa: F401 - a fixture
-from toy_run import FIELDS, ToyEngine, initial_state
+from test_torch_engine import CPU, STATISTICS, made_network, physical_inputs
+from toy_run import FIELDS, START, ToyEngine, initial_state
 from toy_series import LoadedToy
 
 from ai_models_mosaic.api import Model
+from ai_models_mosaic.engines import ring
+from ai_models_mosaic.engines.torch import TorchEngine
 from ai_models_mosaic.errors import OptionError, OutputError, TerminatedError
 from ai_models_mosaic.forecast.deadline import Budget, parse_deadline
 from ai_models_mosaic.forecast.growing import Bounds, GrowingRun
@@ -30,6 +35,7 @@ from ai_models_mosaic.forecast.progress import Watch
 from ai_models_mosaic.forecast.ranks import SingleRank
 from ai_models_mosaic.forecast.rollout import Ensemble, rollout
 from ai_models_mosaic.forecast.run import EnsembleJob
+from ai_models_mosaic.state import InitialState
 from ai_models_mosaic.variants import MINI
 
 STEPS, STEP_S, MEMBER_WRITTEN_S, OPENED_S = 3, 10.0, 1.0, 2.0
@@ -142,6 +148,32 @@ def test_a_signal_stops_and_says_what_is_there(tmp_path: Path, monkeypatch: pyte
         TerminatedError, match="stopped by a signal, as asked; 1 members are written, --extend adds more"
     ):
         Grown(tmp_path, 1000.0)
+
+
+@pytest.mark.parametrize("per_batch", [1, 2])
+def test_a_device_that_lends_its_buffers_gets_them_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, per_batch: int
+):
+    # More steps than the device has buffers: one that is not given back would be waited for without end.
+    steps, members = 26, tuple(range(1, 2 * per_batch + 1))
+    monkeypatch.setattr(ring, "PATIENCE_S", 10.0)
+    monkeypatch.setattr(ring.LOG, "warning", pytest.fail)
+    network, values = made_network(), physical_inputs(1)[0][0]
+    start = InitialState(tiny.ARCHITECTURE.grid, (START - timedelta(hours=24), START), values)
+    starts = dict.fromkeys(members, start)
+
+    def job(some: Sequence[int]) -> EnsembleJob:
+        return EnsembleJob(starts, Ensemble(5, tuple(some), per_batch), 24, steps)
+
+    written = []
+    with KeptSteps(tmp_path, range(steps + 1), range(5)) as kept:
+        bounds, engine = Bounds(len(members), Budget(None)), LateEngine(network, STATISTICS, CPU)
+        grow = GrowingRun(job, engine, SingleRank(), Watch(), bounds, kept, lambda size, _: written.append(size) or 0.0)
+        assert grow(per_batch) == len(members)
+        assert written == [per_batch, len(members)]
+        ordinary = rollout(TorchEngine(network, STATISTICS, CPU), starts, Ensemble(5, members, per_batch), 24, steps)
+        for wanted in ordinary:
+            np.testing.assert_array_equal(kept.read(wanted.step, wanted.members).values, wanted.values)
 
 
 def test_what_a_group_takes_is_known_from_those_before_but_for_the_first():
