@@ -302,6 +302,14 @@ def test_the_process_began_before_it_could_say_so_and_after_it_was_asked_for():
             "leave --health out, which records runs of",
         ),
         (("--mc-error=1@mean:2t", "--num-ensemble-members=3", "--antithetic"), "with --antithetic they are pairs"),
+        (
+            ("--mc-error=1@mean:2t", "--num-ensemble-members=3", "--perturbations=off"),
+            "leave --perturbations off and --noise-factor 0 out, with which they have none",
+        ),
+        (
+            ("--mc-error=1@mean:2t", "--num-ensemble-members=3", "--noise-factor=0"),
+            "leave --perturbations off and --noise-factor 0 out, with which they have none",
+        ),
     ],
 )
 def test_what_does_not_go_with_an_open_size_is_refused(words: Sequence[str], said: str):
