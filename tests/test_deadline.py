@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
+from late_device import LateEngine
 from running import ROOT, SAMPLE, keys, messages
-from test_extending import Typed, typed  # noqa: F401 - a fixture
-from toy_run import FIELDS, ToyEngine, initial_state
+from test_extending import WORDS, Typed, stop_at, typed  # noqa: F401 - a fixture
+from test_torch_engine import CPU, STATISTICS, made_network, physical_inputs
+from toy_run import FIELDS, START, ToyEngine, initial_state
 from toy_series import LoadedToy
 
 from ai_models_mosaic.api import Model
-from ai_models_mosaic.errors import OptionError, OutputError, TerminatedError
+from ai_models_mosaic.engines import ring
+from ai_models_mosaic.engines.torch import TorchEngine
+from ai_models_mosaic.errors import ForecastError, OptionError, OutputError, TerminatedError
 from ai_models_mosaic.forecast.deadline import Budget, parse_deadline
 from ai_models_mosaic.forecast.growing import Bounds, GrowingRun
 from ai_models_mosaic.forecast.kept_steps import KeptSteps
@@ -30,6 +37,7 @@ from ai_models_mosaic.forecast.progress import Watch
 from ai_models_mosaic.forecast.ranks import SingleRank
 from ai_models_mosaic.forecast.rollout import Ensemble, rollout
 from ai_models_mosaic.forecast.run import EnsembleJob
+from ai_models_mosaic.state import InitialState
 from ai_models_mosaic.variants import MINI
 
 STEPS, STEP_S, MEMBER_WRITTEN_S, OPENED_S = 3, 10.0, 1.0, 2.0
@@ -49,12 +57,20 @@ class Clock:
 class TimedEngine(ToyEngine):
     """Every step takes its time of a clock, which may grow with the steps that were made."""
 
-    def __init__(self, clock: Clock, chance: np.random.Generator, slower_from: int | None = None) -> None:
-        self._clock, self._chance, self._slower_from = clock, chance, slower_from
+    def __init__(
+        self,
+        clock: Clock,
+        chance: np.random.Generator,
+        slower_from: int | None = None,
+        fails_at: int | None = None,
+    ) -> None:
+        self._clock, self._chance, self._slower_from, self._fails_at = clock, chance, slower_from, fails_at
         self.calls, self.longest_s = 0, 0.0
 
     def step(self, history, progress, noise):
         self.calls += 1
+        if self.calls == self._fails_at:
+            raise ForecastError("the toy broke")
         slow = self._slower_from is not None and self.calls > self._slower_from
         took = STEP_S * self._chance.uniform(0.95, 1.05) * (4 if slow else 1)
         self.longest_s = max(self.longest_s, took)
@@ -65,8 +81,12 @@ class TimedEngine(ToyEngine):
 class Grown:
     """A run against a deadline, and what it wrote, and when."""
 
+    sizes: list[int]
+    """That were written; of the last, if it ended with an error."""
+
     def __init__(self, folder: Path, at: float | None, seed: int = 0, *, per_group: int = 1, **engine: int) -> None:
-        self.clock, self.sizes, self.written_at = Clock(), list[int](), list[float]()
+        self.clock, self.written_at = Clock(), list[float]()
+        Grown.sizes = self.sizes = []
         self.engine = TimedEngine(self.clock, np.random.default_rng(seed), **engine)
         self.starts = dict.fromkeys(range(1, MOST + 1), initial_state())
         with KeptSteps(folder, range(STEPS + 1), range(FIELDS)) as self.kept:
@@ -130,18 +150,77 @@ def test_one_group_is_made_whatever_the_time_and_written_once(tmp_path: Path):
     assert (done.size, done.sizes) == (2, [2])
 
 
-def test_a_signal_stops_and_says_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    ("complete", "sizes", "said"),
+    [
+        (0, [], r"stopped by a signal after step 1 \(\+24 h\), as asked; nothing was kept$"),
+        (1, [1], "^stopped by a signal, as asked, with 1 member written; --extend adds more$"),
+        (6, [1, 6], "^stopped by a signal, as asked, with 6 members written; --extend adds more$"),
+    ],
+)
+def test_a_signal_has_all_written_that_is_complete_and_says_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, complete: int, sizes: list[int], said: str
+):
     calls = [0]
 
     def advance(watch: Watch, _: object) -> None:
         calls[0] += 1
-        watch.stopping = calls[0] > STEPS + 1
+        watch.stopping = calls[0] > complete * (STEPS + 1) + 1
 
     monkeypatch.setattr(Watch, "advance", advance)
-    with pytest.raises(
-        TerminatedError, match="stopped by a signal, as asked; 1 members are written, --extend adds more"
-    ):
+    with pytest.raises(TerminatedError, match=said):
         Grown(tmp_path, 1000.0)
+    assert Grown.sizes == sizes
+
+
+def test_a_member_that_fails_leaves_all_written_that_are_complete_before_it(tmp_path: Path, caplog):
+    with pytest.raises(ForecastError, match="the toy broke"):
+        Grown(tmp_path, None, per_group=2, fails_at=3 * STEPS + 2)
+    assert Grown.sizes == [2, 6]
+    assert "The run fails, with 6 members written; --extend adds more" in caplog.text
+
+
+def test_an_error_of_writing_does_not_hide_why_the_run_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    write = Grown.write
+
+    def full(grown: Grown, size: int, for_now: bool) -> float:
+        if size > 1:
+            raise OutputError("the disk is full")
+        return write(grown, size, for_now)
+
+    monkeypatch.setattr(Grown, "write", full)
+    with pytest.raises(ForecastError, match="the toy broke"):
+        Grown(tmp_path, None, fails_at=3 * STEPS + 1)
+    assert "3 members complete, but not all could be written: the disk is full" in caplog.text
+    assert "The run fails, with 1 member written; --extend adds more" in caplog.text
+
+
+@pytest.mark.parametrize("per_batch", [1, 2])
+def test_a_device_that_lends_its_buffers_gets_them_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, per_batch: int
+):
+    # More steps than the device has buffers: one that is not given back would be waited for without end.
+    steps, members = 26, tuple(range(1, 2 * per_batch + 1))
+    monkeypatch.setattr(ring, "PATIENCE_S", 10.0)
+    monkeypatch.setattr(ring.LOG, "warning", pytest.fail)
+    network, values = made_network(), physical_inputs(1)[0][0]
+    start = InitialState(tiny.ARCHITECTURE.grid, (START - timedelta(hours=24), START), values)
+    starts = dict.fromkeys(members, start)
+
+    def job(some: Sequence[int]) -> EnsembleJob:
+        return EnsembleJob(starts, Ensemble(5, tuple(some), per_batch), 24, steps)
+
+    written = []
+    with KeptSteps(tmp_path, range(steps + 1), range(5)) as kept:
+        bounds, engine = Bounds(len(members), Budget(None)), LateEngine(network, STATISTICS, CPU)
+        grow = GrowingRun(job, engine, SingleRank(), Watch(), bounds, kept, lambda size, _: written.append(size) or 0.0)
+        assert grow(per_batch) == len(members)
+        assert written == [per_batch, len(members)]
+        ordinary = rollout(TorchEngine(network, STATISTICS, CPU), starts, Ensemble(5, members, per_batch), 24, steps)
+        for wanted in ordinary:
+            np.testing.assert_array_equal(kept.read(wanted.step, wanted.members).values, wanted.values)
 
 
 def test_what_a_group_takes_is_known_from_those_before_but_for_the_first():
@@ -223,6 +302,14 @@ def test_the_process_began_before_it_could_say_so_and_after_it_was_asked_for():
             "leave --health out, which records runs of",
         ),
         (("--mc-error=1@mean:2t", "--num-ensemble-members=3", "--antithetic"), "with --antithetic they are pairs"),
+        (
+            ("--mc-error=1@mean:2t", "--num-ensemble-members=3", "--perturbations=off"),
+            "leave --perturbations off and --noise-factor 0 out, with which they have none",
+        ),
+        (
+            ("--mc-error=1@mean:2t", "--num-ensemble-members=3", "--noise-factor=0"),
+            "leave --perturbations off and --noise-factor 0 out, with which they have none",
+        ),
     ],
 )
 def test_what_does_not_go_with_an_open_size_is_refused(words: Sequence[str], said: str):
@@ -272,6 +359,32 @@ def test_a_deadline_that_is_past_gives_one_member_a_status_and_what_can_be_exten
     assert "after its deadline, 0.01s: expected a time in which one group of members can be made and written" in said
     assert typed.contents("a") == typed("b", "--num-ensemble-members", 1, *PRODUCTS)
     assert typed("a", "--extend", 2, *PRODUCTS) == typed("c", "--num-ensemble-members", 2, *PRODUCTS)
+
+
+def test_what_is_complete_at_a_signal_is_an_ordinary_ensemble(typed: Typed, monkeypatch: pytest.MonkeyPatch):  # noqa: F811
+    with monkeypatch.context() as patch:
+        # In the fourth member, of two steps each.
+        stop_at(patch, 7)
+        status, said = typed.ended("a", "--num-ensemble-members", 9, *PRODUCTS, "--deadline", "6h")
+    assert status == 143
+    assert "stopped by a signal, as asked, with 3 members written; --extend adds more" in said
+    assert typed.contents("a") == typed("b", "--num-ensemble-members", 3, *PRODUCTS)
+
+
+def test_two_processes_end_together_where_one_group_is_all(typed: Typed):  # noqa: F811
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+    words = [*WORDS, "--num-threads", 1, "--num-ensemble-members", 2, "--path", "out.grib"]
+    alone = typed("alone", *words[len(WORDS) + 2 :])
+    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    command = [sys.executable, "-m", "ai_models_mosaic.cli", *map(str, words), "--deadline", "1h"]
+    ranks = [
+        subprocess.Popen(command, cwd=typed.folder, env={**shared, "RANK": rank, "LOCAL_RANK": rank})
+        for rank in ("0", "1")
+    ]
+    assert [rank.wait() for rank in ranks] == [0, 0]
+    assert (typed.folder / "out.grib").read_bytes() == alone["out.grib"]
 
 
 def test_output_that_cannot_be_written_again_is_refused(typed: Typed):  # noqa: F811

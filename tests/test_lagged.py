@@ -184,6 +184,16 @@ def test_more_members_are_added_to_the_bytes_of_a_run_of_as_many(run: Runner, fo
         assert run.path(name).read_bytes() == (folder / name).read_bytes()
 
 
+def test_starts_that_an_extended_ensemble_has_none_of_are_named(run: Runner, folder):
+    earlier = [changed(message, dataDate=20080423) for message in messages(SAMPLE)[:82]]
+    run.path("four.grib").write_bytes((folder / "analyses.grib").read_bytes() + b"".join(earlier))
+    words = (*MINI[:3], "--file", "four.grib", "--lead-time", 24, *CHOSEN, "--path", "few.grib")
+    run(*words, "--lagged", "0,-24", "--num-ensemble-members", 2)
+    refused = run.refused(*words, "--lagged", "0,-24,-48", "--extend", 6)
+    assert refused.status == 7
+    assert "lagged: it was {'hours': [0, -24]}, now {'hours': [0, -24, -48]}" in refused.message
+
+
 def test_two_processes_write_what_one_does(run: Runner, folder):
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))

@@ -159,6 +159,14 @@ def test_an_area_without_a_point_is_refused_before_anything_is_read(typed: Typed
     assert SAMPLE.is_file()
 
 
+def test_steps_among_which_there_is_none_to_look_at_are_refused_before_anything_is_read(typed: Typed):  # noqa: F811
+    words = ("--num-ensemble-members", 9, "--path", "out.grib", "--output-steps", 0)
+    status, said = typed.ended("a", *words, "--mc-error", "1@mean:2t")
+    assert status == 2
+    assert "--mc-error looks at lead times after 0 h that are written, and there are none: expected one in" in said
+    assert not typed.contents("a")
+
+
 def test_members_are_made_until_the_error_is_small_enough_and_no_more(typed: Typed):  # noqa: F811
     asked = "0.4@mean:2t@mean:90/0/0/354"
     words = ("--path", "out.grib", "--zarr", "out.zarr", "--num-ensemble-members", 12)

@@ -16,7 +16,7 @@ from ..variants import Variant
 from .fitted import refuse_other_fits
 from .options import Options
 from .series import SeriesSettings
-from .tolerance import SamplingError
+from .tolerance import check_tolerances
 
 Archive = Callable[[dict[str, str], Path], None]
 """Told of the MARS keys of every message that is written, and of its file."""
@@ -76,8 +76,7 @@ class Destination:
         refuse_other_fits(self.options, variant=self.variant.name)
         plan.check(any_time, archived=self.archive is not None, source=file)
         plan.check_apart(any_time, starts)
-        # These raise where an area has no point of the grid.
-        _ = [SamplingError(tolerance, plan.grid) for tolerance in self.options.growth.mc_error]
+        check_tolerances(self.options.growth.mc_error, plan.grid, plan.lead_times_hours)
         if self.options.growth.is_open and len(starts) > 1:
             raise OptionError(f"--deadline and --mc-error: expected one initial time, got {len(starts)}")
         if (self.options.growth.is_open or self.options.growth.extend is not None) and plan.anchor is None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import dataclass
 from typing import TypeVar
 
 from ..errors import OptionError
@@ -157,7 +158,11 @@ class EnsembleOptions:
 
     def of_size(self: Kind, size: int) -> Kind:
         """The options of an ordinary run of so many members, from 1."""
-        return replace(self, ensemble_size=size, members=tuple(range(1, size + 1)), growth=Growth())
+        # Not made anew: with --lagged, an ensemble that is extended may have fewer members than there are starts now.
+        settled = copy(self)
+        for name, value in (("ensemble_size", size), ("members", tuple(range(1, size + 1))), ("growth", Growth())):
+            object.__setattr__(settled, name, value)
+        return settled
 
     def _settle_members(self) -> None:
         """Number the members, and refuse numbers that cannot be."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..engines import Engine
-from ..errors import ForecastError, TerminatedError
+from ..errors import ForecastError, LostRankError, MosaicError, TerminatedError
 from ..state import ForecastStep
 from ..wording.numbers import counted
 from .deadline import Budget
@@ -46,7 +46,8 @@ class Bounds:
 class GrowingRun:
     """Makes members from 1 on, in groups, and has them written: the first group at once, all at the end.
 
-    No group is half made: one that proves too slow is dropped whole.
+    No group is half made: one that proves too slow is dropped whole, as is one that fails or is stopped, and those
+    before it are written all the same.
 
     Parameters
     ----------
@@ -106,19 +107,38 @@ class GrowingRun:
                 LOG.warning("%s", error)
                 break
             except TerminatedError as error:
+                self._save_rest(error)
                 raise self._told(error) from error
+            except MosaicError as error:
+                self._save_rest(error)
+                if self._written:
+                    LOG.warning("The run fails, with %s", self._there)
+                raise
             self._complete += len(upcoming)
             self._ranks.share(lambda: self._take_stock(upcoming, began))  # noqa: B023 - called at once
-        if self._written < self._complete:
-            self._ranks.share(self._write_all)
+        self._ranks.share(self._write_rest)
         return self._complete
+
+    def _save_rest(self, error: MosaicError) -> None:
+        """Write what is complete before the run ends with an error, which says more than one of writing."""
+        try:
+            if isinstance(error, LostRankError):
+                # There is nobody to agree with.
+                if self._ranks.rank == 0:
+                    self._write_rest()
+            else:
+                self._ranks.share(self._write_rest)
+        except MosaicError as second:
+            LOG.error("%s complete, but not all could be written: %s", counted(self._complete, "member"), second)
 
     def _told(self, error: TerminatedError) -> TerminatedError:
         if not self._written:
             return error
-        return TerminatedError(
-            f"stopped by a signal, as asked; {self._written} members are written, --extend adds more"
-        )
+        return TerminatedError(f"stopped by a signal, as asked, with {self._there}")
+
+    @property
+    def _there(self) -> str:
+        return f"{counted(self._written, 'member')} written; --extend adds more"
 
     def _upcoming(self, per_group: int) -> range:
         """The next members; none if there are to be no more."""
@@ -144,9 +164,12 @@ class GrowingRun:
                     for error in self._bounds.errors:
                         error.add(forecast)
         if not self._written:
-            self._write_all()
+            self._write_rest()
 
-    def _write_all(self) -> None:
+    def _write_rest(self) -> None:
+        """Write all that is complete, if not all of it is written."""
+        if self._written == self._complete:
+            return
         clock = self._bounds.budget.clock
         began, complete = clock(), self._complete
         # There may be others later: what is written now is not what the run ends with.

@@ -98,13 +98,15 @@ class Growth:
             raise OptionError(f"{flag} makes members in their order, from 1: leave --member-number out")
         return size
 
-    def check(self, *, resume: bool, dates: str | None, antithetic: bool, health: bool) -> None:
+    def check(self, *, resume: bool, dates: str | None, antithetic: bool, health: bool, noise_factor: float) -> None:
         """Refuse what an ensemble whose size is not settled cannot have.
 
         Parameters
         ----------
         resume, dates, antithetic, health : bool, str or None, bool, bool
             The options of these names, or whether they are given.
+        noise_factor : float
+            On the noise of members; 0 without any.
 
         Raises
         ------
@@ -120,3 +122,8 @@ class Growth:
             raise OptionError("--deadline and --mc-error: leave --health out, which records runs of a known size")
         if self.mc_error and antithetic:
             raise OptionError("--mc-error takes members to be independent, and with --antithetic they are pairs")
+        if self.mc_error and noise_factor == 0:
+            raise OptionError(
+                "--mc-error tells from noise how far members are apart: leave --perturbations off and --noise-factor 0 "
+                "out, with which they have none"
+            )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 
@@ -12,7 +14,24 @@ import numpy as np
 
 from ..errors import OutputError
 from ..files import named_errors
+from ..geometry.grid import LatLonGrid
 from ..state import ForecastStep
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What a step says beside its values, which are lent and must not be held."""
+
+    step: int
+    lead_time_hours: int
+    grid: LatLonGrid
+    initial_time: datetime
+    channels: int
+
+    @classmethod
+    def of(cls, forecast: ForecastStep) -> _Header:
+        channels = forecast.values.shape[-1]
+        return cls(forecast.step, forecast.lead_time_hours, forecast.grid, forecast.initial_time, channels)
 
 
 class KeptSteps:
@@ -37,7 +56,7 @@ class KeptSteps:
         self._folder = folder
         self._places = {step: place for place, step in enumerate(steps)}
         self._channels = list(channels)
-        self._like: dict[int, ForecastStep] = {}
+        self._headers: dict[int, _Header] = {}
         with named_errors(folder):
             self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - it lives as long as this
 
@@ -56,11 +75,11 @@ class KeptSteps:
         """
         if forecast.step not in self._places:
             return
-        self._like[forecast.step] = forecast
+        header = self._headers[forecast.step] = _Header.of(forecast)
         with named_errors(self._folder):
             for member, fields in zip(forecast.members, forecast.values, strict=True):
                 content = fields[..., self._channels].tobytes()
-                self._file.seek(self._offset(forecast, member))
+                self._file.seek(self._offset(header, member))
                 written = self._file.write(content)
                 if written != len(content):
                     raise OSError(
@@ -75,19 +94,19 @@ class KeptSteps:
         OutputError
             If the file cannot be read.
         """
-        like = self._like[step]
-        values = np.zeros((len(members), *like.values.shape[1:]), dtype=np.float32)
-        shape = (*like.grid.shape, len(self._channels))
+        header = self._headers[step]
+        values = np.zeros((len(members), *header.grid.shape, header.channels), dtype=np.float32)
+        shape = (*header.grid.shape, len(self._channels))
         for place, member in enumerate(members):
             with named_errors(self._folder):
-                self._file.seek(self._offset(like, member))
+                self._file.seek(self._offset(header, member))
                 content = self._file.read(4 * math.prod(shape))
             if len(content) != 4 * math.prod(shape):
                 raise OutputError(
                     f"expected member {member} at step {step} in a file in {self._folder}, got {len(content)} bytes"
                 )
             values[place][..., self._channels] = np.frombuffer(content, np.float32).reshape(shape)
-        return ForecastStep(step, like.lead_time_hours, tuple(members), values, like.grid, like.initial_time)
+        return ForecastStep(step, header.lead_time_hours, tuple(members), values, header.grid, header.initial_time)
 
     def recall(self, forecast: ForecastStep) -> None:
         """Nothing goes on with it."""
@@ -110,6 +129,7 @@ class KeptSteps:
     ) -> None:
         self._file.close()
 
-    def _offset(self, like: ForecastStep, member: int) -> int:
+    def _offset(self, header: _Header, member: int) -> int:
         """Where a member's fields of a step begin; members are numbered from 1."""
-        return ((member - 1) * len(self._places) + self._places[like.step]) * like.grid.size * len(self._channels) * 4
+        place = (member - 1) * len(self._places) + self._places[header.step]
+        return place * header.grid.size * len(self._channels) * 4

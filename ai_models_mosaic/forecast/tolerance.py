@@ -184,6 +184,32 @@ class SamplingError:
         return float(np.average(errors, weights=self._weights))
 
 
+def check_tolerances(tolerances: Sequence[Tolerance], grid: LatLonGrid, lead_times_hours: Sequence[int]) -> None:
+    """Refuse what no number of members could tell.
+
+    Parameters
+    ----------
+    tolerances : sequence of Tolerance
+        What is asked for.
+    grid : LatLonGrid
+        Of the members.
+    lead_times_hours : sequence of int
+        Those that are written, h.
+
+    Raises
+    ------
+    OptionError
+        If an area has no point of the grid, or no lead time is after the initial one.
+    """
+    for tolerance in tolerances:
+        SamplingError(tolerance, grid)
+    if tolerances and not any(lead_times_hours):
+        raise OptionError(
+            f"{OPTION} looks at lead times after 0 h that are written, and there are none: expected one in "
+            "--output-steps, and a --lead-time that has it"
+        )
+
+
 def all_met(errors: Sequence[SamplingError]) -> bool:
     """Whether something was asked for, and all of it is reached."""
     return bool(errors) and all(error.is_met for error in errors)
