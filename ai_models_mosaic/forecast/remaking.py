@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..checkpoints.files import STATICS, STATISTICS, Assets, check_assets, locate
-from ..checkpoints.integrity import digest_of
+from ..checkpoints.integrity import digest_of, sha256
 from ..engines.choice import EngineChoice, prepare_engine
 from ..errors import CheckpointError, InputError
 from ..geometry.grid import to_grib_order
@@ -118,15 +118,36 @@ def prepare(card: Card, groups: Sequence[Sequence[int]], file: str | None, asset
     Raises
     ------
     InputError
-        If the input is not there, or not the one of the forecast, or a batch is larger than the memory.
+        If the input is not there, or not the one of the forecast, or the factors by which members were moved are not,
+        or members are more than the memory holds.
     CheckpointError
         If the weights are not.
     """
+    _refuse_other_factors(card)
     engine = _load_engine(card, assets)
     members = [member for group in groups for member in group]
     _refuse_large_batch(card, engine, max(map(card.batch_of, members), key=len))
     read = _read_input(card, file, members)
     return Remake(card, engine, {member: read[member] for member in members})
+
+
+def _refuse_other_factors(card: Card) -> None:
+    """Refuse a file of factors that is not the one by which members were moved, and read the one that is."""
+    calibration = card.calibration
+    if calibration is None:
+        return
+    path = Path(calibration.path).absolute()
+    try:
+        found = sha256(path) if path.is_file() else "no file there"
+    except OSError as error:
+        found = str(error)
+    if found != calibration.sha256:
+        raise InputError(
+            f"the factors by which members of {card.path} were moved: expected the file {path} with SHA-256 "
+            f"{calibration.sha256}, got {found}; put that file there again"
+        )
+    # Kept, so that the file is not needed any more.
+    _ = calibration.content
 
 
 def _refuse_large_batch(card: Card, engine: LoadedEngine, batch: Sequence[int]) -> None:
