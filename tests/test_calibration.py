@@ -387,3 +387,18 @@ def test_a_card_whose_calibration_is_none_is_no_card(moved_card, tmp_path, value
     (tmp_path / "x.json").write_text(json.dumps(said))
     with pytest.raises(InputError, match="expected the card of a forecast"):
         read_card(tmp_path / "x.json")
+
+
+def test_more_members_than_memory_holds_are_not_moved(moved_card, tmp_path, capsys):
+    said = json.loads(moved_card.read_text())
+    card = tmp_path / "x.grib.provenance.json"
+    count = 1_000_000
+    card.write_text(json.dumps({**said, "members": list(range(1, count + 1)), "ensemble_size": count}))
+    assert made_again(card, tmp_path) == InputError.exit_status
+    found = re.search(
+        r"ran 2 members at a time and moved all 1000000 of them about their mean, which takes ([\d.]+) GB; this machine",
+        capsys.readouterr().err,
+    )
+    # Of every member two states of history, what is moved and what was: 82 fields of 1860 points, 4 bytes each.
+    assert found is not None
+    assert float(found[1]) == pytest.approx(count * 4 * 82 * 1860 * 4 / 1e9, abs=1)
