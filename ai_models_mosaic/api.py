@@ -158,7 +158,7 @@ class Model:
             0 … 2⁶⁴ − 1, of the perturbations; the initial time is part of it.
         **options : object
             ``members_per_batch``, ``noise_factor``, ``noise_factor_file``, ``perturbations``, ``antithetic``, as the
-            options of the command.
+            options of the command; ``calibration`` is for `Forecast.write`, for it moves what is written.
 
         Returns
         -------
@@ -178,7 +178,13 @@ class Model:
         )
         given = {**self.options, **chosen, "seed": seed, **options}
         with errors_in_python(Options, **NAMES):
-            _refuse_of_the_command(from_keywords(Options, given))
+            made = from_keywords(Options, given)
+            _refuse_of_the_command(made)
+            if made.output.calibration is not None:
+                raise OptionError(
+                    "--calibration: it moves members where they are written, and those here would be as they were "
+                    "made; give it to Forecast.write"
+                )
             return Forecast(self, start, steps_of(lead_time_hours, self.variant.step_hours), given)
 
 
@@ -245,7 +251,7 @@ class Forecast:
             Zarr where it ends in ``.zarr``, NetCDF in ``.nc``, else GRIB; may hold GRIB keys in braces.
         **options : object
             Those of the command for its output, such as ``products="mean,spread"``, ``output_params="2t,z500"``,
-            ``resume=True``.
+            ``calibration="factors.json"``, ``resume=True``.
 
         Returns
         -------

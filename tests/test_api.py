@@ -211,3 +211,17 @@ def test_factors_on_the_noise_may_be_a_path_and_are_refused_where_they_are_of_ot
     other.write_text(factors.read_text().replace('"mini"', '"era5"'))
     with pytest.raises(OptionError, match=r"it was fitted for the variant era5, and this forecast is of mini"):
         next(iter(model.forecast(start, members=1, lead_time_hours=24, noise_factor_file=other)))
+
+
+def test_a_calibration_moves_what_is_written_and_is_refused_where_members_come_as_they_were_made(
+    forecast, model, start, tmp_path
+):
+    factors = ROOT / "tests" / "data" / "calibration.json"
+    with pytest.raises(OptionError) as caught:
+        model.forecast(start, members=3, lead_time_hours=48, calibration=factors)
+    assert str(caught.value) == (
+        "calibration: it moves members where they are written, and those here would be as they were made; give it to "
+        "Forecast.write"
+    )
+    (path,) = forecast.write(tmp_path / "x.grib", output_params="z500", calibration=factors)
+    assert len(fields_of(path, typeOfGeneratingProcess=13)) == 9

@@ -22,6 +22,7 @@ from ai_models_mosaic.verification.bootstrap import Bootstrap
 from ai_models_mosaic.verification.calibration.dates import split
 from ai_models_mosaic.verification.calibration.noise import fit_noise, interpolated
 from ai_models_mosaic.verification.calibration.options import by_noise_factor
+from ai_models_mosaic.verification.calibration.origin import Origin, common_origin, origin_of
 from ai_models_mosaic.verification.calibration.spectra import Bands, bands_of
 from ai_models_mosaic.verification.calibration.spread import fit_spread
 from ai_models_mosaic.verification.cases import Case
@@ -312,27 +313,101 @@ def test_noise_factors_are_fitted_to_several_forecasts(stores, tmp_path, capsys)
     assert capsys.readouterr().out.splitlines()[1].split()[:3] == ["24", "h", f"{factors.factors[0]:.3f}"]
 
 
+USUAL = {"noise_factor": 1.0, "noise_factors": None, "perturbations": "on", "antithetic": False}
+FACTORS = {"sha256": "f" * 64, "lead_hours": [24], "factors": [1.2], "variant": None, "weights_sha256": None}
+
+
+def put_card(file, **options):
+    card = {"variant": "mini", "weights": {"sha256": "v" * 64}, "options": options}
+    file.with_name(f"{file.name}.provenance.json").write_text(json.dumps(card))
+
+
 def test_cards_say_what_factors_are_for_and_what_was_moved_is_not_fitted_again(stores, tmp_path, capsys):
-    forecast_store(tmp_path / "f.zarr", 0.7)
-    card = tmp_path / "f.zarr.provenance.json"
-    options = {"noise_factor": 1.0, "perturbations": "on", "output": {"calibration": None}}
-    card.write_text(json.dumps({"variant": "mini", "weights": {"sha256": "v" * 64}, "options": options}))
-    assert calibrated(stores, tmp_path / "c.json", str(tmp_path / "f.zarr")) == 0
+    store = tmp_path / "f.zarr"
+    forecast_store(store, 0.7)
+    put_card(store, noise_factor=1.0, perturbations="on", output={"calibration": None})
+    assert calibrated(stores, tmp_path / "c.json", str(store)) == 0
     found = json.loads((tmp_path / "c.json").read_text())
     assert (found["variant"], found["weights_sha256"]) == ("mini", "v" * 64)
-    assert found["noise"] == {"noise_factor": 1.0, "perturbations": "on"}
-    options["output"]["calibration"] = {"path": "c.json", "sha256": "c" * 64}
-    card.write_text(json.dumps({"variant": "mini", "weights": {"sha256": "v" * 64}, "options": options}))
-    assert calibrated(stores, tmp_path / "again.json", str(tmp_path / "f.zarr")) == InputError.exit_status
+    # What the card does not name is as it was before there was an option.
+    assert found["noise"] == USUAL
+    put_card(store, output={"calibration": {"path": "c.json", "sha256": "c" * 64}})
+    assert calibrated(stores, tmp_path / "again.json", str(store)) == InputError.exit_status
     assert "expected forecasts as they were made, got some of which --calibration moved" in capsys.readouterr().err
     assert not (tmp_path / "again.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "value"), [("lagged", {"hours": [0, -24]}), ("crossed", {"starts": 2, "noises": 3})]
+)
+@pytest.mark.parametrize("by_noise", [False, True])
+def test_members_that_differ_by_more_than_noise_are_not_fitted_to(stores, tmp_path, capsys, option, value, by_noise):
+    store = tmp_path / "f.zarr"
+    forecast_store(store, 0.7)
+    put_card(store, noise_factor=0.7, **{option: value})
+    forecasts = (f"0.7={store}", f"1={stores / '1.zarr'}") if by_noise else (str(store),)
+    assert calibrated(stores, tmp_path / "c.json", *forecasts) == InputError.exit_status
+    assert (
+        f"{store}: expected members of one start that differ by noise alone, as factors are for, got some of "
+        f"--{option}; fit to forecasts without it"
+    ) in capsys.readouterr().err
+    assert not (tmp_path / "c.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"noise_factor": 1.2}, "expected forecasts with that noise factor, got one with 1.2"),
+        (
+            {"noise_factors": FACTORS},
+            "expected forecasts with that noise factor at all lead times, got some of --noise-factor-file: factors are "
+            "fitted to forecasts without it",
+        ),
+        (
+            {"perturbations": "off"},
+            "expected forecasts with that noise factor, got some of --perturbations off, which have no noise",
+        ),
+    ],
+)
+def test_the_noise_is_fitted_to_forecasts_of_the_factor_that_they_are_named_by(options, said):
+    with pytest.raises(InputError) as caught:
+        common_origin(
+            {0.7: Origin("mini", noise={**USUAL, "noise_factor": 0.7}), 1.0: Origin("mini", noise=USUAL | options)}
+        )
+    assert str(caught.value) == f"--forecast 1=…: {said}"
+
+
+def test_forecasts_of_several_noise_factors_differ_by_nothing_else():
+    other = {**USUAL, "noise_factor": 0.7}
+    assert common_origin({0.7: Origin("mini", noise=other), 1.0: Origin("mini", noise=USUAL)}) == Origin("mini")
+    with pytest.raises(InputError, match=r"--forecast: .* some whose antithetic is True and some with False"):
+        common_origin({0.7: Origin("mini", noise={**other, "antithetic": True}), 1.0: Origin("mini", noise=USUAL)})
+
+
+def test_what_is_fitted_to_forecasts_of_fitted_noise_goes_with_those(stores, tmp_path):
+    store = tmp_path / "f.zarr"
+    forecast_store(store, 0.7)
+    put_card(store, noise_factors=FACTORS)
+    assert calibrated(stores, tmp_path / "c.json", str(store)) == 0
+    assert json.loads((tmp_path / "c.json").read_text())["noise"] == {**USUAL, "noise_factors": FACTORS}
+
+
+def test_cards_of_all_versions_are_of_one_kind_where_they_mean_the_same(tmp_path):
+    for name, options in {"old": {"noise_factor": 1.0, "perturbations": "on"}, "new": USUAL}.items():
+        (tmp_path / f"{name}.grib").touch()
+        put_card(tmp_path / f"{name}.grib", **options)
+    assert origin_of(str(tmp_path)) == Origin("mini", "v" * 64, USUAL)
+    (tmp_path / "other.grib").touch()
+    put_card(tmp_path / "other.grib", **{**USUAL, "noise_factors": FACTORS})
+    with pytest.raises(InputError, match=r"got some whose noise_factors is None and some with \{'sha256': 'fff"):
+        origin_of(str(tmp_path))
+
+
 def test_forecasts_of_another_noise_factor_than_their_name_are_refused(stores, tmp_path, capsys):
-    forecast_store(tmp_path / "f.zarr", 0.7)
-    card = {"variant": "mini", "weights": {"sha256": "v" * 64}, "options": {"noise_factor": 1.0}}
-    (tmp_path / "f.zarr.provenance.json").write_text(json.dumps(card))
-    forecasts = (f"0.7={tmp_path / 'f.zarr'}", f"1={stores / '1.zarr'}")
+    store = tmp_path / "f.zarr"
+    forecast_store(store, 0.7)
+    put_card(store, noise_factor=1.0)
+    forecasts = (f"0.7={store}", f"1={stores / '1.zarr'}")
     assert calibrated(stores, tmp_path / "n.json", *forecasts) == InputError.exit_status
     assert "--forecast 0.7=…: expected forecasts with that noise factor, got one with 1" in capsys.readouterr().err
 

@@ -16,10 +16,12 @@ from toy_run import DyingEngine
 from toy_series import LoadedToy, Toy
 
 from ai_models_mosaic.channels import CHANNELS
+from ai_models_mosaic.checkpoints.integrity import digest_of_bytes
 from ai_models_mosaic.cli import main
-from ai_models_mosaic.errors import OptionError, OutputError, ResumeError
+from ai_models_mosaic.errors import CheckpointError, InputError, OptionError, OutputError, ResumeError
 from ai_models_mosaic.forecast.noise_factors import parse_noise_factors
 from ai_models_mosaic.forecast.options import Options, parse_options
+from ai_models_mosaic.forecast.recorded import read_card
 from ai_models_mosaic.forecast.rollout import Ensemble, member_noise
 from ai_models_mosaic.geometry.grid import to_grib_order
 from ai_models_mosaic.outputs.calibration import moved, parse_calibration
@@ -326,30 +328,77 @@ def test_another_calibration_does_not_go_on_and_the_same_elsewhere_does(tmp_path
 # All together.
 
 
-def test_a_calibrated_forecast_is_made_again_from_its_card(tmp_path, capsys):
-    output = tmp_path / "x.grib"
-    words = ("forecast", "--variant", "mini", "--file", EXAMPLE, "--path", output, "--lead-time", 48)
+@pytest.fixture(scope="module")
+def moved_card(tmp_path_factory):
+    """The card of a forecast of three members, two at a time, whose factors were typed as a path from a folder."""
+    folder = tmp_path_factory.mktemp("moved")
+    (folder / "factors.json").write_bytes(CALIBRATION.read_bytes())
+    words = ("forecast", "--variant", "mini", "--file", EXAMPLE, "--path", folder / "x.grib", "--lead-time", 48)
     words += ("--num-ensemble-members", 3, "--members-per-batch", 2, "--output-params", "z500,2t,t850")
-    words += ("--calibration", CALIBRATION, "--noise-factor-file", NOISE_FACTORS)
-    assert main([*map(str, words)]) == 0
-    card = Path(f"{output}.provenance.json")
-    said = json.loads(card.read_text())["options"]
-    assert said["output"]["calibration"]["sha256"] == parse_calibration(CALIBRATION).sha256
+    words += ("--calibration", "factors.json", "--noise-factor-file", NOISE_FACTORS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main([*map(str, words)]) == 0
+    return folder / "x.grib.provenance.json"
+
+
+def made_again(card, folder, *more):
+    words = ("--member", 2, "--steps", "24-48", "--params", "z500,2t", "--output", folder / "again.grib", *more)
+    return main(["replay", str(card), *map(str, words)])
+
+
+def test_a_calibrated_forecast_is_made_again_from_its_card_in_another_folder(moved_card, tmp_path, monkeypatch, capsys):
+    said = json.loads(moved_card.read_text())["options"]
+    factors = moved_card.parent.resolve() / "factors.json"
+    assert said["output"]["calibration"] == {"path": str(factors), "sha256": parse_calibration(CALIBRATION).sha256}
     assert said["noise_factors"]["factors"] == [1.5, 0.5]
-    again = (
-        "replay",
-        card,
-        "--member",
-        2,
-        "--steps",
-        "24-48",
-        "--params",
-        "z500,2t",
-        "--output",
-        tmp_path / "again.grib",
-    )
-    assert main([*map(str, again)]) == 0
+    monkeypatch.chdir(tmp_path)
+    assert made_again(moved_card, tmp_path) == 0
     assert "4 fields made again, 4 of 4 identical to the original's" in capsys.readouterr().out
     # Every member of the sample needs all of them.
-    assert main(["replay", str(card), "--check", "3"]) == 0
+    assert main(["replay", str(moved_card), "--check", "3"]) == 0
     assert "9 of 9 fields identical to the byte" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_calibrated_forecast_is_not_made_again_without_its_factors(moved_card, tmp_path, monkeypatch, capsys, gone):
+    # As cards of before had it: a path as it was typed.
+    said = json.loads(moved_card.read_text())
+    said["options"]["output"]["calibration"]["path"] = "factors.json"
+    said["weights"]["sha256"] = "v" * 64
+    card, factors = tmp_path / "x.grib.provenance.json", tmp_path / "factors.json"
+    card.write_text(json.dumps(said))
+    monkeypatch.chdir(tmp_path)
+    got = "no file there" if gone else digest_of_bytes(changed(factors, CALIBRATION, variant="era5").read_bytes())
+    # The weights are others, too: they are looked at later, and loaded later still.
+    assert made_again(card, tmp_path) == InputError.exit_status
+    assert (
+        f"the factors by which members of {card} were moved: expected the file {factors} with SHA-256 "
+        f"{parse_calibration(CALIBRATION).sha256}, got {got}; put that file there again\n"
+    ) in capsys.readouterr().err
+    factors.write_bytes(CALIBRATION.read_bytes())
+    assert made_again(card, tmp_path) == CheckpointError.exit_status
+
+
+@pytest.mark.parametrize("value", [3, "x", [], {"path": "x"}])
+def test_a_card_whose_calibration_is_none_is_no_card(moved_card, tmp_path, value):
+    said = json.loads(moved_card.read_text())
+    said["options"]["output"]["calibration"] = value
+    (tmp_path / "x.json").write_text(json.dumps(said))
+    with pytest.raises(InputError, match="expected the card of a forecast"):
+        read_card(tmp_path / "x.json")
+
+
+def test_more_members_than_memory_holds_are_not_moved(moved_card, tmp_path, capsys):
+    said = json.loads(moved_card.read_text())
+    card = tmp_path / "x.grib.provenance.json"
+    count = 1_000_000
+    card.write_text(json.dumps({**said, "members": list(range(1, count + 1)), "ensemble_size": count}))
+    assert made_again(card, tmp_path) == InputError.exit_status
+    found = re.search(
+        r"ran 2 members at a time and moved all 1000000 of them about their mean, which takes ([\d.]+) GB; this machine",
+        capsys.readouterr().err,
+    )
+    # Of every member two states of history, what is moved and what was: 82 fields of 1860 points, 4 bytes each.
+    assert found is not None
+    assert float(found[1]) == pytest.approx(count * 4 * 82 * 1860 * 4 / 1e9, abs=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +75,11 @@ class Card:
         bits = found["bits"] if isinstance(found["bits"], dict) else {"usual": found["bits"], "of": found["bits_of"]}
         return Packing(found["method"], Bits(bits["usual"], tuple((name, number) for name, number in bits["of"])))
 
-    @property
+    @cached_property
     def calibration(self) -> Calibration | None:
-        """By what its members were moved."""
+        """By what its members were moved; cached, so that what was read of the file stays."""
         said = self.found["options"].get("output", {}).get("calibration")
-        return None if said is None else Calibration(said["path"], said["sha256"])
+        return None if said is None else Calibration(str(said["path"]), str(said["sha256"]))
 
     @property
     def region(self) -> Region:
@@ -160,6 +161,7 @@ def read_card(path: Path) -> Card:
         refuse_other_forms(found)
         card = Card(path, found)
         _ = (card.variant, card.ensemble, card.packing, card.region, card.threads, card.attention_backend("cpu"))
+        _ = card.calibration
         _ = (found["weights"]["sha256"], found["input"]["source"], found["input"]["initial_time"])
         _ = [(file["file"], file["sha256"]) for file in card.data.values()]
         _ = (found["precision"], found["metadata"], dict(found["packages"]), found["ensemble_size"])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..checkpoints.files import STATICS, STATISTICS, Assets, check_assets, locate
-from ..checkpoints.integrity import digest_of
+from ..checkpoints.integrity import digest_of, sha256
 from ..engines.choice import EngineChoice, prepare_engine
 from ..errors import CheckpointError, InputError
 from ..geometry.grid import to_grib_order
@@ -118,27 +118,52 @@ def prepare(card: Card, groups: Sequence[Sequence[int]], file: str | None, asset
     Raises
     ------
     InputError
-        If the input is not there, or not the one of the forecast, or a batch is larger than the memory.
+        If the input is not there, or not the one of the forecast, or the factors by which members were moved are not,
+        or members are more than the memory holds.
     CheckpointError
         If the weights are not.
     """
+    _refuse_other_factors(card)
     engine = _load_engine(card, assets)
     members = [member for group in groups for member in group]
-    _refuse_large_batch(card, engine, max(map(card.batch_of, members), key=len))
+    _refuse_more_than_memory(card, engine, max(map(len, groups)))
     read = _read_input(card, file, members)
     return Remake(card, engine, {member: read[member] for member in members})
 
 
-def _refuse_large_batch(card: Card, engine: LoadedEngine, batch: Sequence[int]) -> None:
-    """Refuse more members at a time than this machine has memory for; a GPU takes them in parts."""
+def _refuse_other_factors(card: Card) -> None:
+    """Refuse a file of factors that is not the one by which members were moved, and read the one that is."""
+    calibration = card.calibration
+    if calibration is None:
+        return
+    path = Path(calibration.path).absolute()
+    try:
+        found = sha256(path) if path.is_file() else "no file there"
+    except OSError as error:
+        found = str(error)
+    if found != calibration.sha256:
+        raise InputError(
+            f"the factors by which members of {card.path} were moved: expected the file {path} with SHA-256 "
+            f"{calibration.sha256}, got {found}; put that file there again"
+        )
+    # Kept, so that the file is not needed any more.
+    _ = calibration.content
+
+
+def _refuse_more_than_memory(card: Card, engine: LoadedEngine, held: int) -> None:
+    """Refuse to make more members together than this machine has memory for; a GPU takes them in parts."""
     architecture = card.variant.architecture
-    # The histories, the same in one array, and what comes out.
-    states = 3 * architecture.history * architecture.grid.size * architecture.channels * 4
-    needed = len(batch) * states + (engine.memory_bytes(len(batch)) if engine.description.startswith("CPU") else 0)
+    state = architecture.grid.size * architecture.channels * 4
+    batch = min(held, card.ensemble.per_batch)
+    # Histories of all, for a batch the same in one array and its step; and what is moved, before and after.
+    needed = state * architecture.history * (held + 2 * batch)
+    needed += 0 if card.calibration is None else 2 * held * state
+    needed += engine.memory_bytes(batch) if engine.description.startswith("CPU") else 0
     here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > here:
+        why = "" if card.calibration is None else f" and moved all {held} of them about their mean"
         raise InputError(
-            f"the forecast of {card.path} ran {len(batch)} members at a time, which takes {needed / 1e9:.1f} GB; this "
+            f"the forecast of {card.path} ran {batch} members at a time{why}, which takes {needed / 1e9:.1f} GB; this "
             f"machine has {here / 1e9:.1f} GB"
         )
 

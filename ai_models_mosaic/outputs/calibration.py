@@ -37,7 +37,7 @@ class Calibration:
     Parameters
     ----------
     path : str
-        As it was typed.
+        Whole and without links, for a card to name it from everywhere.
     sha256 : str
         Of the file.
     """
@@ -121,8 +121,10 @@ def parse_calibration(text: str | Path) -> Calibration:
     OptionError
         If there is none.
     """
-    _, digest = read_factors(Path(text), OPTION, SPREAD)
-    calibration = Calibration(str(text), digest)
+    # The digest alone is of a run's identity: the same file may lie elsewhere when it goes on.
+    path = Path(text).resolve()
+    _, digest = read_factors(path, OPTION, SPREAD)
+    calibration = Calibration(str(path), digest)
     _ = calibration.content
     return calibration
 
