@@ -27,6 +27,7 @@ from .forecast.series import ForecastSeries
 from .inputs.fields import Wanted
 from .inputs.open import OpenInput, open_for
 from .options.declarations import errors_in_python, from_keywords
+from .outputs.clipping import clipped
 from .outputs.dataset import dataset_of
 from .state import ForecastStep, InitialState
 from .variants import VARIANTS, Variant
@@ -157,8 +158,9 @@ class Model:
         seed : int
             0 … 2⁶⁴ − 1, of the perturbations; the initial time is part of it.
         **options : object
-            ``members_per_batch``, ``noise_factor``, ``noise_factor_file``, ``perturbations``, ``antithetic``, as the
-            options of the command; ``calibration`` is for `Forecast.write`, for it moves what is written.
+            ``members_per_batch``, ``noise_factor``, ``noise_factor_file``, ``perturbations``, ``antithetic``,
+            ``clip_humidity``, as the options of the command; ``calibration`` is for `Forecast.write`, for it moves
+            what is written.
 
         Returns
         -------
@@ -220,7 +222,8 @@ class Forecast:
         for _, batches in itertools.groupby(made, key=lambda one: one.step):
             parts = list(batches)
             values = parts[0].values if len(parts) == 1 else np.concatenate([part.values for part in parts])
-            yield replace(parts[0], members=ensemble.members, values=values)
+            whole = replace(parts[0], members=ensemble.members, values=values)
+            yield clipped(whole) if options.output.clip_humidity else whole
 
     def to_xarray(self, params: Sequence[str] | None = None) -> xarray.Dataset:
         """Compute it, and keep some fields in memory.

@@ -12,6 +12,7 @@ import pytest
 from running import BIN, ROOT, SAMPLE, elsewhere
 
 import ai_models_mosaic as mosaic
+from ai_models_mosaic.channels import CHANNELS
 from ai_models_mosaic.errors import InputError, OptionError, OutputError
 
 
@@ -225,3 +226,11 @@ def test_a_calibration_moves_what_is_written_and_is_refused_where_members_come_a
     )
     (path,) = forecast.write(tmp_path / "x.grib", output_params="z500", calibration=factors)
     assert len(fields_of(path, typeOfGeneratingProcess=13)) == 9
+
+
+def test_humidity_is_clipped_where_members_come_too_and_the_model_goes_on_from_what_it_made(model, start, steps):
+    clipped = list(model.forecast(start, members=3, lead_time_hours=48, seed=0, clip_humidity=True))
+    dry = [channel for channel, one in enumerate(CHANNELS) if one.param == "q"]
+    assert min(step.values[..., dry].min() for step in steps) < 0
+    for usual, step in zip(steps, clipped, strict=True):
+        np.testing.assert_array_equal(step.values[..., dry], np.maximum(usual.values[..., dry], 0))
