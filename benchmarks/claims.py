@@ -32,6 +32,9 @@ CHANNELS = "z500,t850,2t,10u,q700"
 SIMULATED = ("train-1:2001-01-01:365:1", "test:2008-01-01:360:4")
 """As long as they must be: a climatology needs a year."""
 
+FEWEST_TO_FIT = 4
+"""Initial dates: two to fit a calibration to, and two to try it on."""
+
 
 def main() -> None:
     known = arguments()
@@ -50,6 +53,11 @@ def main() -> None:
     with timed("verification", took):
         pictures = ("--no-pictures",) if known.no_pictures else ()
         verify(known.output, known.world, *pictures, twin=known.twin is not None)
+    calibration = known.output / "calibration.json" if len(dates) >= FEWEST_TO_FIT else None
+    if calibration is not None:
+        with timed("calibration", took):
+            forecasts = ("--forecast", known.output / "mini", "--truth", store, "--channels", CHANNELS)
+            ours("calibrate", *forecasts, "--output", calibration)
     facts = {
         "weights": f"mini, SHA-256 {digest_of(BUNDLED)[:12]}…",
         "twin": "none: no weights of a deterministic twin are bundled (--twin FILE)"
@@ -62,7 +70,7 @@ def main() -> None:
         + f" ({os.cpu_count()} processors; what was there from before took nothing)",
     }
     written = known.output / "claims.html"
-    written.write_text(page(Results.read(known.output / "verification"), facts), encoding="utf-8")
+    written.write_text(page(Results.read(known.output / "verification", calibration), facts), encoding="utf-8")
     print(f"{written}: {facts['took']}")
 
 

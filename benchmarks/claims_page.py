@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-from claims_table import FIELDS, POWER, SPREAD, WAVENUMBERS, Cell, Results
+from claims_table import CALIBRATED, FIELDS, POWER, SPREAD, WAVENUMBERS, Cell, Results
 
 from ai_models_mosaic.report.atlas import data_url
 
@@ -94,14 +94,26 @@ def claims(results: Results) -> list[Claim]:
             list(results.skill()),
         ),
     ]
+    if results.has_calibration:
+        found.insert(
+            2,
+            Claim(
+                "Spread and error, calibrated",
+                "The same; nobody ships a calibration.",
+                "Spread over error before and after members are moved about their mean (--calibration), of the half of "
+                "the dates that the factors were not fitted to.",
+                f"{CALIBRATED[0]} to {CALIBRATED[1]}",
+                list(results.calibrated_spread()),
+            ),
+        )
     if results.has_twin:
         found += [
             Claim(
                 "A deterministic twin blurs",
                 "A network that is trained on the squared error loses power with lead time.",
-                f"Power of the twin over the truth's, wavenumbers {waves}; the claim is that it is not within the aim.",
-                f"{POWER[0]} to {POWER[1]}",
-                list(results.power("twin")),
+                f"Power of the twin over the truth's, of the wavenumbers from {waves} with the least and the most.",
+                f"less than {POWER[0]} somewhere",
+                list(results.blurs()),
             ),
             Claim(
                 "Members against the twin",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import nan
 from pathlib import Path
+from typing import Any
 
 FIELDS = {
     "geopotential_500": ("z500", 1.0, "m² s⁻²"),
@@ -20,8 +23,8 @@ SHOWN_HOURS = (24, 72, 120, 168, 240)
 WAVENUMBERS = range(3, 16)
 """Below, a handful of numbers a day; above, the simulated world has next to no power."""
 
-POWER, SPREAD = (0.85, 1.15), (0.9, 1.1)
-"""What is aimed at."""
+POWER, SPREAD, CALIBRATED = (0.85, 1.15), (0.9, 1.1), (0.93, 1.07)
+"""What is aimed at; the last of spread over error after a calibration."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class Results:
     ----------
     scores, spectra, ranks : sequence of dict
         Lines of the tables.
+    calibrated : sequence of dict
+        Scores of a calibration, of dates that it was not fitted to.
     folder : Path
         With the pictures, too.
     """
@@ -63,21 +68,22 @@ class Results:
         scores: Sequence[dict[str, str]],
         spectra: Sequence[dict[str, str]],
         ranks: Sequence[dict[str, str]],
+        calibrated: Sequence[Mapping[str, Any]],
         folder: Path,
     ) -> None:
         self.folder = folder
+        self._calibrated = {(line["channel"], int(line["lead_hours"])): line for line in calibrated}
         self._scores = {
             (line["forecast"], line["score"], line["channel"], int(line["lead_hours"])): _number(
                 line, "value", "low", "high"
             )
             for line in scores
         }
-        self._power: dict[tuple[str, str, int], list[Number]] = {}
+        self._power: dict[tuple[str, str, int], dict[int, Number]] = {}
         for line in spectra:
-            if int(line["wavenumber"]) in WAVENUMBERS:
-                ratio = _number(line, "members_ratio", "members_ratio_low", "members_ratio_high")
-                key = (line["forecast"], line["channel"], int(line["lead_hours"]))
-                self._power.setdefault(key, []).append(ratio)
+            ratio = _number(line, "members_ratio", "members_ratio_low", "members_ratio_high")
+            key = (line["forecast"], line["channel"], int(line["lead_hours"]))
+            self._power.setdefault(key, {})[int(line["wavenumber"])] = ratio
         self._ranks: dict[tuple[str, int], list[Number]] = {}
         for line in ranks:
             frequency = _number(line, "relative_frequency", "low", "high")
@@ -88,18 +94,29 @@ class Results:
         self.has_twin = any(key[0] == "twin" for key in self._scores)
 
     @classmethod
-    def read(cls, folder: Path) -> Results:
-        """Of the folder of a verification."""
-        return cls(*(_lines(folder / f"{name}.csv") for name in ("scores", "spectra", "rank_histogram")), folder)
+    def read(cls, folder: Path, calibration: Path | None = None) -> Results:
+        """Of the folder of a verification, and the file of a calibration."""
+        tables = (_lines(folder / f"{name}.csv") for name in ("scores", "spectra", "rank_histogram"))
+        calibrated = json.loads(calibration.read_text(encoding="utf-8"))["scores"] if calibration is not None else ()
+        return cls(*tables, calibrated, folder)
+
+    @property
+    def has_calibration(self) -> bool:
+        """Whether a calibration was tried."""
+        return bool(self._calibrated)
 
     def score(self, name: str, channel: str, hours: int, forecast: str = "mini") -> Number:
         """A score by its name in ``scores.csv``."""
         return self._scores[forecast, name, channel, hours]
 
+    def power_ratio(self, channel: str, hours: int, wavenumber: int, forecast: str = "mini") -> Number:
+        """Members' power over the truth's at a wavenumber."""
+        return self._power[forecast, channel, hours][wavenumber]
+
     def power(self, forecast: str = "mini") -> Iterator[Cell]:
         """Members' power over the truth's, of the wavenumbers with the least and the most."""
         for channel, hours in self._places():
-            ratios = sorted(self._power[forecast, channel, hours], key=lambda ratio: ratio.value)
+            ratios = sorted(self._medium(channel, hours, forecast), key=lambda ratio: ratio.value)
             least, most = ratios[0], ratios[-1]
             reached = POWER[0] <= least.value and most.value <= POWER[1]
             yield Cell(channel, hours, f"{least.text()} … {most.text()}", reached)
@@ -109,6 +126,16 @@ class Results:
         for channel, hours in self._places():
             number = self.score("spread_skill", channel, hours)
             yield Cell(channel, hours, number.text(), SPREAD[0] <= number.value <= SPREAD[1])
+
+    def calibrated_spread(self) -> Iterator[Cell]:
+        """Spread over error of members that were moved by factors fitted to other dates, after what it was before."""
+        for channel, hours in self._places():
+            pair = self._calibrated[channel, hours]["spread_skill"]
+            before, after = (
+                Number(*(nan if end is None else end for end in pair[when])) for when in ("before", "after")
+            )
+            reached = CALIBRATED[0] <= after.value <= CALIBRATED[1]
+            yield Cell(channel, hours, f"{before.value:.2f} → {after.text()}", reached)
 
     def ranks(self) -> Iterator[Cell]:
         """The rank that the truth has least and most often, over 1 / (members + 1)."""
@@ -128,6 +155,12 @@ class Results:
             text = f"{factor * crps.value:.3g}, {100 * skill.value:+.0f} % ({interval})"
             yield Cell(channel, hours, text, skill.value > 0)
 
+    def blurs(self) -> Iterator[Cell]:
+        """The twin's power over the truth's, of the wavenumbers with the least and the most; the claim is less."""
+        for cell, (channel, hours) in zip(self.power("twin"), self._places(), strict=True):
+            least = min(ratio.value for ratio in self._medium(channel, hours, "twin"))
+            yield replace(cell, reached=least < POWER[0])
+
     def against_twin(self) -> Iterator[Cell]:
         """CRPS over the twin's absolute error."""
         for channel, hours in self._places():
@@ -146,6 +179,10 @@ class Results:
                     break
                 last[label] = hours / 24
         return last
+
+    def _medium(self, channel: str, hours: int, forecast: str) -> list[Number]:
+        degrees = self._power[forecast, channel, hours]
+        return [ratio for wavenumber, ratio in degrees.items() if wavenumber in WAVENUMBERS]
 
     def _places(self) -> Iterator[tuple[str, int]]:
         for channel in FIELDS:

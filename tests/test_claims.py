@@ -88,7 +88,8 @@ def lines(**columns):
         "specific_humidity_700",
     )
     return [
-        {"forecast": "mini", "channel": name, "lead_hours": hours} | {key: str(value) for key, value in columns.items()}
+        {"forecast": "mini", "channel": name, "lead_hours": hours}
+        | {key: value if isinstance(value, dict) else str(value) for key, value in columns.items()}
         for name in names
         for hours in ("24", "72")
     ]
@@ -118,7 +119,9 @@ def results(module, tmp_path):
         for frequency in (0.8, 1.0, 1.2)
         for line in lines(relative_frequency=frequency, low=frequency - 0.15, high=frequency + 0.25)
     ]
-    return table.Results(scores, spectra, ranks, tmp_path)
+    calibrated = lines(spread_skill={"before": [0.88, 0.85, 0.91], "after": [1.02, 0.98, None]})
+    calibrated[1]["spread_skill"] = {"before": [0.88, 0.85, 0.91], "after": [0.92, 0.9, 0.95]}
+    return table.Results(scores, spectra, ranks, calibrated, tmp_path)
 
 
 def test_numbers_are_held_against_what_is_aimed_at(results):
@@ -130,6 +133,9 @@ def test_numbers_are_held_against_what_is_aimed_at(results):
     assert (ranks[0].text, ranks[0].reached) == ("0.80 … 1.20, 1 of 3 not 1 within the interval", False)
     assert skill[0].text == "100, +25 % (+20 to +30)"
     assert [cell.field for cell in skill if not cell.reached] == ["geopotential_500"]
+    calibrated = list(results.calibrated_spread())
+    assert calibrated[0].text == "0.88 → 1.02 (0.98–nan)"
+    assert [cell.lead_hours for cell in calibrated if not cell.reached] == [72]
     assert results.last_days_of_skill() == {"z500": 1, "t850": 3, "2t": 3, "10u": 3, "q700": 3}
 
 
@@ -138,4 +144,6 @@ def test_the_page_names_what_falls_short(module, results):
     assert "<b>Skill</b>: z500 day 3: 100, -10 % (+20 to +30)<" in page
     assert "<th>weights<td>a &amp; b" in page
     assert "1 of 10 (aim: 0.9 to 1.1)" in page
+    assert "<h2>Spread and error, calibrated</h2>" in page
+    assert "9 of 10 (aim: 0.93 to 1.07)" in page
     assert "twin blurs" not in page
