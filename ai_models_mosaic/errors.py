@@ -35,7 +35,7 @@ class CheckpointError(MosaicError):
 
 
 class ForecastError(MosaicError):
-    """A forecast that cannot go on, such as one that has become non-finite."""
+    """A forecast or a training that cannot go on, such as one that has become non-finite."""
 
     exit_status = 5
 

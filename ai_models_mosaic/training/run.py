@@ -29,6 +29,7 @@ from ..files import named_errors, parse_json, whole_file, write_whole
 from ..model.buffers import CARRIED_BUFFERS
 from . import statistics as archive_statistics
 from .archive import Archive, open_archives
+from .divergence import Divergence
 from .processes import Processes, processes
 from .recipe import Recipe
 from .trainer import Trainer, Update
@@ -80,6 +81,8 @@ def train(
         If the output folder holds another recipe's run.
     InputError
         If a store does not serve.
+    ForecastError
+        If gradients are no longer finite.
     """
     with processes() as among, _stopping() as stop:
         archives = _archives(recipe.training, recipe, place)
@@ -98,9 +101,11 @@ def _train(
     stop: Callable[[], bool],
 ) -> Path | None:
     recipe, leads, saved = trainer.recipe, trainer.among.leads, time.monotonic()
+    divergence = Divergence(recipe)
     for update in trainer.updates(stop):
         if leads:
             _append(place.output / LOG_FILE, update)
+            divergence.tell(update.number, update.loss)
             advance(update)
         if trainer.done % recipe.validate_every == 0 or trainer.done == recipe.updates:
             if leads:

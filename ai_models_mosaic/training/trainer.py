@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..arrays import FloatArray
+from ..errors import ForecastError
 from ..forecast.rollout import progress_features
 from ..model.buffers import make_buffers
 from ..model.layers import Block
@@ -283,7 +284,13 @@ class Trainer:
         self.scaler.scale(loss).backward()
         for optimiser in self.optimisers:
             self.scaler.unscale_(optimiser)
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
+        norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip))
+        if not (math.isfinite(norm) or self.scaler.is_enabled()):
+            # The scaler leaves such an update out, and scales less; else one would end in all weights.
+            raise ForecastError(
+                f"update {self.done}: expected finite gradients, got a norm of {norm} (loss {loss.item():g}); the "
+                "weights of before may be far off already: begin again with a lower learning_rate, or in float32"
+            )
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = rate * group["rate"]
@@ -293,7 +300,7 @@ class Trainer:
         mean = self.among.mean(torch.cat([loss[None], losses]).detach())
         number, self.done = self.done, self.done + 1
         total, at_points, of_harmonics, of_power = (float(value) for value in mean)
-        return Update(number, total, at_points, of_harmonics, of_power, rate, float(norm))
+        return Update(number, total, at_points, of_harmonics, of_power, rate, norm)
 
     def _losses(self, batch: Batch) -> Tensor:
         """Scores at points, of harmonics and of the power by degree, ``(3,)``, means over the steps that are scored."""
