@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -169,16 +169,21 @@ def verdict(claim: Claim) -> str:
 
 
 def shortcomings(said: Sequence[Claim]) -> str:
-    """All that is not as aimed at, by claim."""
+    """Of every claim, the fields and days that are not as aimed at; their numbers are marked in its table."""
     lines = [
-        f"<li><b>{html.escape(claim.name)}</b>: "
-        + "; ".join(
-            f"{FIELDS[cell.field][0]} day {cell.lead_hours / 24:g}: {html.escape(cell.text)}" for cell in claim.short
-        )
+        f"<li><b>{html.escape(claim.name)}</b>: {'; '.join(days_by_field(claim.short))}"
         for claim in said
         if claim.short
     ]
     return f"<ul>{''.join(lines)}</ul>" if lines else "<p>Nowhere, by these numbers.</p>"
+
+
+def days_by_field(cells: Sequence[Cell]) -> Iterator[str]:
+    """Such as ``z500 at days 1, 3``."""
+    for channel, (label, _, _) in FIELDS.items():
+        days = [f"{cell.lead_hours / 24:g}" for cell in cells if cell.field == channel]
+        if days:
+            yield f"{label} at day{'s' * (len(days) > 1)} {', '.join(days)}"
 
 
 def table(claim: Claim, lead_hours: Sequence[int]) -> str:

@@ -141,7 +141,8 @@ def test_numbers_are_held_against_what_is_aimed_at(results):
 
 def test_the_page_names_what_falls_short(module, results):
     page = module("claims_page").page(results, {"weights": "a & b"})
-    assert "<b>Skill</b>: z500 day 3: 100, -10 % (+20 to +30)<" in page
+    assert "<b>Skill</b>: z500 at day 3<" in page
+    assert "<td class=short>100, -10 % (+20 to +30)" in page
     assert "<th>weights<td>a &amp; b" in page
     assert "1 of 10 (aim: 0.9 to 1.1)" in page
     assert "<h2>Spread and error, calibrated</h2>" in page

@@ -22,8 +22,6 @@ SPREAD_COLOURS = "BuPu"
 PROBABILITY_COLOURS = "YlGnBu"
 PROBABILITY_LEVELS = (0.0, 5.0, 20.0, 40.0, 60.0, 80.0, 95.0, 100.0)
 
-MOST_BANDS = 16
-
 
 @dataclass(frozen=True)
 class Style:
