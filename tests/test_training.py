@@ -253,6 +253,17 @@ def test_another_recipe_in_the_same_folder_is_refused(finished, data):
         run(data, finished, members=3)
 
 
+def test_a_run_of_a_version_that_knew_fewer_keys_is_the_same_recipe(finished, data, tmp_path):
+    held = json.loads((finished / "recipe.json").read_text())
+    del held["recompute_blocks"], held["quiet"], held["noise_rate"]
+    (tmp_path / "recipe.json").write_text(json.dumps(held))
+    message = "holds a run of another recipe: noise_rate 1.0 there, 0.5 now; choose another --output"
+    with pytest.raises(OptionError, match=re.escape(message)):
+        run(data, tmp_path)
+    (tmp_path / "recipe.json").write_text(json.dumps(held | {"noise_rate": 0.5}))
+    assert run(data, tmp_path).exists()
+
+
 def test_fine_tuning_starts_from_a_checkpoint(finished, data, tmp_path):
     start = finished / "checkpoint.safetensors"
     made = {"updates": 1, "batch": 2, "learning_rate": 1e-9}
@@ -488,6 +499,26 @@ def test_recomputed_activations_give_the_gradients_of_kept_ones(data):
     kept = torch.autograd.grad(first.square().sum() + second.square().sum(), weights)
     for one, other in zip(again, kept, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_blocks_that_are_computed_again_give_the_same_gradients_and_keep_less(data):
+    kept, again = (trainer(data, recompute_blocks=chosen) for chosen in (False, True))
+    again.load_state(kept.state())
+    saved = {}
+    for made in (kept, again):
+        held = {}
+
+        def keep(tensor, held=held):
+            held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            losses = made._losses(made.batch(0))
+        losses.sum().backward()
+        saved[made] = sum(held.values())
+    for (name, one), (_, other) in zip(kept.network.named_parameters(), again.network.named_parameters(), strict=True):
+        assert torch.equal(one.grad, other.grad), name
+    assert saved[again] < 0.6 * saved[kept]
 
 
 @pytest.mark.parametrize("backend", ["reference", "sdpa"])

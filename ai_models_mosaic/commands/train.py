@@ -65,9 +65,9 @@ def run(known: argparse.Namespace) -> None:
         (_check if known.check else _train)(known)
     except OutOfMemoryError as error:
         raise OptionError(
-            "train: expected an update that fits into the memory of the GPU, got one that does not; give the recipe a "
-            "smaller batch, ensemble_members or rollout, recompute = true where it has a roll-out, or more processes, "
-            f"which share the batch ({str(error).split('. ')[0]})"
+            "train: expected an update that fits into the memory of the GPU, got one that does not; give the recipe "
+            "recompute_blocks = true, recompute = true where it has a roll-out, a smaller batch, members or rollout, "
+            f"or more processes, which share the batch ({str(error).split('. ')[0]})"
         ) from error
 
 

@@ -23,7 +23,7 @@ from .archive import Archive
 from .processes import Processes
 from .recipe import Phase, Recipe
 from .statistics import ArchiveStatistics
-from .trainer import BACKEND, HALF, Trainer
+from .trainer import BACKENDS, HALF, Trainer
 
 BEGIN = datetime(2000, 1, 1)
 UPDATES = 2
@@ -177,10 +177,11 @@ def _trainer(recipe: Recipe, among: Processes) -> Trainer:
 def update_operations(recipe: Recipe) -> float:
     """Operations of the products of one update of a recipe's first phase.
 
-    Backward takes twice what forward does, and forward comes again where activations are not kept.
+    Backward takes twice what forward does, and forward comes again where activations of steps, and again where those of
+    blocks, are not kept.
     """
     phase = recipe.phases[0]
-    passes = 4 if recipe.recompute and phase.rollout > 1 else 3
+    passes = 3 + recipe.recompute_blocks + (recipe.recompute and phase.rollout > 1)
     steps = phase.batch * recipe.ensemble_members * phase.rollout
     return float(passes * steps * step_flops(recipe.table.architecture).total)
 
@@ -231,7 +232,7 @@ def _gradients(device: torch.device) -> Sequence[Tensor]:
     network.load_state_dict(
         make_buffers(architecture, names, {}, np.zeros((*architecture.grid.shape, 3))), strict=False
     )
-    network.use_backend(BACKEND)
+    network.use_backend(BACKENDS[device.type])
     network = network.to(device)
     shape = (2, architecture.history, *architecture.grid.shape, architecture.channels)
     states, noise = (

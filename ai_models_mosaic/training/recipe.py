@@ -107,6 +107,9 @@ class Recipe:
     recompute : bool
         In roll-outs, compute activations a second time instead of keeping those of all steps: memory of one step for
         a third more time.
+    recompute_blocks : bool
+        Within a step, compute every transformer block a second time instead of keeping its activations: memory of one
+        block for a third more time.
     compiled : bool
         Compile the transformer blocks before the first update: faster, once a minute has passed.
     precision : str
@@ -142,6 +145,7 @@ class Recipe:
     spectral_degree: int = 20
     optimiser: str = "adamw"
     recompute: bool = True
+    recompute_blocks: bool = False
     compiled: bool = False
     weight_decay: float = 0.05
     clip: float = 1.0

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -185,7 +185,9 @@ def _refuse_another(path: Path, recipe: Recipe) -> None:
     if not path.exists():
         path.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
         return
-    held = _held(path)
+    # A run of an earlier version knows fewer keys.
+    defaults = {field.name: field.default for field in fields(Recipe) if field.default is not MISSING}
+    held = json.loads(json.dumps(defaults)) | _held(path)
     differing = [name for name in wanted if held.get(name) != wanted[name]]
     if differing:
         details = ", ".join(f"{name} {held.get(name)!r} there, {wanted[name]!r} now" for name in differing)
