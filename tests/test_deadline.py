@@ -421,5 +421,7 @@ def test_the_commands_of_the_page_run_in_order_and_give_what_it_says(typed: Type
 @pytest.mark.parametrize("options", [{"deadline": "5m"}, {"mc_error": "1@mean:2t"}, {"extend": 3}])
 def test_a_program_says_how_many_members_it_wants(options: dict[str, object]):
     model = Model(MINI, LoadedToy(), {})
-    with pytest.raises(OptionError, match="extend, deadline and mc_error: they are for the command; say here how many"):
+    with pytest.raises(
+        OptionError, match="extend, deadline and mc_error: they are for the command, whose ensembles grow"
+    ):
         model.forecast(None, 3, 24, **options)
