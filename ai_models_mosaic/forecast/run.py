@@ -244,6 +244,7 @@ class EnsembleRun:
             done=sum(job.steps_done(self._units, batch) for batch in mine),
             lend=True,
             probe=self._probe,
+            stopping=lambda: self._watch.stopping,
         )
         if self._recorder is not None and self._ranks.rank == 0:
             self._recorder.begin(job, self._engine, self._units)
