@@ -13,6 +13,7 @@ from ..outputs.plan import OutputPlan
 from ..outputs.writer import Outputs
 from ..state import InitialState
 from ..variants import Variant
+from ..wording.numbers import counted
 from .fitted import refuse_other_fits
 from .options import Options
 from .series import SeriesSettings
@@ -76,11 +77,26 @@ class Destination:
         refuse_other_fits(self.options, variant=self.variant.name)
         plan.check(any_time, archived=self.archive is not None, source=file)
         plan.check_apart(any_time, starts)
+        self._refuse_products_of_some(plan, any_time)
         check_tolerances(self.options.growth.mc_error, plan.grid, plan.lead_times_hours)
         if self.options.growth.is_open and len(starts) > 1:
             raise OptionError(f"--deadline and --mc-error: expected one initial time, got {len(starts)}")
         if (self.options.growth.is_open or self.options.growth.extend is not None) and plan.anchor is None:
             raise OptionError("--extend, --deadline and --mc-error: expected output in files, as it is written again")
+
+    def _refuse_products_of_some(self, plan: OutputPlan, labels: Labels) -> None:
+        """Refuse products of some members where files of others are told apart, and those of products are not."""
+        members, size = self.options.members, self.options.ensemble_size
+        if not plan.products or len(members) == size:
+            return
+        for template in plan.templates(labels):
+            if template.tells_members_apart:
+                raise OptionError(
+                    f"--products: expected a run of all members, as --num-ensemble-members says, where files are named "
+                    f"by member, such as {template.text}: runs of others would write their products to the same file. "
+                    f"Got {counted(len(members), 'member')} of {size or 'an unknown number'}; leave --products out, or "
+                    "{number}"
+                )
 
     def settings(self, source: str) -> SeriesSettings:
         """What a series of forecasts has in common.
