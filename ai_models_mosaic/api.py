@@ -28,7 +28,7 @@ from .forecast.options import Options
 from .forecast.progress import Watch
 from .forecast.ranks import SingleRank
 from .forecast.rollout import rollout
-from .forecast.runner_options import check_side_files, steps_of
+from .forecast.runner_options import steps_of
 from .forecast.series import ForecastSeries
 from .inputs.fields import Wanted
 from .inputs.open import OpenInput, open_for
@@ -304,10 +304,10 @@ class Forecast:
             refuse_other_keywords(options, OF_THE_OUTPUT - where.keys())
             made = from_keywords(Options, {**self.options, **where, **options})
             destination = Destination(self.model.variant, made, self.steps, None if other else str(path))
-            destination.check([self.start.initial_time], self.start.source)
-            health = made.listeners.health
-            check_side_files({"--health": None if health.file is None else str(health.file)}, {"--path": str(path)})
-            check_health(health, self.model.variant, resume=made.resume)
+            times, listeners = [self.start.initial_time], made.listeners
+            destination.check(times, self.start.source)
+            destination.check_side_files({}, times, self.start.source, listeners)
+            check_health(listeners.health, self.model.variant, resume=made.resume)
             bulletin = Bulletin(made.listeners, __package__ or "")
             session = ForecastSeries(
                 destination.settings(self.start.source),

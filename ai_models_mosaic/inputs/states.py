@@ -161,10 +161,10 @@ def _is_copy(other: AvailableField, held: AvailableField) -> bool:
     if other.source.message() == held.source.message():
         return True
     try:
-        values = [one.source.to_numpy(flatten=True, dtype=np.float64) * one.factor for one in (other, held)]
+        first, second = (one.source.to_numpy(flatten=True, dtype=np.float64) * one.factor for one in (held, other))
     except ValueError:
         return False
-    return other.grid == held.grid and np.array_equal(*values, equal_nan=True)
+    return other.grid == held.grid and np.array_equal(first, second, equal_nan=True)
 
 
 class _UnusableError(Exception):
