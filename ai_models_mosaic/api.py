@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,12 @@ from .errors import OptionError
 from .forecast.bulletin import Bulletin
 from .forecast.destination import Destination
 from .forecast.endings import told
+from .forecast.engine_options import EngineOptions
+from .forecast.ensemble_options import EnsembleOptions
 from .forecast.fitted import refuse_other_fits
+from .forecast.growth import Growth
+from .forecast.health.recorder import check as check_health
+from .forecast.lagged import brought_to_start
 from .forecast.options import Options
 from .forecast.progress import Watch
 from .forecast.ranks import SingleRank
@@ -26,7 +32,7 @@ from .forecast.runner_options import steps_of
 from .forecast.series import ForecastSeries
 from .inputs.fields import Wanted
 from .inputs.open import OpenInput, open_for
-from .options.declarations import errors_in_python, from_keywords
+from .options.declarations import errors_in_python, from_keywords, keywords_of, refuse_other_keywords
 from .outputs.clipping import clipped
 from .outputs.dataset import dataset_of
 from .state import ForecastStep, InitialState
@@ -42,6 +48,23 @@ NAMES = {"num_ensemble_members": "members", "member_number": "members", "lead_ti
 
 SWITCHED_OFF = {".zarr": "zarr", ".nc": "netcdf"}
 """Endings of outputs that are no GRIB, and the options that ask for them."""
+
+OF_THE_ENGINE = keywords_of(EngineOptions)
+"""Keywords of `load_model`."""
+
+OF_MEMBERS = keywords_of(EnsembleOptions) - keywords_of(Growth) - {
+    "variant",
+    "num_ensemble_members",
+    "member_number",
+    "seed",
+} | {"clip_humidity", "calibration"}
+"""Those of `Model.forecast`."""
+
+OF_A_PROCESS = frozenset(("input_grid", "patience", "dates", "quiet", "log_format"))
+"""Those of neither: the input is open, and what a program logs is its own affair."""
+
+OF_THE_OUTPUT = keywords_of(Options) - OF_THE_ENGINE - keywords_of(EnsembleOptions) - OF_A_PROCESS
+"""Those of `Forecast.write`."""
 
 
 def load_model(
@@ -90,6 +113,7 @@ def load_model(
     given = {**options, "checkpoint": None if checkpoint is None else Path(checkpoint)}
     given |= {"variant": variant, "precision": precision, "engine": engine}
     with errors_in_python(Options, **NAMES):
+        refuse_other_keywords(options, OF_THE_ENGINE)
         choice = from_keywords(Options, given).engine_choice(Path(assets), device=device)
         return Model(VARIANTS[variant], prepare_engine(VARIANTS[variant], choice)(), given)
 
@@ -104,7 +128,7 @@ def open_input(source: Any, model: Model, *, time: datetime | None = None) -> Op
     model : Model
         Whose grid and history are needed.
     time : datetime or None
-        The initial time, UTC without zone; None for the newest complete history.
+        The initial time, UTC where it has no zone; None for the newest complete history.
 
     Returns
     -------
@@ -159,8 +183,8 @@ class Model:
             0 … 2⁶⁴ − 1, of the perturbations; the initial time is part of it.
         **options : object
             ``members_per_batch``, ``noise_factor``, ``noise_factor_file``, ``perturbations``, ``antithetic``,
-            ``clip_humidity``, as the options of the command; ``calibration`` is for `Forecast.write`, for it moves
-            what is written.
+            ``lagged``, ``crossed``, ``clip_humidity``, as the options of the command; ``calibration`` is for
+            `Forecast.write`, for it moves what is written.
 
         Returns
         -------
@@ -171,23 +195,29 @@ class Model:
         OptionError
             If a value makes no sense; names the argument.
         """
-        if not (isinstance(members, int | np.integer) or len(members)):
-            raise OptionError("members: expected a number, or a list of numbers from 1, got an empty list")
-        chosen: dict[str, Any] = (
-            {"num_ensemble_members": int(members)}
-            if isinstance(members, int | np.integer)
-            else {"member_number": tuple(int(member) for member in members)}
-        )
-        given = {**self.options, **chosen, "seed": seed, **options}
+        given = {**self.options, **_chosen(members), "seed": seed, **options}
         with errors_in_python(Options, **NAMES):
+            if options.keys() & keywords_of(Growth):
+                raise OptionError(
+                    "--extend, --deadline and --mc-error: they are for the command, whose ensembles grow; say here how "
+                    "many members"
+                )
+            refuse_other_keywords(options, OF_MEMBERS)
             made = from_keywords(Options, given)
-            _refuse_of_the_command(made)
             if made.output.calibration is not None:
                 raise OptionError(
                     "--calibration: it moves members where they are written, and those here would be as they were "
                     "made; give it to Forecast.write"
                 )
-            return Forecast(self, start, steps_of(lead_time_hours, self.variant.step_hours), given)
+            if start.variant != self.variant:
+                raise OptionError(
+                    f"start: expected one that was opened for {self.variant.name}, got one for {start.variant.name}"
+                )
+            if made.lagged is not None:
+                made.lagged.check(self.variant.step_hours)
+            if not isinstance(lead_time_hours, Integral):
+                raise OptionError(f"--lead-time: expected a whole number of hours, got {lead_time_hours!r}")
+            return Forecast(self, start, steps_of(int(lead_time_hours), self.variant.step_hours), given)
 
 
 @dataclass(frozen=True)
@@ -213,24 +243,26 @@ class Forecast:
 
     def __iter__(self) -> Iterator[ForecastStep]:
         """Every lead time from step 0 on, with all members; memory does not grow with lead time."""
-        options, engine = from_keywords(Options, self.options), self.model.engine
-        refuse_other_fits(options, variant=self.model.variant.name, weights=engine.checkpoint_sha256)
-        ensemble = Destination(self.model.variant, options, self.steps, None).settings("").ensemble
-        if options.members_per_batch is None:
-            ensemble = replace(ensemble, per_batch=engine.best_batch(len(ensemble.members)))
-        made = rollout(engine, self._starts, ensemble, self.model.variant.step_hours, self.steps)
-        for _, batches in itertools.groupby(made, key=lambda one: one.step):
-            parts = list(batches)
-            values = parts[0].values if len(parts) == 1 else np.concatenate([part.values for part in parts])
-            whole = replace(parts[0], members=ensemble.members, values=values)
-            yield clipped(whole) if options.output.clip_humidity else whole
+        with errors_in_python(Options, **NAMES):
+            options, engine = from_keywords(Options, self.options), self.model.engine
+            refuse_other_fits(options, variant=self.model.variant.name, weights=engine.checkpoint_sha256)
+            ensemble = Destination(self.model.variant, options, self.steps, None).settings("").ensemble
+            if options.members_per_batch is None:
+                ensemble = replace(ensemble, per_batch=engine.best_batch(len(ensemble.members)))
+            starts, step_hours = self._starts, self.model.variant.step_hours
+            if options.lagged is not None:
+                starts = brought_to_start(starts, ensemble, step_hours, engine, SingleRank(), Watch())
+            made = rollout(engine, starts, ensemble, step_hours, self.steps)
+            for _, batches in itertools.groupby(made, key=lambda one: one.step):
+                whole = _together(list(batches), ensemble.members)
+                yield clipped(whole) if options.output.clip_humidity else whole
 
-    def to_xarray(self, params: Sequence[str] | None = None) -> xarray.Dataset:
+    def to_xarray(self, params: Sequence[str] | str | None = None) -> xarray.Dataset:
         """Compute it, and keep some fields in memory.
 
         Parameters
         ----------
-        params : sequence of str or None
+        params : sequence of str, str or None
             Such as ``z500``, ``2t``, ``10ws``, or ``t`` for all its levels; None for all channels.
 
         Returns
@@ -243,7 +275,7 @@ class Forecast:
         OptionError
             If there is no such field.
         """
-        return dataset_of(self, params)
+        return dataset_of(self, params.split(",") if isinstance(params, str) else params)
 
     def write(self, path: str | Path, **options: Any) -> list[Path]:
         """Compute it, and write it as the command does, to the same bytes.
@@ -269,10 +301,13 @@ class Forecast:
         other = SWITCHED_OFF.get(Path(path).suffix)
         where = {} if other is None else {other: str(path), "no_grib": True}
         with errors_in_python(Options, **NAMES, path="path"):
+            refuse_other_keywords(options, OF_THE_OUTPUT - where.keys())
             made = from_keywords(Options, {**self.options, **where, **options})
-            _refuse_of_the_command(made)
             destination = Destination(self.model.variant, made, self.steps, None if other else str(path))
-            destination.check([self.start.initial_time], self.start.source)
+            times, listeners = [self.start.initial_time], made.listeners
+            destination.check(times, self.start.source)
+            destination.check_side_files({}, times, self.start.source, listeners)
+            check_health(listeners.health, self.model.variant, resume=made.resume)
             bulletin = Bulletin(made.listeners, __package__ or "")
             session = ForecastSeries(
                 destination.settings(self.start.source),
@@ -290,12 +325,38 @@ class Forecast:
     @cached_property
     def _starts(self) -> dict[int, InitialState]:
         options = from_keywords(Options, self.options)
-        return self.start.states(options.members, options.starts)
+        return self.start.states(options.members, options.starts, options.lagged)
 
 
-def _refuse_of_the_command(options: Options) -> None:
-    """Refuse what goes by the time of a process, by what is beside its output, or by more than one start."""
-    if options.growth.is_open or options.growth.extend is not None:
-        raise OptionError("--extend, --deadline and --mc-error: they are for the command; say here how many members")
-    if options.lagged is not None:
-        raise OptionError("--lagged: it is for the command; a start holds one time")
+def _chosen(members: int | Sequence[int]) -> dict[str, Any]:
+    """Keywords for members, of which there are so many, or which are these.
+
+    Returns
+    -------
+    dict
+        One keyword.
+
+    Raises
+    ------
+    OptionError
+        If they are neither.
+    """
+    if isinstance(members, Integral) and not isinstance(members, bool):
+        return {"num_ensemble_members": int(members)}
+    numbers = list(members) if isinstance(members, Iterable) and not isinstance(members, str) else []
+    whole = all(isinstance(number, Integral) and number > 0 for number in numbers)
+    if not numbers or not whole or len(set(numbers)) < len(numbers):
+        raise OptionError(f"members: expected a number, or a list of different numbers from 1, got {members!r}")
+    return {"member_number": tuple(int(number) for number in numbers)}
+
+
+def _together(parts: Sequence[ForecastStep], members: Sequence[int]) -> ForecastStep:
+    """A step of all members, in their order, of those of its batches."""
+    if len(parts) == 1:
+        return parts[0]
+    places = {member: place for place, member in enumerate(itertools.chain(*(part.members for part in parts)))}
+    values = np.concatenate([part.values for part in parts])
+    order = [places[member] for member in members]
+    # Batches of members that started at several times are not in the order of the members.
+    ordered = values if order == sorted(order) else values[order]
+    return replace(parts[0], members=tuple(members), values=ordered)

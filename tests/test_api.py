@@ -4,7 +4,8 @@ import doctest
 import re
 import subprocess
 import sys
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 
 import eccodes
 import numpy as np
@@ -14,6 +15,8 @@ from running import BIN, ROOT, SAMPLE, elsewhere
 import ai_models_mosaic as mosaic
 from ai_models_mosaic.channels import CHANNELS
 from ai_models_mosaic.errors import InputError, OptionError, OutputError
+from ai_models_mosaic.inputs.fields import Wanted
+from ai_models_mosaic.variants import VARIANTS
 
 
 @pytest.fixture(scope="module")
@@ -155,21 +158,50 @@ def test_the_initial_time_can_be_chosen(model):
         mosaic.open_input(SAMPLE, model, time=datetime(2008, 4, 25, 6))
 
 
+def test_a_time_with_a_zone_is_that_time_in_utc(model, start):
+    zone = timezone(timedelta(hours=5, minutes=30))
+    assert mosaic.open_input(SAMPLE, model, time=datetime(2008, 4, 26, 11, 30, tzinfo=zone)).wanted == Wanted(
+        start.initial_time
+    )
+
+
+def test_lists_and_numbers_stand_for_what_is_typed(model, start, tmp_path):
+    made = model.forecast(start, members=np.array([2, 1]), lead_time_hours=np.int64(24), noise_factor=np.float32(0.5))
+    texts = {"output_params": "z,2t", "output_levels": "500", "output_steps": "24", "products": "mean,spread"}
+    lists = {"output_params": ["z", "2t"], "output_levels": 500, "output_steps": [24], "products": ("mean", "spread")}
+    for name, options in (("texts", texts), ("lists", lists)):
+        (tmp_path / name).mkdir()
+        made.write(tmp_path / name / "x.grib", output_area=[70, -12, 30, 48], netcdf=None, **options)
+    wanted = {path.name: path.read_bytes() for path in (tmp_path / "texts").glob("*.grib")}
+    assert sorted(wanted) == ["x-mean.grib", "x-spread.grib", "x.grib"]
+    assert {path.name: path.read_bytes() for path in (tmp_path / "lists").glob("*.grib")} == wanted
+
+
+MEMBERS = "members: expected a number, or a list of different numbers from 1"
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda m, s: m.forecast(s, members=[0]), OptionError, "members: expected distinct numbers from 1, got (0,)"),
-        (
-            lambda m, s: m.forecast(s, members=[]),
-            OptionError,
-            "members: expected a number, or a list of numbers from 1",
-        ),
+        (lambda m, s: m.forecast(s, members=[0]), OptionError, f"{MEMBERS}, got [0]"),
+        (lambda m, s: m.forecast(s, members=[]), OptionError, f"{MEMBERS}, got []"),
+        (lambda m, s: m.forecast(s, members=[2, 2]), OptionError, f"{MEMBERS}, got [2, 2]"),
+        (lambda m, s: m.forecast(s, members="3"), OptionError, f"{MEMBERS}, got '3'"),
+        (lambda m, s: m.forecast(s, members=2.0), OptionError, f"{MEMBERS}, got 2.0"),
         (lambda m, s: m.forecast(s, members=0), OptionError, "members: expected at least 1, got 0"),
         (
             lambda m, s: m.forecast(s, lead_time_hours=30),
             OptionError,
             "lead_time_hours: expected a multiple of the step of 24 h, got 30",
         ),
+        (
+            lambda m, s: m.forecast(s, lead_time_hours=24.0),
+            OptionError,
+            "lead_time_hours: expected a whole number of hours, got 24.0",
+        ),
+        (lambda m, s: m.forecast(s, seed=1.5), OptionError, "seed: expected a whole number, got 1.5"),
+        (lambda m, s: m.forecast(s, noise_factor="big"), OptionError, "noise_factor: expected a number, got 'big'"),
+        (lambda m, s: m.forecast(s, antithetic=1), OptionError, "antithetic: expected True or False, got 1"),
         (lambda m, s: m.forecast(s, noise_factor=-1), OptionError, "noise_factor: expected 0 to 10, got -1"),
         (lambda m, s: m.forecast(s, sed=1), OptionError, "got sed"),
         (lambda m, s: m.forecast(s).to_xarray(["zz"]), OptionError, "params: expected some of 2t, 10u"),
@@ -177,6 +209,26 @@ def test_the_initial_time_can_be_chosen(model):
         (lambda m, s: mosaic.load_model("era"), OptionError, "variant: expected one of era5, hres, mini, got 'era'"),
         (lambda m, s: mosaic.load_model(device="gpu"), OptionError, "device: expected cpu, or one of the "),
         (lambda m, s: mosaic.load_model(precision="f8"), OptionError, "precision: expected one of auto, float32"),
+        # What would be taken, and have no effect.
+        (lambda m, s: m.forecast(s, output_params="2t"), OptionError, "expected keywords of antithetic, "),
+        (lambda m, s: m.forecast(s, precision="float16"), OptionError, "perturbations, got precision"),
+        (lambda m, s: m.forecast(s).write("x.grib", variant="era5"), OptionError, "zarr, got variant"),
+        (lambda m, s: m.forecast(s).write("x.grib", num_ensemble_members=9), OptionError, ", got num_ensemble_members"),
+        (lambda m, s: m.forecast(s).write("x.grib", quiet=True), OptionError, "zarr, got quiet"),
+        (lambda m, s: m.forecast(s).write("x.zarr", zarr="y.zarr"), OptionError, "state_interval, got zarr"),
+        (lambda m, s: mosaic.load_model(seed=1), OptionError, "expected keywords of attention_backend, checkpoint"),
+        (
+            lambda m, s: replace(m, variant=VARIANTS["era5"]).forecast(s),
+            OptionError,
+            "start: expected one that was opened for era5, got one for mini",
+        ),
+        (
+            lambda m, s: m.forecast(s).write("x.grib", health="x.grib"),
+            OutputError,
+            "health x.grib: expected a file of its own, got that of path x.grib",
+        ),
+        (lambda m, s: m.forecast(s).to_xarray([]), OptionError, "params: expected some fields, or None for all, got"),
+        (lambda m, s: mosaic.open_input(SAMPLE, m, time="2008-04-26"), InputError, "time: expected a datetime, got"),
         (lambda m, s: mosaic.open_input(7, m), InputError, "expected a path, a URL, an xarray.Dataset or earthkit"),
         (lambda m, s: mosaic.open_input("absent.grib", m), InputError, "source absent.grib: there is no such file"),
     ],

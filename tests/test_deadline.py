@@ -297,10 +297,6 @@ def test_the_process_began_before_it_could_say_so_and_after_it_was_asked_for():
             "--deadline makes members in their order, from 1: leave --member-number out",
         ),
         (("--deadline=5m", "--num-ensemble-members=3", "--dates=20200101,20200102"), "leave --dates out"),
-        (
-            ("--deadline=5m", "--num-ensemble-members=3", "--health=h.jsonl"),
-            "leave --health out, which records runs of",
-        ),
         (("--mc-error=1@mean:2t", "--num-ensemble-members=3", "--antithetic"), "with --antithetic they are pairs"),
         (
             ("--mc-error=1@mean:2t", "--num-ensemble-members=3", "--perturbations=off"),
@@ -334,6 +330,7 @@ def test_what_is_kept_is_read_again_and_what_was_not_is_missed(tmp_path: Path):
 # The command.
 
 PRODUCTS = ("--path", "out.grib", "--products", "mean,spread", "--zarr", "out.zarr")
+HEALTH = ("--health", "health.json")
 
 
 def growth(folder: Path) -> dict:
@@ -341,7 +338,7 @@ def growth(folder: Path) -> dict:
 
 
 def test_what_is_made_by_a_deadline_is_what_an_ordinary_run_of_as_many_makes(typed: Typed):  # noqa: F811
-    words = ("--num-ensemble-members", 2, *PRODUCTS)
+    words = ("--num-ensemble-members", 2, *PRODUCTS, *HEALTH)
     assert typed("a", *words, "--deadline", "6h", "--progress-file", "p.jsonl") == typed("b", *words)
     assert growth(typed.folder / "a") == {"members": 2, "most": 2, "deadline": "6h", "mc_error": []}
     noted = [json.loads(line) for line in (typed.folder / "a" / "p.jsonl").read_text().splitlines()]
@@ -365,17 +362,22 @@ def test_what_is_complete_at_a_signal_is_an_ordinary_ensemble(typed: Typed, monk
     with monkeypatch.context() as patch:
         # In the fourth member, of two steps each.
         stop_at(patch, 7)
-        status, said = typed.ended("a", "--num-ensemble-members", 9, *PRODUCTS, "--deadline", "6h")
+        status, said = typed.ended("a", "--num-ensemble-members", 9, *PRODUCTS, *HEALTH, "--deadline", "6h")
     assert status == 143
-    assert "stopped by a signal, as asked, with 3 members written; --extend adds more" in said
-    assert typed.contents("a") == typed("b", "--num-ensemble-members", 3, *PRODUCTS)
+    told = "stopped by a signal, as asked, with 3 members written; --extend adds more"
+    assert told in said
+    there, wanted = typed.contents("a"), typed("b", "--num-ensemble-members", 3, *PRODUCTS, *HEALTH)
+    *record, last = there.pop("health.json").splitlines()
+    assert record == wanted.pop("health.json").splitlines()[:-1]
+    assert json.loads(last) == {"event": "failed", "exit_status": 143, "message": told}
+    assert there == wanted
 
 
 def test_two_processes_end_together_where_one_group_is_all(typed: Typed):  # noqa: F811
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         port = held.getsockname()[1]
-    words = [*WORDS, "--num-threads", 1, "--num-ensemble-members", 2, "--path", "out.grib"]
+    words = [*WORDS, "--num-threads", 1, "--num-ensemble-members", 2, "--path", "out.grib", *HEALTH]
     alone = typed("alone", *words[len(WORDS) + 2 :])
     shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     command = [sys.executable, "-m", "ai_models_mosaic.cli", *map(str, words), "--deadline", "1h"]
@@ -384,7 +386,8 @@ def test_two_processes_end_together_where_one_group_is_all(typed: Typed):  # noq
         for rank in ("0", "1")
     ]
     assert [rank.wait() for rank in ranks] == [0, 0]
-    assert (typed.folder / "out.grib").read_bytes() == alone["out.grib"]
+    for name in ("out.grib", "health.json"):
+        assert (typed.folder / name).read_bytes() == alone[name]
 
 
 def test_output_that_cannot_be_written_again_is_refused(typed: Typed):  # noqa: F811
@@ -418,5 +421,7 @@ def test_the_commands_of_the_page_run_in_order_and_give_what_it_says(typed: Type
 @pytest.mark.parametrize("options", [{"deadline": "5m"}, {"mc_error": "1@mean:2t"}, {"extend": 3}])
 def test_a_program_says_how_many_members_it_wants(options: dict[str, object]):
     model = Model(MINI, LoadedToy(), {})
-    with pytest.raises(OptionError, match="extend, deadline and mc_error: they are for the command; say here how many"):
+    with pytest.raises(
+        OptionError, match="extend, deadline and mc_error: they are for the command, whose ensembles grow"
+    ):
         model.forecast(None, 3, 24, **options)

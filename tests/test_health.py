@@ -29,7 +29,10 @@ from ai_models_mosaic.engines.states import StepsOnHost
 from ai_models_mosaic.engines.tensor_vitals import TensorProbe
 from ai_models_mosaic.engines.vitals import Probe
 from ai_models_mosaic.errors import ForecastError, HealthError, InputError, OptionError, OutputError
+from ai_models_mosaic.forecast.deadline import Budget
+from ai_models_mosaic.forecast.growing import Bounds, GrowingRun
 from ai_models_mosaic.forecast.health.bands import Bands, read_bands, write_bands
+from ai_models_mosaic.forecast.health.groups import GroupRecorder
 from ai_models_mosaic.forecast.health.learning import learn
 from ai_models_mosaic.forecast.health.options import HealthOptions
 from ai_models_mosaic.forecast.health.record import Section, read_record
@@ -376,6 +379,90 @@ def test_a_record_that_cannot_be_written_any_more_ends_no_forecast(tmp_path, cap
     Toy(str(tmp_path / "out.grib"))("--health", str(path))
     assert f"--health cannot write {path}: No such file or directory; nothing more is recorded there" in caplog.text
     assert (tmp_path / "out.grib").exists()
+
+
+def grown(folder: Path, engine: SickEngine, *, factor: float = 1.0, full_from: int | None = None, **options) -> Section:
+    """What is recorded of an ensemble that is made in groups of two until a group fails, or writing does."""
+    ensemble = Ensemble(5, (1, 2, 3, 4), 2, factor)
+    whole = EnsembleJob(dict.fromkeys(ensemble.members, sound_start()), ensemble, 24, 3)
+    all_groups = Recorder(HealthOptions(folder / "health.json", **options), "mini", resume=False)
+    recorder = GroupRecorder(all_groups)
+
+    def job(members):
+        return replace(whole, ensemble=replace(ensemble, members=tuple(members)))
+
+    def write(size: int, _: bool) -> float:
+        if full_from is not None and size >= full_from:
+            raise OutputError("the disk is full")
+        recorder.wrote(size)
+        return 0.0
+
+    bounds = Bounds(4, Budget(None))
+    with recorder.of(whole, engine):
+        GrowingRun(job, engine, SingleRank(), Watch(), bounds, None, write, recorder)(2)
+    all_groups.verdict()
+    (section,) = read_record(folder / "health.json")
+    return section
+
+
+def test_groups_have_the_record_of_an_ordinary_run_of_as_many(tmp_path):
+    for name, factor in (("usual", 1.0), ("equal", 0.0)):
+        (tmp_path / name).mkdir()
+        (tmp_path / f"{name}-grown").mkdir()
+        record = grown(tmp_path / f"{name}-grown", SickEngine(), factor=factor)
+        assert [(line["step"], line["member"]) for line in record.lines] == [
+            (step, member) for step in (1, 2, 3) for member in (1, 2, 3, 4)
+        ]
+        assert record.ending == {"event": "end"}
+        # Without noise they are meant to be equal, also those of different groups.
+        assert not alarms(record)
+        ensemble = Ensemble(5, (1, 2, 3, 4), 2, factor)
+        job = EnsembleJob(dict.fromkeys(ensemble.members, sound_start()), ensemble, 24, 3)
+        recorder = Recorder(HealthOptions(tmp_path / name / "health.json"), "mini", resume=False)
+        EnsembleRun(job, SickEngine(), SingleRank(), NoWriter(), None, Watch(), recorder)()
+        assert record == read_record(tmp_path / name / "health.json")[0]
+
+
+def test_a_copy_of_a_member_of_another_group_is_told(tmp_path, caplog):
+    kept = {}
+
+    def copied_from_the_first(values):
+        # Steps are counted from the second on: three to a group.
+        step = kept["calls"] = kept.get("calls", 1) + 1
+        if step <= 3:
+            kept[step] = values[1].copy()
+        elif step > 4:
+            values[0] = kept[step - 3]
+
+    with pytest.raises(HealthError, match="the forecast is complete, and 2 steps of members left their bands"):
+        grown(tmp_path, SickEngine(copied_from_the_first), exits=True)
+    assert alarms(read_record(tmp_path / "health.json")[0]) == {
+        (step, 3): ["it is a copy of member 2"] for step in (2, 3)
+    }
+    assert (
+        "Health at step 3 (+72 h): 1 of 2 members left their bands; member 3: it is a copy of member 2" in caplog.text
+    )
+
+
+def test_groups_that_are_not_written_are_not_in_the_record(tmp_path):
+    def broken(values):
+        # In the last step of the second group.
+        broken.calls += 1
+        if broken.calls == 5:
+            raise ForecastError("the toy broke")
+
+    broken.calls = 0
+    for engine, options, members, message in (
+        (SickEngine(broken), {}, [1, 2], "the toy broke"),
+        (SickEngine(scaled), {"full_from": 4}, [1, 2], "the disk is full"),
+        (SickEngine(), {"full_from": 1}, [], "the disk is full"),
+    ):
+        with pytest.raises((ForecastError, OutputError), match=message):
+            grown(tmp_path, engine, **options)
+        (section,) = read_record(tmp_path / "health.json")
+        assert section.header["members"] == members
+        assert sorted({line["member"] for line in section.lines}) == members
+        assert (section.ending["event"], section.ending["message"]) == ("failed", message)
 
 
 def test_several_processes_have_one_record(tmp_path):

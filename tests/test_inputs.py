@@ -501,3 +501,31 @@ def test_the_digest_changes_with_a_single_value(read):
     first = read(with_field("t", 850, values=values)).digest
     values[40] += 0.5
     assert read(with_field("t", 850, values=values)).digest != first
+
+
+# Fields that are there several times.
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ([message("t", 500)], None),
+        # Packed otherwise, it is the same field.
+        ([message("2t", values=280.0, packing="grid_ieee")], None),
+        (
+            [message("2t", values=281.0)],
+            "The input has 2t valid 2020-01-02 12:00 UTC several times, not all alike: the",
+        ),
+        (
+            [message("2t", values=280.0), message("2t", values=281.0), message("t", 850, values=281.0)],
+            "The input has 2t valid 2020-01-02 12:00 UTC (and 1 other field) several times, not all alike: the first is",
+        ),
+    ],
+)
+def test_a_field_that_is_there_several_times_and_differs_is_told(read, caplog, more, said):
+    first = with_field("2t", values=280.0)
+    state = read([*first.values(), *more])
+    np.testing.assert_array_equal(state.values, read(first).values)
+    told = [record.getMessage() for record in caplog.records if "several times" in record.getMessage()]
+    assert len(told) == (said is not None)
+    assert said is None or told[0].startswith(said)

@@ -16,6 +16,7 @@ import pytest
 from running import BIN, MINI, SAMPLE, Runner, changed, elsewhere, keys, messages, of_member, values
 
 import ai_models_mosaic as mosaic
+from ai_models_mosaic.channels import CHANNELS, LEVELS_HPA
 from ai_models_mosaic.cli import main
 from ai_models_mosaic.errors import InputError, OptionError
 from ai_models_mosaic.forecast.rollout import Ensemble
@@ -290,7 +291,77 @@ def test_one_member_has_no_neighbours_unless_it_is_asked_for_alone(run: Runner):
     assert "--num-ensemble-members: expected at least 2 with --lagged, one for every start, got 1" in refused.message
 
 
-def test_python_starts_from_one_time():
-    model = mosaic.load_model("mini", device="cpu")
-    with pytest.raises(OptionError, match=r"^lagged: it is for the command; a start holds one time$"):
-        model.forecast(mosaic.open_input(SAMPLE, model), 2, 24, lagged="0,-24")
+# In Python.
+
+
+@pytest.fixture(scope="module")
+def model():
+    return mosaic.load_model("mini", device="cpu")
+
+
+def test_python_writes_what_the_command_writes(model, folder, tmp_path):
+    start = mosaic.open_input(folder / "analyses.grib", model)
+    forecast = model.forecast(start, 4, 48, lagged="0,-24")
+    paths = forecast.write(tmp_path / "lagged.grib", output_params="2t,z500", products="mean")
+    for path in paths:
+        assert path.read_bytes() == (folder / path.name).read_bytes()
+    assert [path.name for path in paths] == ["lagged.grib", "lagged-mean.grib"]
+
+
+@pytest.mark.parametrize("kind", ["file", "dataset"])
+def test_members_in_python_are_those_of_forecasts_from_their_own_starts(model, folder, kind):
+    source = folder / "analyses.grib"
+    if kind == "dataset":
+        source = as_dataset(mosaic.open_input(source, model, time=START), mosaic.open_input(source, model))
+    # Two members go together, which have the same start: they are not neighbours.
+    more = {"members_per_batch": 2, "seed": 3}
+    steps = list(model.forecast(mosaic.open_input(source, model), 4, 24, lagged=[0, -24], **more))
+    assert [(step.members, step.lead_time_hours) for step in steps] == [((1, 2, 3, 4), 0), ((1, 2, 3, 4), 24)]
+    for members, time, skipped in (([1, 3], None, 0), ([2, 4], START, 1)):
+        own = model.forecast(mosaic.open_input(source, model, time=time), members, 24 + 24 * skipped, **more)
+        for step, usual in zip(steps, list(own)[skipped:], strict=True):
+            assert step.valid_time == usual.valid_time
+            for member, values_of_member in zip(members, usual.values, strict=True):
+                np.testing.assert_array_equal(step.values[member - 1], values_of_member)
+
+
+START = datetime(2008, 4, 25, 6)
+
+
+def as_dataset(*opened):
+    """Histories that follow each other, in the layout of WeatherBench 2."""
+    xarray = pytest.importorskip("xarray")
+    first, last = (one.states([1])[1] for one in opened)
+    together, times = np.concatenate([first.values, last.values[-1:]]), [*first.times, last.times[-1]]
+    arrays = {}
+    for name in dict.fromkeys(channel.variable for channel in CHANNELS):
+        (*places,) = (index for index, channel in enumerate(CHANNELS) if channel.variable == name)
+        flat = CHANNELS[places[0]].level_hpa is None
+        fields = np.moveaxis(together[..., places], -1, 1)
+        arrays[name] = (("time", "longitude", "latitude"), fields[:, 0]) if flat else (DIMENSIONS, fields)
+    grid = first.grid
+    places = {"level": list(LEVELS_HPA), "latitude": list(grid.latitude_deg), "longitude": list(grid.longitude_deg)}
+    return xarray.Dataset(arrays, {"time": np.array(times, "datetime64[ns]"), **places})
+
+
+DIMENSIONS = ("time", "level", "longitude", "latitude")
+
+
+@pytest.mark.parametrize(
+    ("members", "options", "message"),
+    [
+        (4, {"lagged": "0,-6"}, "lagged: expected multiples of the time step, 24 h, got -6"),
+        (4, {"lagged": "0"}, "lagged: expected several hours before the start, 0 among them and none twice"),
+        (1, {"lagged": "0,-24"}, "members: expected at least 2 with lagged, one for every start, got 1"),
+        (4, {"lagged": "0,-24", "antithetic": True}, "antithetic: expected it without lagged"),
+    ],
+)
+def test_python_refuses_what_the_command_refuses(model, folder, members, options, message):
+    with pytest.raises(OptionError, match="^" + re.escape(message)):
+        model.forecast(mosaic.open_input(folder / "analyses.grib", model), members, 24, **options)
+
+
+def test_python_says_which_start_the_input_lacks(model):
+    forecast = model.forecast(mosaic.open_input(SAMPLE, model), 2, 24, lagged="0,-24")
+    with pytest.raises(InputError, match=r"^lagged: the start 24 h before 2008-04-26 06:00 UTC: the input lacks 82 of"):
+        next(iter(forecast))

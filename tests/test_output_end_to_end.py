@@ -237,6 +237,18 @@ def test_zarr_instead_of_grib(run: Runner):
             "--output-area: no point of the grid of 60 × 31 points (6°) lies within 3/3/3/3",
         ),
         (
+            ("--products", "mean", "--netcdf", "m-{number}.nc", "--member-number", "1,2", "--num-ensemble-members", 4),
+            2,
+            "by member, such as m-{number}.nc: runs of others would write their products to the same file. Got 2 "
+            "members of 4; leave --products out, or {number}",
+        ),
+        (
+            ("--products", "mean", "--path", "{number}.grib", "--products-path", "p.grib", "--member-number", "3"),
+            2,
+            "such as {number}.grib: runs of others would write their products to the same file. Got 1 member of 3; "
+            "leave --products out",
+        ),
+        (
             ("--products", "mean", "--path", "{number}.grib"),
             6,
             "--path {number}.grib names files by member, which products do not have",

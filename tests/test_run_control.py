@@ -141,6 +141,44 @@ def test_a_progress_file_that_cannot_be_written_is_refused(run: Runner):
     assert "--progress-file absent/p.jsonl: cannot be written: No such file or directory" in refused.message
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ("--progress-file", "out.grib"),
+            "--progress-file out.grib: expected a file of its own, got that of --path out",
+        ),
+        (("--progress-file", "copy.grib"), "--progress-file copy.grib: expected a file of its own, got that of --file"),
+        (("--progress-file", "notes"), "--progress-file notes: expected no file, or lines of JSON, which are added to"),
+        (
+            ("--products", "mean", "--health", "out-mean.grib"),
+            "--health out-mean.grib: expected a file of its own, got that of --path out-{product}.grib",
+        ),
+        (
+            ("--zarr", "x.zarr", "--health", "x.zarr"),
+            "--health x.zarr: expected a file of its own, got that of --zarr x",
+        ),
+        (
+            ("--dump-provenance", "./out.grib.provenance.json"),
+            "expected a file of its own, got that of the card of --path out.grib",
+        ),
+        (
+            ("--health", "h", "--progress-file", "h"),
+            "--progress-file h: expected a file of its own, got that of --health",
+        ),
+    ],
+)
+def test_what_is_written_beside_a_forecast_goes_over_nothing(run: Runner, words, message):
+    for name in ("copy.grib", "notes"):
+        run.path(name).write_bytes(SAMPLE.read_bytes() if name == "copy.grib" else b"what I must not forget\n")
+    refused = run.refused(*MINI[:3], "--file", "copy.grib", "--lead-time", 24, *words, "--path", "out.grib")
+    assert refused.status == 6
+    assert message in refused.message
+    assert sorted(path.name for path in run.folder.iterdir()) == ["copy.grib", "notes"]
+    assert run.path("copy.grib").read_bytes() == SAMPLE.read_bytes()
+    assert run.path("notes").read_text() == "what I must not forget\n"
+
+
 def test_every_kind_of_failure_has_a_status_of_its_own_and_the_documentation_lists_them():
     kinds = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.MosaicError)}
     statuses = {kind.exit_status for kind in kinds}

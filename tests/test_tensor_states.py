@@ -1,6 +1,7 @@
 """States where the network computes: on the CPU, and on a device that copies as late as it may."""
 
 import gc
+import signal
 import threading
 from dataclasses import replace
 
@@ -15,8 +16,11 @@ from ai_models_mosaic.engines import ring
 from ai_models_mosaic.engines.copies import SharedMemory, StreamedCopies
 from ai_models_mosaic.engines.ring import HostRing, together
 from ai_models_mosaic.engines.torch import TorchEngine
-from ai_models_mosaic.errors import ForecastError
+from ai_models_mosaic.errors import ForecastError, TerminatedError
+from ai_models_mosaic.forecast.progress import Watch
+from ai_models_mosaic.forecast.ranks import SingleRank
 from ai_models_mosaic.forecast.rollout import Ensemble, rollout
+from ai_models_mosaic.forecast.run import EnsembleJob, EnsembleRun, NoWriter
 from ai_models_mosaic.state import InitialState
 
 FULL = torch.cuda.OutOfMemoryError
@@ -297,6 +301,34 @@ def test_who_wants_a_buffer_waits_until_one_is_given_back(monkeypatch, caplog):
     del held[1]
     waiting.join(PATIENCE_S)
     assert got == [place]
+
+
+class Hoarder(NoWriter):
+    """Never gives anything back."""
+
+    def __init__(self):
+        self.kept = []
+
+    def write(self, forecast):
+        self.kept.append(forecast)
+
+
+def test_a_run_whose_buffers_are_lost_ends_when_it_is_asked_to(late, starts, monkeypatch):
+    monkeypatch.setattr(ring, "HEED_S", 0.01)
+    monkeypatch.setattr(ring, "PATIENCE_S", 0.02)
+    watch, hoarder = Watch(), Hoarder()
+    # It is waiting when it says so.
+    monkeypatch.setattr(ring.LOG, "warning", lambda *_: signal.raise_signal(signal.SIGTERM))
+    run = EnsembleRun(
+        EnsembleJob(starts, Ensemble(3, tuple(starts), 5), 24, 99), late, SingleRank(), hoarder, None, watch
+    )
+    with watch.listening(), pytest.raises(TerminatedError, match=r"^stopped by a signal after step \d+ \(.* as asked"):
+        run()
+    assert 4 < len(hoarder.kept) < 99
+    # What was begun before was still handed over, and is whole.
+    last = hoarder.kept[-1]
+    assert last.step == len(hoarder.kept) - 1
+    assert not (last.values == np.float32(GARBAGE)).any()
 
 
 def test_where_memory_cannot_be_pinned_other_memory_does(monkeypatch, caplog):

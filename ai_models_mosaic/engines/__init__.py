@@ -156,6 +156,14 @@ class ObservedStates(Protocol):
 
 
 @runtime_checkable
+class HeedingStates(Protocol):
+    """States that may have to wait for who reads what they made."""
+
+    def heed(self, stopping: Callable[[], bool]) -> None:
+        """Raise `TerminatedError`, and wait no more, when this says so."""
+
+
+@runtime_checkable
 class NormalisedEngine(Protocol):
     """An engine that knows the climate that its weights were trained in."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Protocol
@@ -64,6 +64,9 @@ class Copies(Protocol):
     def separate(self) -> bool:
         """Whether the device has memory of its own."""
 
+    def heed(self, stopping: Callable[[], bool]) -> None:
+        """Wait for nothing any more when this says so."""
+
     def small(self, array: AnyArray) -> Tensor:
         """A small array on the device."""
 
@@ -100,6 +103,9 @@ class SharedMemory:
     """The device is the host: nothing is copied."""
 
     ahead, separate = 0, False
+
+    def heed(self, stopping: Callable[[], bool]) -> None:
+        """See `Copies.heed`: nothing is waited for."""
 
     def small(self, array: AnyArray) -> Tensor:
         """See `Copies.small`."""
@@ -142,6 +148,11 @@ class StreamedCopies:
         self._pinned = device.type == "cuda"
         self._inwards, self._outwards = self._stream(), self._stream()
         self._rings: dict[tuple[int, ...], HostRing] = {}
+        self._stopping: Callable[[], bool] = lambda: False
+
+    def heed(self, stopping: Callable[[], bool]) -> None:
+        """See `Copies.heed`."""
+        self._stopping = stopping
 
     def small(self, array: AnyArray) -> Tensor:
         """See `Copies.small`."""
@@ -192,7 +203,7 @@ class StreamedCopies:
     def _ring(self, shape: tuple[int, ...], most: int) -> HostRing:
         if shape not in self._rings:
             buffers = most + SPARE_BUFFERS + -(-SPARE_MEMBERS // shape[0])
-            self._rings[shape] = HostRing(shape, buffers, pinned=self._pinned)
+            self._rings[shape] = HostRing(shape, buffers, pinned=self._pinned, stopping=lambda: self._stopping())
         return self._rings[shape]
 
     def _compute(self) -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 import weakref
+from collections.abc import Callable
 from math import prod
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -13,11 +15,15 @@ import torch
 from torch import Tensor
 
 from ..arrays import Float32Array
+from ..errors import TerminatedError
 
 LOG = logging.getLogger(__name__)
 
 PATIENCE_S = 60.0
 """How long nothing is said while all buffers are in use."""
+
+HEED_S = 0.5
+"""How often it is seen meanwhile whether the run is asked to stop."""
 
 MOST_TOGETHER = 8
 """Buffers that are allocated at a time."""
@@ -60,15 +66,30 @@ class HostRing:
         Buffers that there may be; they are allocated when they are needed.
     pinned : bool
         In memory that a GPU reads and writes by itself.
+    stopping : callable
+        Says whether who waits for a buffer is to stop waiting.
     """
 
-    def __init__(self, shape: tuple[int, ...], most: int, *, pinned: bool) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], most: int, *, pinned: bool, stopping: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._stopping = stopping
         self._shape, self._left, self._pinned = shape, most, pinned
         # Nothing else may be used from a finaliser, which runs anywhere, within a call of the queue itself, too.
         self._free: SimpleQueue[Tensor] = SimpleQueue()
 
     def take(self) -> Lease:
-        """A buffer that nobody reads; waits for one while all are in use."""
+        """A buffer that nobody reads; waits for one while all are in use.
+
+        Returns
+        -------
+        Lease
+
+        Raises
+        ------
+        TerminatedError
+            If it is asked to stop before there is one.
+        """
         if self._free.empty() and self._left:
             self._add()
         buffer = self._waited_for()
@@ -77,10 +98,17 @@ class HostRing:
         return lease
 
     def _waited_for(self) -> Tensor:
+        said = time.monotonic()
         while True:
             try:
-                return self._free.get(timeout=PATIENCE_S)
+                return self._free.get(timeout=min(HEED_S, PATIENCE_S))
             except Empty:
+                if self._stopping():
+                    raise TerminatedError(
+                        "stopped by a signal, as asked, while all buffers for states were in use"
+                    ) from None
+            if time.monotonic() - said >= PATIENCE_S:
+                said = time.monotonic()
                 LOG.warning("All buffers for states are in use for %.0f s: waiting for the output", PATIENCE_S)
 
     def _add(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -146,6 +146,10 @@ class TensorStates:
     def observe(self, probe: Probe) -> None:
         """See `ObservedStates.observe`; what is in host memory is measured there, by who gets it."""
         self._observed = probe if self._copies.separate else None
+
+    def heed(self, stopping: Callable[[], bool]) -> None:
+        """See `HeedingStates.heed`."""
+        self._copies.heed(stopping)
 
     def _part(
         self, members: Sequence[int], histories: Sequence[History], clock: Tensor, noise: Tensor

@@ -13,8 +13,12 @@ from ..outputs.plan import OutputPlan
 from ..outputs.writer import Outputs
 from ..state import InitialState
 from ..variants import Variant
+from ..wording.numbers import counted
 from .fitted import refuse_other_fits
+from .listeners import Listeners
 from .options import Options
+from .provenance import card_place
+from .runner_options import check_side_files, refuse_shared_files
 from .series import SeriesSettings
 from .tolerance import check_tolerances
 
@@ -76,11 +80,60 @@ class Destination:
         refuse_other_fits(self.options, variant=self.variant.name)
         plan.check(any_time, archived=self.archive is not None, source=file)
         plan.check_apart(any_time, starts)
+        self._refuse_products_of_some(plan, any_time)
         check_tolerances(self.options.growth.mc_error, plan.grid, plan.lead_times_hours)
         if self.options.growth.is_open and len(starts) > 1:
             raise OptionError(f"--deadline and --mc-error: expected one initial time, got {len(starts)}")
         if (self.options.growth.is_open or self.options.growth.extend is not None) and plan.anchor is None:
             raise OptionError("--extend, --deadline and --mc-error: expected output in files, as it is written again")
+
+    def check_side_files(
+        self, files: Mapping[str, str | None], starts: Sequence[datetime], source: str | None, listeners: Listeners
+    ) -> None:
+        """Raise before a long run if what is written beside its output could not be, or would go over something.
+
+        Parameters
+        ----------
+        files : mapping of str to str or None
+            What is written when the forecast is done, by option.
+        starts : sequence of datetime
+            The initial times.
+        source : str or None
+            The file of the input.
+        listeners : Listeners
+            Those of them that have files.
+
+        Raises
+        ------
+        OutputError
+            Says which file, and what else it is.
+        """
+        health, metrics, progress = (
+            None if file is None else str(file)
+            for file in (listeners.health.file, listeners.metrics_file, self.options.progress_file)
+        )
+        written = {**files, "--health": health}
+        check_side_files(written)
+        kept = {} if source is None else {Path(source): f"--file {source}"}
+        for start in starts:
+            for typed, place, _ in self.plan.places(self._labels(start, EXPVER)):
+                kept |= {place: typed, card_place(place): f"the card of {typed}"}
+        # Whether these can be written is seen where they are begun.
+        refuse_shared_files({**written, "--metrics-file": metrics, "--progress-file": progress}, kept)
+
+    def _refuse_products_of_some(self, plan: OutputPlan, labels: Labels) -> None:
+        """Refuse products of some members where files of others are told apart, and those of products are not."""
+        members, size = self.options.members, self.options.ensemble_size
+        if not plan.products or len(members) == size:
+            return
+        for template in plan.templates(labels):
+            if template.tells_members_apart:
+                raise OptionError(
+                    f"--products: expected a run of all members, as --num-ensemble-members says, where files are named "
+                    f"by member, such as {template.text}: runs of others would write their products to the same file. "
+                    f"Got {counted(len(members), 'member')} of {size or 'an unknown number'}; leave --products out, or "
+                    "{number}"
+                )
 
     def settings(self, source: str) -> SeriesSettings:
         """What a series of forecasts has in common.

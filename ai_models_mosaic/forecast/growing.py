@@ -11,6 +11,7 @@ from ..errors import ForecastError, LostRankError, MosaicError, TerminatedError
 from ..state import ForecastStep
 from ..wording.numbers import counted
 from .deadline import Budget
+from .health.groups import GroupRecorder
 from .kept_steps import KeptSteps
 from .progress import Watch, duration
 from .ranks import Ranks
@@ -65,6 +66,8 @@ class GrowingRun:
         Keeps what is made, on rank 0.
     write : callable
         Writes so many members, on rank 0, and gives the time, s, of which that number says nothing.
+    recorder : GroupRecorder or None
+        Told of members' health.
     """
 
     def __init__(
@@ -76,9 +79,10 @@ class GrowingRun:
         bounds: Bounds,
         kept: KeptSteps | None,
         write: Callable[[int, bool], float],
+        recorder: GroupRecorder | None = None,
     ) -> None:
         self._job_of, self._engine, self._ranks, self._watch = job_of, engine, ranks, watch
-        self._bounds, self._kept, self._write = bounds, kept, write
+        self._bounds, self._kept, self._write, self._recorder = bounds, kept, write, recorder
         self._complete = self._written = 0
 
     def __call__(self, per_group: int) -> int:
@@ -151,7 +155,7 @@ class GrowingRun:
     def _make(self, members: range) -> None:
         job, bounds = self._job_of(members), self._bounds
         writer = NoWriter() if self._kept is None else Guarded(self._kept, bounds.budget, self._complete, job.steps)
-        EnsembleRun(job, self._engine, self._ranks, writer, None, self._watch, is_group=True)()
+        EnsembleRun(job, self._engine, self._ranks, writer, None, self._watch, self._recorder, is_group=True)()
 
     def _take_stock(self, members: range, began: float) -> None:
         """Look at a group that is complete, and write the first."""

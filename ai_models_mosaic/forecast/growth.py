@@ -98,13 +98,13 @@ class Growth:
             raise OptionError(f"{flag} makes members in their order, from 1: leave --member-number out")
         return size
 
-    def check(self, *, resume: bool, dates: str | None, antithetic: bool, health: bool, noise_factor: float) -> None:
+    def check(self, *, resume: bool, dates: str | None, antithetic: bool, noise_factor: float) -> None:
         """Refuse what an ensemble whose size is not settled cannot have.
 
         Parameters
         ----------
-        resume, dates, antithetic, health : bool, str or None, bool, bool
-            The options of these names, or whether they are given.
+        resume, dates, antithetic : bool, str or None, bool
+            The options of these names.
         noise_factor : float
             On the noise of members; 0 without any.
 
@@ -118,8 +118,6 @@ class Growth:
                 f"--deadline and --mc-error: leave {'--resume' if resume else '--dates'} out; --extend adds members to "
                 "what is complete"
             )
-        if self.is_open and health:
-            raise OptionError("--deadline and --mc-error: leave --health out, which records runs of a known size")
         if self.mc_error and antithetic:
             raise OptionError("--mc-error takes members to be independent, and with --antithetic they are pairs")
         if self.mc_error and noise_factor == 0:

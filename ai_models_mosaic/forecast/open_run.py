@@ -13,6 +13,8 @@ from ..errors import LateError
 from ..state import InitialState
 from .deadline import Budget, process_start
 from .growing import Bounds, GrowingRun
+from .health.groups import GroupRecorder
+from .health.recorder import Recorder
 from .identity import digest_of_run, identity_of
 from .kept_steps import KeptSteps
 from .progress import Watch, duration
@@ -43,6 +45,8 @@ class OpenRun:
         Where every member starts.
     output : callable
         As of `ForecastSeries`.
+    recorder : Recorder or None
+        Told of members' health, if anybody is.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class OpenRun:
         watch: Watch,
         starts: Mapping[int, InitialState],
         output: Callable[..., AbstractContextManager[FileWriter | None]],
+        recorder: Recorder | None = None,
     ) -> None:
         self._settings, self._ranks, self._watch, self._starts = settings, ranks, watch, starts
         self._output = output
@@ -59,6 +64,7 @@ class OpenRun:
         self._budget = Budget(None if growth.deadline is None else growth.deadline.at(process_start()))
         self._errors = [SamplingError(tolerance, grid) for tolerance in growth.mc_error]
         self._kept: KeptSteps | None = None
+        self._recorder = None if recorder is None else GroupRecorder(recorder)
         self.found: dict[str, Any] = {}
         """The card of what was written."""
 
@@ -82,12 +88,9 @@ class OpenRun:
         options, ranks = self._settings.options, self._ranks
         whole = job_of(options.members)
         with ExitStack() as stack:
-            if ranks.rank == 0:
-                folder = self._settings.places(next(iter(self._starts.values())).initial_time).state.parent
-                self._kept = stack.enter_context(KeptSteps(folder, *self._settings.kept))
-                self._watch.begin(whole.starts, whole.ensemble, whole.steps, 0)
-            bounds = Bounds(len(options.members), self._budget, self._errors)
-            grow = GrowingRun(job_of, engine, ranks, self._watch, bounds, self._kept, partial(self._write, engine))
+            ranks.share(lambda: self._begin(stack, whole, engine))
+            bounds, write = Bounds(len(options.members), self._budget, self._errors), partial(self._write, engine)
+            grow = GrowingRun(job_of, engine, ranks, self._watch, bounds, self._kept, write, self._recorder)
             size = grow(whole.ensemble.per_batch * ranks.size)
         if ranks.rank == 0:
             self._watch.settle(size, whole.steps)
@@ -96,6 +99,14 @@ class OpenRun:
                 if not error.is_met:
                     LOG.warning("--mc-error %s is not met: %s", error.tolerance, _shown(error.reached))
         ranks.share(lambda: self._refuse_lateness(size))
+
+    def _begin(self, stack: ExitStack, whole: EnsembleJob, engine: LoadedEngine) -> None:
+        """Have ready what is told of members, on rank 0."""
+        if self._recorder is not None:
+            stack.enter_context(self._recorder.of(whole, engine))
+        folder = self._settings.places(next(iter(self._starts.values())).initial_time).state.parent
+        self._kept = stack.enter_context(KeptSteps(folder, *self._settings.kept))
+        self._watch.begin(whole.starts, whole.ensemble, whole.steps, 0)
 
     def _write(self, engine: LoadedEngine, size: int, for_now: bool) -> float:
         """Write so many members, with their cards; see `GrowingRun`."""
@@ -114,6 +125,8 @@ class OpenRun:
                     writer.write(kept.read(step, options.members[first : first + per_batch]))
             writer.close()
             write_cards(writer.paths, found)
+            if self._recorder is not None:
+                self._recorder.wrote(size)
         self.found = found
         return fixed
 

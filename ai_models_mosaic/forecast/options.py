@@ -98,11 +98,8 @@ class Options(EngineOptions, EnsembleOptions):
         EngineOptions.__post_init__(self)
         self._check_ranges()
         check_fitted(self)
-        health = self.listeners.health.file is not None
         factor = self.noise_factor if self.perturbations == "on" else 0.0
-        self.growth.check(
-            resume=self.resume, dates=self.dates, antithetic=self.antithetic, health=health, noise_factor=factor
-        )
+        self.growth.check(resume=self.resume, dates=self.dates, antithetic=self.antithetic, noise_factor=factor)
 
     def _check_ranges(self) -> None:
         """Refuse numbers that make no sense."""

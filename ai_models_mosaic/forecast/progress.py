@@ -89,7 +89,7 @@ class Watch:
     Raises
     ------
     OutputError
-        If the file cannot be written.
+        If the file cannot be written, or is something else.
     """
 
     def __init__(self, path: Path | None = None, bulletin: Bulletin | None = None) -> None:
@@ -101,8 +101,11 @@ class Watch:
         if path is not None:
             try:
                 path.open("a").close()
+                beginning = _first_byte(path)
             except OSError as error:
                 raise OutputError(f"--progress-file {path}: cannot be written: {error.strerror or error}") from error
+            if beginning not in (b"", b"{"):
+                raise OutputError(f"--progress-file {path}: expected no file, or lines of JSON, which are added to")
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -229,3 +232,11 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _first_byte(path: Path) -> bytes:
+    """Of a file; none of what is no file, such as a pipe, from which it would be taken away."""
+    if not path.is_file():
+        return b""
+    with path.open("rb") as file:
+        return file.read(1)

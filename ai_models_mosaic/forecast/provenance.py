@@ -174,7 +174,7 @@ def write_beside(output: Path, found: Mapping[str, Any]) -> None:
     """
     if is_stream(output) or not output.exists():
         return
-    path = _beside(output)
+    path = card_place(output)
     with named_errors(output):
         card = {**found, CONTENT: describe(output)}
     write_whole(path, [json.dumps(card, separators=(",", ":")).encode() + b"\n"])
@@ -229,12 +229,12 @@ def complete_files(path: str, run: str) -> list[Path] | None:
 
 def read_beside(output: Path) -> dict[str, Any]:
     """What the card beside a file of the output says; nothing if there is none that can be read."""
-    return _card(_beside(output))
+    return _card(card_place(output))
 
 
 def _is_complete(file: Path, run: str) -> bool:
     """Whether a file is what a run made; says what differs if it was changed since."""
-    card = _card(_beside(file))
+    card = _card(card_place(file))
     if card.get("run") != run:
         return False
     try:
@@ -252,7 +252,8 @@ def _is_complete(file: Path, run: str) -> bool:
     return False
 
 
-def _beside(output: Path) -> Path:
+def card_place(output: Path) -> Path:
+    """Where the card of a file of the output is."""
     return output.with_name(output.name + SUFFIX)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..arrays import BoolArray, Float32Array, WordArray
 from ..channels import CHANNELS
-from ..engines import Arrival, Engine, ObservedStates
+from ..engines import Arrival, Engine, HeedingStates, ObservedStates
 from ..engines.vitals import Probe
 from ..errors import ForecastError, MosaicError, OptionError
 from ..options.crossing import Crossing
@@ -194,6 +194,7 @@ def rollout(
     done: int = 0,
     lend: bool = False,
     probe: Probe | None = None,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> Iterator[ForecastStep]:
     """Every step of every batch of members, from step 0 on: step by step, and in a step batch by batch.
 
@@ -223,6 +224,8 @@ def rollout(
         all but the newest of every history; others may keep what they get.
     probe : Probe or None
         What to measure of every step but the first, where it is made.
+    stopping : callable
+        Says whether to give up waiting for buffers that were lent.
 
     Yields
     ------
@@ -232,6 +235,8 @@ def rollout(
     ------
     ForecastError
         If a field becomes NaN or infinite.
+    TerminatedError
+        If it is to stop, and all buffers are still lent.
     """
     batches = tuple(ensemble.batches()) if batches is None else batches
     if not batches:
@@ -240,6 +245,8 @@ def rollout(
     states = engine.begin({member: starts[member].values for batch in batches for member in batch})
     if probe is not None and isinstance(states, ObservedStates):
         states.observe(probe)
+    if isinstance(states, HeedingStates):
+        states.heed(stopping)
     for made in restored:
         states.restore(made.members, made.values)
     # Else they would be kept to the end of the run.

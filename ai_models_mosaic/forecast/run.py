@@ -17,7 +17,7 @@ from ..arrays import Float32Array
 from ..engines import Engine
 from ..errors import MosaicError, ResumeError, TerminatedError
 from ..state import ForecastStep, InitialState
-from .health.recorder import Recorder, probe_of
+from .health.recorder import probe_of
 from .progress import Watch
 from .ranks import Ranks
 from .resume import ResumeState
@@ -51,6 +51,25 @@ class StepWriter(Protocol):
 
     def abort(self) -> None:
         """Leave what is there as it is; nothing more will come."""
+
+
+class Listener(Protocol):
+    """Who hears of members' health, on the first of the processes."""
+
+    def begin(self, job: EnsembleJob, engine: Engine, units: int) -> None:
+        """A run begins, or goes on after so many batches of members and steps."""
+
+    def recall(self, forecast: ForecastStep) -> None:
+        """A step of a batch was heard of before the run was interrupted, within that step."""
+
+    def advance(self, forecast: ForecastStep) -> None:
+        """A batch of members made a step."""
+
+    def end(self) -> None:
+        """The run is complete."""
+
+    def fail(self, error: BaseException) -> None:
+        """The run ended otherwise."""
 
 
 class NoWriter:
@@ -146,7 +165,7 @@ class EnsembleRun:
         Keeps the state, on rank 0; None where there is nothing to keep it beside.
     watch : Watch
         Told of all progress, and says when to stop.
-    recorder : Recorder or None
+    recorder : Listener or None
         Told of members' health on rank 0; on the others it says that somebody is.
     is_group : bool
         Whether these are some members of a run, whose begin and end somebody else tells of.
@@ -160,7 +179,7 @@ class EnsembleRun:
         writer: StepWriter,
         resume_state: ResumeState | None,
         watch: Watch,
-        recorder: Recorder | None = None,
+        recorder: Listener | None = None,
         *,
         is_group: bool = False,
     ) -> None:
@@ -225,6 +244,7 @@ class EnsembleRun:
             done=sum(job.steps_done(self._units, batch) for batch in mine),
             lend=True,
             probe=self._probe,
+            stopping=lambda: self._watch.stopping,
         )
         if self._recorder is not None and self._ranks.rank == 0:
             self._recorder.begin(job, self._engine, self._units)

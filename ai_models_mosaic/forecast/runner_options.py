@@ -57,30 +57,45 @@ def check_runner_options(options: Options, *, threads: int | None, grib: bool) -
         raise OptionError("--products: with --output none expected --zarr or --netcdf, or nothing would be written")
 
 
-def check_side_files(files: Mapping[str, str | None], kept: Mapping[str, str | None]) -> None:
+def check_side_files(files: Mapping[str, str | None]) -> None:
     """Refuse, before the forecast, what would be opened after it and could not be written.
 
     Parameters
     ----------
     files : mapping of str to str or None
         What is written when the forecast is done, by its options.
-    kept : mapping of str to str or None
-        Files that must not be written over, by their options.
 
     Raises
     ------
     OutputError
-        If a folder is not there or not writable, or the file is needed for something else.
+        If a folder is not there or not writable.
     """
-    taken = {Path(name).resolve(): f"that of {option} {name}" for option, name in kept.items() if name is not None}
     for option, name in files.items():
-        if not name:
-            continue
-        try:
-            check_writable(Path(name))
-        except OutputError as error:
-            raise OutputError(f"{option}: {error}") from error
-        if is_stream(Path(name)):
+        if name:
+            try:
+                check_writable(Path(name))
+            except OutputError as error:
+                raise OutputError(f"{option}: {error}") from error
+
+
+def refuse_shared_files(files: Mapping[str, str | None], kept: Mapping[Path, str]) -> None:
+    """Refuse, before the forecast, to write two things to one file, or over one that is needed.
+
+    Parameters
+    ----------
+    files : mapping of str to str or None
+        What is written beside the output, by its options.
+    kept : mapping of Path to str
+        Files that are something else, and of which options they are.
+
+    Raises
+    ------
+    OutputError
+        Says which.
+    """
+    taken = {place.resolve(): f"that of {what}" for place, what in kept.items()}
+    for option, name in files.items():
+        if not name or is_stream(Path(name)):
             continue
         before = taken.setdefault(Path(name).resolve(), f"that of {option}")
         if before != f"that of {option}":

@@ -280,7 +280,7 @@ class ForecastSeries:
 
     def _run_open(self, starts: Starts, engine: LoadedEngine) -> None:
         """An ensemble whose size is found while it runs."""
-        run = OpenRun(self._settings, self._ranks, self._watch, starts, self._output)
+        run = OpenRun(self._settings, self._ranks, self._watch, starts, self._output, self._recorder)
         try:
             with self._watch.listening():
                 run(engine, partial(self._job_of, starts))

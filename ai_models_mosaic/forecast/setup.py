@@ -28,7 +28,7 @@ from .listeners import Listeners
 from .options import Options
 from .progress import Watch
 from .ranks import connected, find_launch, on_every_rank
-from .runner_options import check_runner_options, check_side_files, steps_of
+from .runner_options import check_runner_options, steps_of
 from .series import ForecastSeries
 
 if TYPE_CHECKING:
@@ -261,15 +261,14 @@ class ForecastSetup:
 
     def _check_ends(self, reader: InputReader) -> None:
         """All that can fail at the input's and the output's end before the first field is read."""
-        self._destination.check(self.initial_times.starts, self._input_file)
-        health = self.options.listeners.health
-        side_files = {**self.reports, "--health": str(health.file) if health.file else None}
-        check_side_files(side_files, {"--path": self._destination.plan.path, "--file": self._input_file})
+        starts, listeners = self.initial_times.starts, self.options.listeners
+        self._destination.check(starts, self._input_file)
+        self._destination.check_side_files(self.reports, starts, self._input_file, listeners)
         reader.check(self.initial_times.wanted)
         if self.options.progress_file is not None:
             Watch(self.options.progress_file)
         self._bulletin.check()
-        check_health(health, self.variant, resume=self.options.resume)
+        check_health(listeners.health, self.variant, resume=self.options.resume)
 
     def _prepare_engine(self, local_rank: int) -> Callable[[], LoadedEngine]:
         choice = self.options.engine_choice(

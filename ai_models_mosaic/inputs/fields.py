@@ -98,6 +98,8 @@ class AvailableField:
         Who made it.
     process : tuple of int or None
         As `field_origins.process_of` gives it.
+    others : list of AvailableField
+        What else is there under the same name, after it.
     """
 
     source: Any
@@ -112,6 +114,7 @@ class AvailableField:
     alternating: bool = False
     origin: Origin = UNLABELLED
     process: tuple[int | None, ...] = ()
+    others: list[AvailableField] = field(default_factory=list, compare=False, repr=False)
 
     @property
     def strain(self) -> Strain:
@@ -179,8 +182,11 @@ class AvailableFields:
     def add(self, found: AvailableField) -> None:
         """Keep a usable field; of two of one strain, a parameter counts before its alias, then the first."""
         held = self.members[found.number][found.valid_time].setdefault(found.strain, {})
-        if found.channel not in held or found.is_alias < held[found.channel].is_alias:
+        before = held.get(found.channel)
+        if before is None or found.is_alias < before.is_alias:
             held[found.channel] = found
+        elif found.is_alias == before.is_alias:
+            before.others.append(found)
 
     def list_products(self) -> str:
         """What would be needed if it were a state, counted."""

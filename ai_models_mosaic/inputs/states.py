@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..geometry.grid import LatLonGrid, alternated, grid_of_points
 from ..geometry.regrid import ConservativeRegridder
 from ..state import InitialState
+from ..wording.numbers import counted
 from .fields import AvailableField, AvailableFields, Wanted, list_available, list_times
 from .histories import History, choose_histories, choose_history, pair_members
 
@@ -137,6 +138,7 @@ def _state_of(history: History, mapper: _Mapper) -> InitialState:
     values = np.empty((len(history.times), *mapper.target.shape, len(CHANNELS)), dtype=np.float32)
     digest = hashlib.sha256()
     problems: list[str] = []
+    repeated: list[str] = []
     for state, held_fields in zip(values, history.fields, strict=True):
         for index, channel in enumerate(CHANNELS):
             held = held_fields[index]
@@ -145,8 +147,24 @@ def _state_of(history: History, mapper: _Mapper) -> InitialState:
                 state[:, :, index] = _mapped(held, channel, mapper)
             except _UnusableError as problem:
                 problems.append(f"{held.label}: {problem}")
+            if not all(_is_copy(other, held) for other in held.others):
+                repeated.append(held.label)
     _refuse_problems(problems)
+    if repeated:
+        rest = f" (and {counted(len(repeated) - 1, 'other field')})" if repeated[1:] else ""
+        LOG.warning("The input has %s%s several times, not all alike: the first is taken", repeated[0], rest)
     return InitialState(mapper.target, history.times, values, digest.hexdigest(), history.number)
+
+
+def _is_copy(other: AvailableField, held: AvailableField) -> bool:
+    """Whether two fields of one name are one field."""
+    if other.source.message() == held.source.message():
+        return True
+    try:
+        first, second = (one.source.to_numpy(flatten=True, dtype=np.float64) * one.factor for one in (held, other))
+    except ValueError:
+        return False
+    return other.grid == held.grid and np.array_equal(first, second, equal_nan=True)
 
 
 class _UnusableError(Exception):

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from numbers import Number
 from pathlib import PurePath
 from typing import Any, TypeVar
 
@@ -189,6 +190,11 @@ def built(kind: type[Kind], typed: Mapping[str, Any], path: tuple[str, ...] = ()
     return kind(**values)
 
 
+def keywords_of(kind: type) -> frozenset[str]:
+    """Names in Python of all options of a class."""
+    return frozenset(one.keyword for _, one in declared(kind))
+
+
 def from_keywords(kind: type[Kind], given: Mapping[str, Any]) -> Kind:
     """The options that keywords of Python name, which are those of the command line with underscores.
 
@@ -197,7 +203,8 @@ def from_keywords(kind: type[Kind], given: Mapping[str, Any]) -> Kind:
     kind : type
         A class of options.
     given : mapping of str to object
-        Values, or texts and paths as they are typed; True for a switch.
+        Values, or texts and paths as they are typed; lists for what is typed with commas, True for a switch, None for
+        what is not given.
 
     Raises
     ------
@@ -205,17 +212,46 @@ def from_keywords(kind: type[Kind], given: Mapping[str, Any]) -> Kind:
         If there is no such option, or a value makes no sense.
     """
     known = {one.keyword: (".".join(path), one) for path, one in declared(kind)}
-    typed: dict[str, Any] = {}
-    for keyword, value in given.items():
-        if keyword not in known:
-            raise OptionError(f"expected keywords such as {', '.join(sorted(known)[:4])}, got {keyword}")
-        path, one = known[keyword]
-        typed[path] = one.parse(str(value)) if isinstance(value, str | PurePath) else value
-        if one.is_switch:
-            typed[path] = one.default is not bool(value)
-        elif one.choices and typed[path] not in one.choices:
-            raise OptionError(f"{one.flag}: expected one of {', '.join(one.choices)}, got {value!r}")
-    return built(kind, typed)
+    refuse_other_keywords(given, known)
+    values = {known[keyword]: value for keyword, value in given.items() if value is not None}
+    return built(kind, {path: _of_python(one, value) for (path, one), value in values.items()})
+
+
+def refuse_other_keywords(given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse keywords that are not among those that are known.
+
+    Raises
+    ------
+    OptionError
+        Says which there are.
+    """
+    names = sorted(known)
+    for keyword in given:
+        if keyword not in names:
+            raise OptionError(f"expected keywords of {', '.join(names)}, got {keyword}")
+
+
+def _of_python(one: Declaration, value: Any) -> Any:
+    """The value of an option, of what stands for it in Python."""
+    if one.is_switch:
+        if not isinstance(value, bool):
+            raise OptionError(f"{one.flag}: expected True or False, got {value!r}")
+        return one.default is not value
+    if isinstance(value, list | tuple | range):
+        value = ",".join(map(str, value))
+    if isinstance(value, str | PurePath | Number):
+        try:
+            value = one.parse(str(value))
+        except ValueError:
+            raise OptionError(f"{one.flag}: expected {_wanted_by(one)}, got {value!r}") from None
+    if one.choices and value not in one.choices:
+        raise OptionError(f"{one.flag}: expected one of {', '.join(one.choices)}, got {value!r}")
+    return value
+
+
+def _wanted_by(one: Declaration) -> str:
+    """The values of an option, in words."""
+    return "a whole number" if one.parse is int else "a number" if one.parse is float else str(one.metavar)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..arrays import FloatArray
+from ..errors import OptionError
 from ..geometry.grid import Region
 from ..params import CHANNEL_FIELDS, Field, named
 from ..state import ForecastStep
@@ -39,11 +40,13 @@ def dataset_of(steps: Iterable[ForecastStep], params: Sequence[str] | None) -> x
     Raises
     ------
     OptionError
-        If there is no such field.
+        If there is no such field, or none is named.
     """
     import xarray
 
-    chosen = dict.fromkeys(field for name in params for field in named(name, "params")) if params else CHANNEL_FIELDS
+    if params is not None and not params:
+        raise OptionError("params: expected some fields, or None for all, got an empty list")
+    chosen = CHANNEL_FIELDS if params is None else dict.fromkeys(f for name in params for f in named(name, "params"))
     fields = tuple(chosen)
     values: dict[Field, list[FloatArray]] = {field: [] for field in fields}
     layout, times = None, []

@@ -337,7 +337,7 @@ class OutputPlan:
     def _check_own_places(self, labels: Labels, source: str | None) -> None:
         """Raise if an output would go over another, or over the input; members and products may share a file."""
         taken = {} if source is None else {Path(source).resolve(): f"the input {source}"}
-        for option, place, _ in self._places(labels):
+        for option, place, _ in self.places(labels):
             before = taken.setdefault(place.resolve(), option)
             shared = all(each.startswith(("--path ", "--products-path ")) for each in (option, before))
             if before != option and not shared and not is_stream(place):
@@ -360,7 +360,7 @@ class OutputPlan:
         """
         seen: dict[tuple[str, Path], datetime] = {}
         for time in times if len(times) > 1 else ():
-            for option, place, names in self._places(replace(labels, initial_time=time)):
+            for option, place, names in self.places(replace(labels, initial_time=time)):
                 # Links of several names may lead to one file.
                 before = seen.setdefault((option, place.resolve()), time)
                 if before != time:
@@ -369,8 +369,8 @@ class OutputPlan:
                         f"for {time}; name it by them, such as {names}"
                     )
 
-    def _places(self, labels: Labels) -> Iterator[tuple[str, Path, str]]:
-        """Option, one file or store of it, and a path that would tell initial times apart."""
+    def places(self, labels: Labels) -> Iterator[tuple[str, Path, str]]:
+        """Option as typed, one file or store of it, and a path that would tell initial times apart."""
         keys = "{dataDate}-{dataTime:04d}"
         if self.path is not None and self.options.members:
             with GribEncoder(self.region, labels, [self.fields[0].channels[0]]) as encoder:

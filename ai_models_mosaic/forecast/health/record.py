@@ -128,7 +128,12 @@ class Record:
         before = self.section(header["initial_time"])
         kept = set(done)
         lines = [] if before is None else [line for line in before.lines if (line["step"], line["member"]) in kept]
-        section = Section({"event": "begin", "schema": SCHEMA, **header}, lines)
+        return self.replace(header, lines)
+
+    def replace(self, header: Line, lines: Sequence[Line]) -> Section:
+        """Have these lines of a run from its initial time, and no others; returns them."""
+        section = Section({"event": "begin", "schema": SCHEMA, **header}, list(lines))
+        before = self.section(header["initial_time"])
         self._sections = [one for one in self._sections if one is not before] + [section]
         if self._path is not None:
             try:

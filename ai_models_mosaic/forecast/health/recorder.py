@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -39,7 +39,6 @@ class Recorder:
         What runs.
     resume : bool
         Whether to go on with what the file holds.
-
     """
 
     def __init__(self, options: HealthOptions, variant: str, *, resume: bool) -> None:
@@ -48,9 +47,9 @@ class Recorder:
         self._options, self._variant, self._file, self._resume = options, variant, options.file, resume
         self._probe: Probe | None = None
         self._references: dict[int, Reference] = {}
-        self._may_be_equal: set[int] = set()
-        self._step, self._hours, self._members = 0, 0, 0
-        self._digests: dict[int, bytes] = {}
+        self._may_be_equal = self._in_groups = False
+        self._step, self._hours, self._members, self._seen = 0, 0, 0, 0
+        self._digests: dict[int, dict[int, bytes]] = {}
         self._complaints: list[tuple[int, str]] = []
         self._alarms = 0
 
@@ -78,9 +77,35 @@ class Recorder:
         MosaicError
             If something else is in the file, or the bands cannot be read.
         """
+        header = self.prepare(job, engine)
+        done = [
+            (step, member)
+            for batch, numbers in enumerate(job.batches)
+            for step in range(job.steps_done(units, batch))
+            for member in numbers
+        ]
+        self._alarms += self._record.begin(header, done).alarms
+
+    def prepare(self, job: EnsembleJob, engine: object, *, in_groups: bool = False) -> Line:
+        """Get ready for the members of a run; returns what the record says of it.
+
+        Parameters
+        ----------
+        job : EnsembleJob
+            The run.
+        engine : Engine
+            Makes its steps.
+        in_groups : bool
+            Whether some members go through all steps before others, so that every step is met several times.
+
+        Raises
+        ------
+        MosaicError
+            If the bands cannot be read.
+        """
         starts, members = job.starts, job.ensemble.members
         start = starts[members[0]]
-        probe = self._probe = probe_of(starts)
+        probe = probe_of(starts)
         path = self._options.bands
         self._bands = Bands.default(probe) if path is None else read_bands(path, probe, self._variant)
         climate = engine.climate if isinstance(engine, NormalisedEngine) else None
@@ -89,10 +114,11 @@ class Recorder:
         self._references = {member: references[id(starts[member])] for member in members}
         # Without noise, members of one start are one forecast, as was asked for; also where each was led on from it.
         origins = {state.digest or id(state) for state in starts.values()}
-        same = len(origins) < len(starts) and job.ensemble.noise_factor == 0
-        self._may_be_equal = set(members) if same else set()
-        self._step, self._members, self._digests, self._complaints = 0, len(members), {}, []
-        header = {
+        self._may_be_equal = len(origins) < len(starts) and job.ensemble.noise_factor == 0
+        self._probe, self._in_groups = probe, in_groups
+        self._step, self._digests, self._complaints = 0, {}, []
+        self.expect(len(members))
+        return {
             "ai-models-mosaic": __version__,
             "initial_time": start.initial_time.isoformat(),
             "variant": self._variant,
@@ -103,13 +129,10 @@ class Recorder:
             "waves": [list(group) for group in probe.waves],
             "bands": self._bands.as_json(),
         }
-        done = [
-            (step, member)
-            for batch, numbers in enumerate(job.batches)
-            for step in range(job.steps_done(units, batch))
-            for member in numbers
-        ]
-        self._alarms += self._record.begin(header, done).alarms
+
+    def expect(self, members: int) -> None:
+        """So many members make every step from now on, one after the other."""
+        self._step, self._members, self._seen = 0, members, 0
 
     def skip(self, initial_time: str) -> None:
         """A run is complete already: what was recorded of it counts."""
@@ -119,31 +142,40 @@ class Recorder:
     def recall(self, forecast: ForecastStep) -> None:
         """A step of a batch was recorded before the run was interrupted, within that step."""
         if self._probe is not None and forecast.step > 0:
-            self._turn_to(forecast)
+            digests = self._turn_to(forecast)
             extremes = self._probe.extremes(self._probe.measure(forecast.values))
-            self._digests |= {m: digest_of(one) for m, one in zip(forecast.members, extremes, strict=True)}
+            digests |= {m: digest_of(one) for m, one in zip(forecast.members, extremes, strict=True)}
 
     def advance(self, forecast: ForecastStep) -> None:
         """A batch of members made a step; the first states are what they are compared with."""
+        lines = self.lines_of(forecast)
+        self._alarms += sum(bool(line["alarms"]) for line in lines)
+        self._record.add(lines)
+
+    def lines_of(self, forecast: ForecastStep) -> list[Line]:
+        """What the record says of a step of a batch; warns if that is the last of its step, and members are ill."""
         probe, vitals = self._probe, forecast.vitals
         if probe is None or vitals is None or forecast.step == 0:
-            return
-        self._turn_to(forecast)
+            return []
+        digests = self._turn_to(forecast)
         extremes = probe.extremes(vitals)
-        copies = {} if self._may_be_equal else twins(extremes, self._digests, forecast.members)
+        copies = {} if self._may_be_equal else twins(extremes, digests, forecast.members)
         lines: list[Line] = []
         for at, member in enumerate(forecast.members):
             (signs,) = self._references[member].signs(vitals[at : at + 1])
             alarms = [f"it is a copy of member {copies[member]}"] if member in copies else []
             alarms += self._bands.complaints(signs)
             self._complaints += [(member, alarm) for alarm in alarms]
-            self._alarms += bool(alarms)
-            self._digests[member] = digest_of(extremes[at])
+            digests[member] = digest_of(extremes[at])
             place = {"step": forecast.step, "lead_time_hours": forecast.lead_time_hours, "member": member}
             lines.append({"event": "step", **place, **signs.as_json(), "alarms": alarms})
-        self._record.add(lines)
-        if len(self._digests) == self._members:
-            self._warn()
+        if self._seen == self._members:
+            self.warn()
+        return lines
+
+    def rewrite(self, header: Line, lines: Sequence[Line]) -> None:
+        """Have these lines, and no others, of a run in the record; alarms that count are theirs."""
+        self._alarms = self._record.replace(header, lines).alarms
 
     def end(self) -> None:
         """A run is complete."""
@@ -152,7 +184,7 @@ class Recorder:
     def fail(self, error: BaseException) -> None:
         """A run ended otherwise."""
         status = status_of(error) if isinstance(error, MosaicError | KeyboardInterrupt) else None
-        self._warn()
+        self.warn()
         self._close({"event": "failed", "exit_status": status, "message": str(error) or type(error).__name__})
 
     def verdict(self) -> None:
@@ -169,12 +201,17 @@ class Recorder:
                 f"bands: see alarms in {self._file}"
             )
 
-    def _turn_to(self, forecast: ForecastStep) -> None:
+    def _turn_to(self, forecast: ForecastStep) -> dict[int, bytes]:
+        """Begin with a step if it is another one, and count its members; what tells those before them apart."""
         if forecast.step != self._step:
-            self._step, self._hours = forecast.step, forecast.lead_time_hours
-            self._digests, self._complaints = {}, []
+            self._step, self._hours, self._seen = forecast.step, forecast.lead_time_hours, 0
+            self._complaints = []
+            if not self._in_groups:
+                self._digests = {}
+        self._seen += len(forecast.members)
+        return self._digests.setdefault(forecast.step, {})
 
-    def _warn(self) -> None:
+    def warn(self) -> None:
         """One line per step."""
         if not self._complaints:
             return
