@@ -266,6 +266,12 @@ def test_truth_comes_from_analyses_in_any_files(tmp_path: Path):
         GribTruth([str(tmp_path)], [Z500, T850])
 
 
+def test_a_channel_that_is_nowhere_is_named(tmp_path: Path):
+    made = [message("z", 500, values=5.0e4, base=DATES[0], step_hours=24, number=number) for number in (1, 2)]
+    with pytest.raises(InputError, match="expected forecasts of t850, 2t, got none"):
+        GribForecasts(_written(tmp_path / "z.grib", made), CHANNELS)
+
+
 def test_lead_times_between_whole_hours_are_left_out_and_told(tmp_path: Path):
     def later(made: bytes, minutes: int) -> bytes:
         handle = eccodes.codes_new_from_message(made)

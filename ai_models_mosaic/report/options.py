@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ..errors import OptionError
+from ..options.moments import moment_of
 
 KINDS = ("map", "mean", "spread", "member", "probability", "stamps", "spaghetti", "plumes", "tracks", "variance")
 """What ``plot`` draws."""
@@ -186,7 +187,7 @@ def date_of(text: str | None) -> datetime | None:
         If it is none.
     """
     try:
-        return None if text is None else datetime.fromisoformat(text)
+        return None if text is None else moment_of(text)
     except ValueError as error:
         raise OptionError(f"--date: expected a date such as 2020-01-31T00; got {text}") from error
 

@@ -64,17 +64,21 @@ class GribForecasts:
         self._products: dict[datetime, Counter[str]] = defaultdict(Counter)
         first: ScannedMessage | None = None
         roles: dict[str, set[int | None]] = defaultdict(set)
+        there: set[Name] = set()
         for path in find_files(pattern):
             for message in filter(self._wanted, scan(path, self._fields)):
                 if why := _no_forecast(message):
                     self._products[message.initial_time][why] += 1
                     continue
                 first = first or message
+                there.add(message.field)
                 roles[_role(message)].add(message.number)
                 if path not in self._files[message.initial_time][-1:]:
                     self._files[message.initial_time].append(path)
         if first is None:
             raise InputError(self._nothing(pattern, channels))
+        if missing := [channel.label for channel in channels if (channel.param, channel.level_hpa) not in there]:
+            raise InputError(f"{pattern}: expected forecasts of {', '.join(missing)}, got none")
         self._counted = _counted_roles(set(roles), with_control)
         self._ensemble = sum(len(roles[role]) if role == PERTURBED else 1 for role in self._counted)
         self._decode = Decoder(first)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from datetime import datetime, timezone
 from pathlib import Path
 
 from ..errors import OptionError
+from ..options.moments import moment_of
 from .plan import DEFAULT_CHANNELS, EVENT_PROBABILITIES, Event, Plan, find_channels
 
 
@@ -77,7 +77,7 @@ def plan_of(known: argparse.Namespace) -> Plan:
     if not (-90 <= latitude <= 90 and -180 <= longitude <= 360):
         raise OptionError(f"--point: expected a latitude and a longitude in degrees, got {latitude:g} {longitude:g}")
     try:
-        case = None if known.case is None else _utc(datetime.fromisoformat(known.case))
+        case = None if known.case is None else moment_of(known.case)
     except ValueError as error:
         raise OptionError(f"--case: expected a date such as 2020-01-31T00; got {known.case}") from error
     return Plan(
@@ -101,11 +101,6 @@ def plan_of_channels(channels: str, lead_times: str) -> Plan:
     """
     chosen = find_channels(_words(channels))
     return Plan(chosen, chosen, _lead_hours(lead_times))
-
-
-def _utc(time: datetime) -> datetime:
-    """A time with a zone in UTC, without it; without one it is in UTC already."""
-    return time.astimezone(timezone.utc).replace(tzinfo=None) if time.tzinfo else time
 
 
 def _lead_hours(text: str) -> tuple[int, ...]:

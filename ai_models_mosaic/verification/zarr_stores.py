@@ -19,7 +19,16 @@ from ..channels import Channel
 from ..errors import InputError
 from ..geometry.grid import LatLonGrid
 from ..inputs.netcdf import netcdf_files
-from ..inputs.zarr_store.layout import DIMENSIONS, LEAD_TIME, MEMBER, arranged, levels_of, member_numbers, times_of
+from ..inputs.zarr_store.layout import (
+    DIMENSIONS,
+    HOURS,
+    LEAD_TIME,
+    MEMBER,
+    arranged,
+    levels_of,
+    member_numbers,
+    times_of,
+)
 from ..inputs.zarr_store.opening import is_zarr, open_dataset, values_of
 from ..wording.numbers import counted
 from .cases import Case
@@ -43,15 +52,6 @@ FORECAST_DIMENSIONS = {
 
 TRUTH_DIMENSIONS = {"time": DIMENSIONS["time"], **SPACE}
 """Names that each dimension of the truth may have."""
-
-HOURS = {
-    **dict.fromkeys(("hours", "hour", "h"), 1.0),
-    **dict.fromkeys(("days", "day", "d"), 24.0),
-    **dict.fromkeys(("minutes", "minute", "min"), 1 / 60),
-    **dict.fromkeys(("seconds", "second", "s"), 1 / 3600),
-    **dict.fromkeys(("nanoseconds", "nanosecond", "ns"), 1 / 3.6e12),
-}
-"""Hours in a unit of lead times that are plain integers."""
 
 KEPT_BYTES = 256 * 2**20
 """Fields of the truth that are kept for the next initial date."""
