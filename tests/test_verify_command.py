@@ -210,6 +210,28 @@ def test_the_same_command_writes_the_same_tables_again(data: Path, tmp_path: Pat
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
+def test_a_folder_has_the_files_of_one_report(data: Path, tmp_path: Path):
+    own = tmp_path / "notes.csv"
+    own.write_text("mine")
+    words = ("--spectra", "none", "--channels", "2t")
+    assert (
+        run(
+            data, tmp_path, *words, "--forecast", f"one={data / 'single.zarr'}", "--climatology", data / "training.zarr"
+        )
+        == 0
+    )
+    assert {"comparison.csv", "reliability.csv", "maps_one_2t.png"} <= {path.name for path in tmp_path.iterdir()}
+    assert run(data, tmp_path, *words, "--no-pictures") == 0
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"notes.csv", "scores.csv", "rank_histogram.csv", "pit.csv", "summary.json", "overview.txt"}
+    summary = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
+    assert summary["files"] == sorted(names - {"notes.csv", "summary.json"})
+    summary["files"] = ["../notes.csv", "notes.csv.bak", 1]
+    (tmp_path / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    assert run(data, tmp_path, *words, "--no-pictures") == 0
+    assert own.read_text() == "mine"
+
+
 def test_leads_without_truth_are_told(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
     short = stored(truth_dataset(days(9)), tmp_path / "short.zarr")
     with caplog.at_level(logging.WARNING):
