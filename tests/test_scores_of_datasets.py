@@ -135,6 +135,16 @@ def test_short_names_are_known(ensemble: xarray.Dataset, truth: xarray.Dataset):
     assert ours.channel.values.tolist() == ["2t", "z500", "z850", "t500", "t850"]
 
 
+def test_valid_times_beside_a_reference_time_are_lead_times(ensemble: xarray.Dataset, truth: xarray.Dataset):
+    # As --netcdf writes them.
+    one = ensemble.isel(time=2, drop=True)
+    valid = ensemble.time[2].values + one.prediction_timedelta.values
+    one = one.drop_vars("prediction_timedelta").rename(prediction_timedelta="time")
+    one = one.assign_coords(time=valid, forecast_reference_time=ensemble.time[2].values)
+    expected = mosaic.scores(ensemble.isel(time=[2]), truth)
+    xarray.testing.assert_identical(mosaic.scores(one, truth), expected)
+
+
 def test_what_cannot_be_scored_is_told(ensemble: xarray.Dataset, truth: xarray.Dataset):
     with pytest.raises(InputError, match="expected fields that forecast and truth both have; got 2m_temperature and g"):
         mosaic.scores(ensemble[["2m_temperature"]], truth[["geopotential"]])
@@ -197,6 +207,9 @@ def test_whole_lead_times_have_the_units_that_they_say(ensemble: xarray.Dataset,
         leads = ("prediction_timedelta", np.array(LEADS) * hour, {"units": units})
         ours = mosaic.scores(ensemble.assign_coords(prediction_timedelta=leads), truth, channels=["2t"], spectra=False)
         xarray.testing.assert_identical(ours, expected)
+    leads = ("prediction_timedelta", np.array(LEADS) / 24, {"units": "days"})
+    ours = mosaic.scores(ensemble.assign_coords(prediction_timedelta=leads), truth, channels=["2t"], spectra=False)
+    xarray.testing.assert_identical(ours, expected)
     leads = ("prediction_timedelta", list(LEADS), {"units": "fortnights"})
     with pytest.raises(InputError, match="expected lead times as durations or whole hours, got int64 in fortnights"):
         mosaic.scores(ensemble.assign_coords(prediction_timedelta=leads), truth)

@@ -10,6 +10,7 @@ import numpy as np
 from ..arrays import FloatArray
 from ..channels import CHANNELS, Channel
 from ..errors import InputError
+from ..inputs.netcdf import with_levels, with_steps
 from .accumulate import require_grid, verify
 from .bootstrap import Bootstrap
 from .climatology import Climatology, FittedClimatology
@@ -103,7 +104,8 @@ def scores(
 
 
 def _with_dates(forecast: xarray.Dataset) -> xarray.Dataset:
-    """A forecast of one date, or of one lead time, with dimensions for them."""
+    """A forecast of one date, or of one lead time, with dimensions for them; valid times made lead times."""
+    forecast = with_steps(with_levels(forecast))
     for key in ("init_time", "lead_time"):
         names = FORECAST_DIMENSIONS[key]
         single = [name for name in names if name in forecast.coords and not forecast[name].dims]

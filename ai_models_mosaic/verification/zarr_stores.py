@@ -177,9 +177,10 @@ def _lead_hours(coordinate: xarray.DataArray, path: str) -> list[int]:
     """Lead times in hours; plain integers without units, which some stores have, are taken as hours."""
     values = coordinate.values
     units = str(coordinate.attrs.get("units", "hours"))
+    plain = np.issubdtype(values.dtype, np.number if "units" in coordinate.attrs else np.integer)
     if np.issubdtype(values.dtype, np.timedelta64):
         values = values / np.timedelta64(1, "h")
-    elif not np.issubdtype(values.dtype, np.integer) or units not in HOURS:
+    elif not plain or units not in HOURS:
         raise InputError(f"{path}: expected lead times as durations or whole hours, got {values.dtype} in {units}")
     else:
         values = values * HOURS[units]
