@@ -129,6 +129,9 @@ REFUSED = {
     "plot mean ensemble.nc --output p.png --steps 0-48": "--steps: expected one lead time for mean, got 0-48",
     "plot member ensemble.nc --output p.png --members 1-3": "--members: expected one member for member, got 1-3",
     "plot probability ensemble.nc --output p.png": "expected --threshold for probability, such as --threshold '2t<273.15'; got none",
+    "plot map ensemble.nc --output p.png --threshold 2t<3": "--threshold is of probability; it changes nothing of map",
+    "plot plumes ensemble.nc --output p.png --point 1,2 --area 9,0,0,9": "--area is of map, mean, spread, member, probability, stamps, spaghetti, tracks, variance; it changes nothing of plumes",
+    "plot mean ensemble.nc --output p.png --dpi 0": "--dpi: expected a number from 1 to 2400, got 0",
     "plot plumes ensemble.nc --output p.png": "expected --point for plumes, such as --point 52.5,13.4,Berlin; got none",
 }  # fmt: skip
 
