@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -62,6 +63,10 @@ COMMANDS = (
 """In the order of the help: a forecast and what is done with one, weights, training."""
 
 
+NEGATIVE_LIST = re.compile(r"-\.?\d[^,/]*[,/]")
+"""Beginning of several numbers, with commas or slashes between them, of which the first is negative."""
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser whose help may be piped to what reads the beginning only."""
 
@@ -79,9 +84,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     redact_process()
     try:
         words = parser()
+        given = joined(sys.argv[1:] if arguments is None else arguments)
         if forecast.COMPLETING in os.environ:
             _complete(words)
-        known, rest = words.parse_known_args(arguments)
+        known, rest = words.parse_known_args(given)
         if rest and "reads_the_rest" not in known:
             words.error(f"unrecognized arguments: {' '.join(rest)}")
         known.rest = rest
@@ -110,6 +116,25 @@ def parser() -> argparse.ArgumentParser:
         if name != forecast.NAME:
             parser.add_argument("--log-format", choices=LOG_FORMATS, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return made
+
+
+def joined(words: Sequence[str]) -> list[str]:
+    """The words of a command line, with lists of numbers that begin below zero put to their options.
+
+    In ``--point -33.9,151.2``, argparse takes the second word for an option, too.
+
+    Parameters
+    ----------
+    words : sequence of str
+        As they were typed.
+    """
+    found: list[str] = []
+    for word in words:
+        if NEGATIVE_LIST.match(word) and found and found[-1].startswith("--") and "=" not in found[-1]:
+            found[-1] += f"={word}"
+        else:
+            found.append(word)
+    return found
 
 
 def _complete(parser: argparse.ArgumentParser) -> None:

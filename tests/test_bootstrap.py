@@ -91,6 +91,7 @@ def test_draws_that_lack_a_number_do_not_spoil_those_that_have_it():
         ({"replicates": -1}, "expected bootstrap replicates of 0 or more, got -1"),
         ({"block_length": 0}, "expected a block length of at least 1 date, got 0"),
         ({"confidence": 1.0}, "expected a confidence between 0 and 1, got 1"),
+        ({"seed": -1}, r"expected a seed from 0 to 2\*\*64 - 1, got -1"),
     ],
 )
 def test_numbers_out_of_range_are_refused(arguments: dict[str, float], message: str):

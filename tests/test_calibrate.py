@@ -283,6 +283,12 @@ def test_a_calibration_is_fitted_to_some_dates_and_tried_on_the_others(stores, t
     assert lines[-1] == f"{output}: fitted; scores are of dates that the fit did not see"
 
 
+def test_a_folder_that_is_not_there_is_told_before_the_fit(tmp_path, capsys):
+    words = ["calibrate", "--forecast", "absent", "--truth", "absent", "--output", str(tmp_path / "no" / "f.json")]
+    assert main(words) == 2
+    assert f"--output: expected a file in a folder that exists, got {tmp_path}/no/f.json" in capsys.readouterr().err
+
+
 def test_the_scores_after_are_those_of_members_that_were_moved(stores, tmp_path):
     output = tmp_path / "c.json"
     calibrated(stores, output, str(stores / "0.7.zarr"))

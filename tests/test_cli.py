@@ -56,6 +56,22 @@ def test_a_command_that_is_none_or_lacks_its_arguments_ends_with_2(words, capsys
     assert capsys.readouterr().err.startswith("usage: ai-models-mosaic")
 
 
+def test_lists_that_begin_below_zero_belong_to_their_options():
+    words = [
+        "plot",
+        "--point",
+        "-33.9,151.2",
+        "--area=-1,2",
+        "-3,4",
+        "--output-area",
+        "-10/110/-45/155",
+        "--seed",
+        "-1",
+    ]
+    expected = ["plot", "--point=-33.9,151.2", "--area=-1,2", "-3,4", "--output-area=-10/110/-45/155", "--seed", "-1"]
+    assert cli.joined(words) == expected
+
+
 def every_parser(parser, name=""):
     yield name, parser
     for action in parser._actions:

@@ -13,7 +13,7 @@ from ai_models_mosaic.channels import Channel
 from ai_models_mosaic.errors import InputError
 from ai_models_mosaic.verification.accumulate import verify
 from ai_models_mosaic.verification.bootstrap import Bootstrap
-from ai_models_mosaic.verification.climatology import QUANTILES, Climate, FittedClimatology, fit_climate
+from ai_models_mosaic.verification.climatology import QUANTILES, Climate, FittedClimatology, _sampled, fit_climate
 from ai_models_mosaic.verification.evaluation import Evaluation
 from ai_models_mosaic.verification.plan import Plan, find_channels
 from ai_models_mosaic.verification.probability_tables import rank_rows, reliability_rows
@@ -55,6 +55,14 @@ def distribution(climate, times):
     """Equally likely values, (quantile, time, lon, lat)."""
     deviations = climate.quantiles[[time.month - 1 for time in times]]
     return np.swapaxes(climate.mean(times)[:, None] + deviations, 0, 1)
+
+
+def test_quantiles_are_of_all_hours_of_the_day():
+    times = [datetime(2000, 1, 1) + timedelta(hours=6 * index) for index in range(16_000)]
+    some = _sampled(times)
+    assert len(some) == 1778
+    assert {time.hour for time in some} == {0, 6, 12, 18}
+    assert _sampled(times[:14_000]) == times[:14_000:7]
 
 
 def test_a_year_without_weather_is_found_to_rounding():

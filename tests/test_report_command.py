@@ -69,6 +69,21 @@ def test_the_program_of_the_documentation(folder):
     assert (folder / "z500.png").stat().st_size > 10_000
 
 
+def test_the_south_and_the_west_need_no_other_form(folder):
+    words = ["plot", "plumes", "ensemble.grib", "--params", "2t", "--output", "south.svg", "--point"]
+    assert main([*words, "-33.9,-70.7,Santiago"]) == 0
+    assert "Santiago" in (folder / "south.svg").read_text()
+    assert (
+        main(["plot", "map", "ensemble.grib", "--params", "2t", "--area", "-10,110,-45,155", "--output", "a.png"]) == 0
+    )
+
+
+def test_a_date_may_say_its_zone(folder):
+    words = ["plot", "mean", "ensemble.nc", "--params", "2t", "--output", "zone.png", "--date"]
+    assert main([*words, "2020-01-02T13:00+01:00"]) == 0
+    assert main([*words, "2020-01-02T12Z"]) == 0
+
+
 def test_every_kind_of_picture_is_in_the_documentation():
     assert [kind for kind in KINDS if f"plot {kind} " not in DOCUMENTATION and f"`{kind}`" not in DOCUMENTATION] == []
 
@@ -114,6 +129,9 @@ REFUSED = {
     "plot mean ensemble.nc --output p.png --steps 0-48": "--steps: expected one lead time for mean, got 0-48",
     "plot member ensemble.nc --output p.png --members 1-3": "--members: expected one member for member, got 1-3",
     "plot probability ensemble.nc --output p.png": "expected --threshold for probability, such as --threshold '2t<273.15'; got none",
+    "plot map ensemble.nc --output p.png --threshold 2t<3": "--threshold is of probability; it changes nothing of map",
+    "plot plumes ensemble.nc --output p.png --point 1,2 --area 9,0,0,9": "--area is of map, mean, spread, member, probability, stamps, spaghetti, tracks, variance; it changes nothing of plumes",
+    "plot mean ensemble.nc --output p.png --dpi 0": "--dpi: expected a number from 1 to 2400, got 0",
     "plot plumes ensemble.nc --output p.png": "expected --point for plumes, such as --point 52.5,13.4,Berlin; got none",
 }  # fmt: skip
 

@@ -207,6 +207,16 @@ def test_products_are_no_members():
     assert "t_mean" not in canonical(mixed)
 
 
+def test_whole_lead_times_have_the_units_that_they_say():
+    dataset = ensemble()
+    hours = dataset["step"].values / np.timedelta64(1, "h")
+    for units, hour in {"days": 1 / 24, "seconds": 3600}.items():
+        steps = ("step", (hours * hour).astype(int), {"units": units})
+        np.testing.assert_array_equal(canonical(dataset.assign_coords(step=steps))["step"], dataset["step"])
+    with pytest.raises(InputError, match="expected lead times as durations or in hours, got int64 in fortnights"):
+        canonical(dataset.assign_coords(step=("step", hours.astype(int), {"units": "fortnights"})))
+
+
 def test_what_is_no_ensemble_is_refused():
     with pytest.raises(InputError, match=r"file.nc: expected an initial time and lead times, got x \(3\)"):
         canonical(xarray.Dataset({"a": ("x", [1, 2, 3])}), "file.nc")

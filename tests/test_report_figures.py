@@ -15,7 +15,7 @@ from ai_models_mosaic.report import maps, plumes, spaghetti, stamps
 from ai_models_mosaic.report.drawing import compact, picture
 from ai_models_mosaic.report.fields import Threshold
 from ai_models_mosaic.report.projections import PlateCarree, Polar
-from ai_models_mosaic.report.styles import style_of, value_bands
+from ai_models_mosaic.report.styles import probability_bands, style_of, value_bands
 
 DATASET = ensemble()
 
@@ -51,6 +51,13 @@ def test_a_member_the_mean_the_spread_and_a_probability():
     drawn = maps.probability(DATASET, Threshold("2t", True, 273.15))
     assert texts(drawn)[0] == f"Probability of 2 m temperature below 0 °C\n{lead}"
     assert texts(drawn)[1] == "probability (%), share of 4 members"
+
+
+def test_a_plateau_at_an_edge_has_one_colour():
+    bands = probability_bands()
+    plateau = np.array([20, 40, 60, 80], dtype=np.float32)[:, None] * (1 + np.float32([-2e-7, 0, 2e-7]))
+    assert bands.index(plateau).tolist() == [[1] * 3, [2] * 3, [3] * 3, [4] * 3]
+    assert bands.index(np.array([4.9, 5.1, 100.0])).tolist() == [0, 1, 6]
 
 
 def test_what_is_not_there_is_refused_with_what_is():

@@ -135,6 +135,16 @@ def test_short_names_are_known(ensemble: xarray.Dataset, truth: xarray.Dataset):
     assert ours.channel.values.tolist() == ["2t", "z500", "z850", "t500", "t850"]
 
 
+def test_valid_times_beside_a_reference_time_are_lead_times(ensemble: xarray.Dataset, truth: xarray.Dataset):
+    # As --netcdf writes them.
+    one = ensemble.isel(time=2, drop=True)
+    valid = ensemble.time[2].values + one.prediction_timedelta.values
+    one = one.drop_vars("prediction_timedelta").rename(prediction_timedelta="time")
+    one = one.assign_coords(time=valid, forecast_reference_time=ensemble.time[2].values)
+    expected = mosaic.scores(ensemble.isel(time=[2]), truth)
+    xarray.testing.assert_identical(mosaic.scores(one, truth), expected)
+
+
 def test_what_cannot_be_scored_is_told(ensemble: xarray.Dataset, truth: xarray.Dataset):
     with pytest.raises(InputError, match="expected fields that forecast and truth both have; got 2m_temperature and g"):
         mosaic.scores(ensemble[["2m_temperature"]], truth[["geopotential"]])
@@ -142,6 +152,83 @@ def test_what_cannot_be_scored_is_told(ensemble: xarray.Dataset, truth: xarray.D
         mosaic.scores(ensemble, truth, channels=["z501"])
     with pytest.raises(InputError, match="nothing could be verified"):
         mosaic.scores(ensemble, truth.assign_coords(time=truth.time + np.timedelta64(900, "D")))
+
+
+def test_events_need_no_intervals(ensemble: xarray.Dataset, truth: xarray.Dataset, result: xarray.Dataset):
+    training = truth_dataset(days(400))
+    ours = mosaic.scores(ensemble, truth, channels="2t", climatology=training)
+    expected = result.sel(channel=["2t"])
+    np.testing.assert_allclose(ours.brier_below_q10, expected.brier_below_q10)
+    np.testing.assert_allclose(ours.observed_frequency, expected.observed_frequency)
+    assert "consistency_low" not in ours
+    one = mosaic.scores(ensemble.isel(time=[0]), truth, channels=["2t"], climatology=training, bootstrap=20)
+    assert np.isfinite(one.observed_frequency).any()
+    assert np.isnan(one.consistency_high).all()
+
+
+def test_there_are_no_events_at_hours_that_the_climatology_lacks(ensemble: xarray.Dataset, truth: xarray.Dataset):
+    later = np.timedelta64(6, "h")
+    found = mosaic.scores(
+        ensemble.assign_coords(time=ensemble.time + later),
+        truth.assign_coords(time=truth.time + later),
+        channels=["2t"],
+        climatology=truth_dataset(days(400)),
+        bootstrap=20,
+    )
+    assert not [name for name in found if name.startswith("brier_")]
+    assert np.isnan(found.observed_frequency).all()
+    assert found.attrs["skipped fields without climatology at their hour of the day"] == 18
+
+
+def test_truth_at_other_points_is_refused(ensemble: xarray.Dataset, truth: xarray.Dataset):
+    aside = truth.assign_coords(longitude=truth.longitude + 15)
+    with pytest.raises(InputError, match=r"the truth is on 12 × 7 points \(30°\), where .*, but elsewhere\)"):
+        mosaic.scores(ensemble, aside)
+
+
+def test_truth_that_is_a_forecast_is_refused(ensemble: xarray.Dataset, truth: xarray.Dataset):
+    day = np.timedelta64(24, "h").astype("timedelta64[ns]")
+    with pytest.raises(InputError, match=r"expected analyses \(step 0\), got forecasts of \+24 h"):
+        mosaic.scores(ensemble, truth.assign_coords(step=day))
+    analyses = truth.assign_coords(step=0 * day)
+    assert mosaic.scores(ensemble, analyses, channels=["2t"], spectra=False).attrs["dates"] == 6
+
+
+def test_what_is_there_twice_is_refused(ensemble: xarray.Dataset, truth: xarray.Dataset):
+    with pytest.raises(InputError, match="a member stands there more than once: 1, 2, 3, 3"):
+        mosaic.scores(ensemble.assign_coords(number=[1, 2, 3, 3]), truth)
+    with pytest.raises(InputError, match=r"a lead time stands there more than once.*: \[24, 24, 72\] h"):
+        mosaic.scores(ensemble.isel(prediction_timedelta=[0, 0, 2]), truth)
+
+
+def test_whole_lead_times_have_the_units_that_they_say(ensemble: xarray.Dataset, truth: xarray.Dataset):
+    expected = mosaic.scores(ensemble, truth, channels=["2t"], spectra=False)
+    for units, hour in {"hours": 1, "seconds": 3600, "nanoseconds": 3_600_000_000_000}.items():
+        leads = ("prediction_timedelta", np.array(LEADS) * hour, {"units": units})
+        ours = mosaic.scores(ensemble.assign_coords(prediction_timedelta=leads), truth, channels=["2t"], spectra=False)
+        xarray.testing.assert_identical(ours, expected)
+    leads = ("prediction_timedelta", np.array(LEADS) / 24, {"units": "days"})
+    ours = mosaic.scores(ensemble.assign_coords(prediction_timedelta=leads), truth, channels=["2t"], spectra=False)
+    xarray.testing.assert_identical(ours, expected)
+    leads = ("prediction_timedelta", list(LEADS), {"units": "fortnights"})
+    with pytest.raises(InputError, match="expected lead times as durations or whole hours, got int64 in fortnights"):
+        mosaic.scores(ensemble.assign_coords(prediction_timedelta=leads), truth)
+
+
+def test_lead_times_that_are_not_there_are_told(ensemble: xarray.Dataset, truth: xarray.Dataset):
+    found = mosaic.scores(ensemble, truth, channels=["2t"], lead_hours=[48, 96], spectra=False)
+    assert found.attrs["skipped lead time of 96 h, which was asked for"] == 1
+    with pytest.raises(OptionError, match=r"expected lead times of whole hours above 0, got 12\.5, 24"):
+        mosaic.scores(ensemble, truth, lead_hours=[12.5, 24])
+
+
+def test_other_units_are_told(ensemble: xarray.Dataset, truth: xarray.Dataset, caplog: pytest.LogCaptureFixture):
+    mosaic.scores(ensemble, truth.assign({"2m_temperature": truth["2m_temperature"] - 273.15}), channels=["2t", "t850"])
+    (message,) = caplog.messages
+    assert message.startswith("2t of the truth lies within ")
+    assert message.endswith(
+        ", where K was expected; is it degrees Celsius? Forecast and truth must both be in SI units"
+    )
 
 
 def test_naming_it_costs_no_library():

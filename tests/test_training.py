@@ -18,7 +18,7 @@ from worlds import GRID, START, TOY
 
 from ai_models_mosaic.checkpoints.format import Statistics, build_network, read_checkpoint
 from ai_models_mosaic.engines.torch import TorchEngine
-from ai_models_mosaic.errors import OptionError
+from ai_models_mosaic.errors import InputError, OptionError
 from ai_models_mosaic.forecast.rollout import Ensemble, member_noise, rollout
 from ai_models_mosaic.model.fused import branch_gates
 from ai_models_mosaic.state import InitialState
@@ -262,6 +262,70 @@ def test_a_run_of_a_version_that_knew_fewer_keys_is_the_same_recipe(finished, da
         run(data, tmp_path)
     (tmp_path / "recipe.json").write_text(json.dumps(held | {"noise_rate": 0.5}))
     assert run(data, tmp_path).exists()
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"phases": [{"updates": 1, "batch": 1, "learning_rate": 1e-3, "rollout": 30}]},
+            "expected a time to train on: one with states at -24 h and 30 steps of 24 h after it, in one of ",
+        ),
+        (
+            {"validation": ["short.zarr"]},
+            "expected a time to validate with: one with states at -24 h and 5 steps of 24 h after it, in one of ",
+        ),
+    ],
+)
+def test_stores_that_nothing_can_start_from_are_refused_at_once(data, tmp_path, changes, message):
+    if not (data / "short.zarr").exists():
+        worlds.write_store(data / "short.zarr", days=3)
+    with pytest.raises(InputError, match=re.escape(message)):
+        run(data, tmp_path / "out", **changes)
+    assert not (tmp_path / "out").exists()
+
+
+def test_few_starts_are_validated_with_once_each(data, tmp_path):
+    changes = {"phases": [{"updates": 1, "batch": 1, "learning_rate": 1e-3}], "power_weight": 0.0}
+    starts = len(Archive(str(data / "validation.zarr"), GRID).starts(TOY.lags_hours, [24 * day for day in range(1, 6)]))
+    for number in (starts, 10 * starts):
+        run(data, tmp_path / str(number), **changes, validation_starts=number)
+    first, second = ((tmp_path / str(number) / "validation.csv").read_bytes() for number in (starts, 10 * starts))
+    assert first == second
+
+
+def test_a_run_does_not_go_on_with_other_data(data, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    worlds.write_store(other / "train.zarr", days=12, seed=5)
+    worlds.write_store(other / "validation.zarr", days=9, seed=1)
+    made = trainer(data)
+    (tmp_path / "out").mkdir()
+    torch.save(made.state(), tmp_path / "out" / "state.pt")
+    with pytest.raises(OptionError, match="out holds a run on other training data; choose another --output"):
+        run(other, tmp_path / "out")
+
+
+def test_data_that_look_suspicious_are_told(tmp_path, caplog):
+    archive = Archive(str(worlds.write_store(tmp_path / "train.zarr", days=9)), GRID)
+    archive.warn_of_units()
+    assert any(
+        re.search(r"train.zarr: 2m_temperature lies within .*, where K was expected; is it degrees Celsius\?$", each)
+        for each in caplog.messages
+    )
+    caplog.clear()
+    run(
+        tmp_path,
+        tmp_path / "out",
+        validation=["train.zarr"],
+        phases=[{"updates": 1, "batch": 1, "learning_rate": 1e-3}],
+    )
+    assert "train.zarr: trained on and validated with, so the scores say nothing of other data" in caplog.messages
+
+
+def test_quiet_blocks_must_be_blocks(data):
+    with pytest.raises(
+        OptionError, match=r"quiet to be beginnings of names of blocks, in encoder_stages, .*; got encodr"
+    ):
+        trainer(data, quiet=["encodr", "bottleneck"])
 
 
 def test_fine_tuning_starts_from_a_checkpoint(finished, data, tmp_path):

@@ -285,6 +285,16 @@ def test_forecasts_are_compared_on_the_dates_of_both(sums: Sums):
     assert {(row["ratio"], row["low"], row["high"], row["dates"]) for row in rows} == {(1.0, 1.0, 1.0, 5)}
 
 
+def test_a_lead_time_that_one_forecast_lacks_on_a_date_is_compared_on_the_others():
+    worse = {DATES[2]: lambda values: values + 100}
+    whole = verify((case(date, change=worse.get(date)) for date in DATES), TRUTH, PLAN)
+    short = verify((case(date, leads=LEADS[: 1 if date == DATES[2] else 3]) for date in DATES), TRUTH, PLAN)
+    rows = list(comparison_rows(Evaluation("b", short, Bootstrap(20)), Evaluation("a", whole, Bootstrap(20))))
+    assert {(row["lead_hours"], row["dates"]) for row in rows} == {(24, 6), (48, 5), (72, 5)}
+    assert {row["ratio"] for row in rows if row["lead_hours"] != 24} == {1.0}
+    assert all(row["ratio"] < 1 for row in rows if row["lead_hours"] == 24)
+
+
 def test_a_comparison_with_a_single_forecast_is_of_crps_with_absolute_error(sums: Sums):
     single = verify((case(date, members=1) for date in DATES), TRUTH, PLAN)
     bootstrap = Bootstrap(20, block_length=2)

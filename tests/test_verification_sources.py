@@ -266,6 +266,45 @@ def test_truth_comes_from_analyses_in_any_files(tmp_path: Path):
         GribTruth([str(tmp_path)], [Z500, T850])
 
 
+def test_a_channel_that_is_nowhere_is_named(tmp_path: Path):
+    made = [message("z", 500, values=5.0e4, base=DATES[0], step_hours=24, number=number) for number in (1, 2)]
+    with pytest.raises(InputError, match="expected forecasts of t850, 2t, got none"):
+        GribForecasts(_written(tmp_path / "z.grib", made), CHANNELS)
+
+
+def test_lead_times_between_whole_hours_are_left_out_and_told(tmp_path: Path):
+    def later(made: bytes, minutes: int) -> bytes:
+        handle = eccodes.codes_new_from_message(made)
+        eccodes.codes_set(handle, "indicatorOfUnitOfTimeRange", 0)
+        eccodes.codes_set(handle, "forecastTime", minutes)
+        try:
+            return eccodes.codes_get_message(handle)
+        finally:
+            eccodes.codes_release(handle)
+
+    def made(**more: int) -> bytes:
+        return message("z", 500, values=5.0e4, base=DATES[0], **more)
+
+    whole, half = made(step_hours=24, number=1), later(made(step_hours=1, number=1), 30)
+    (case,) = GribForecasts(_written(tmp_path / "half.grib", [whole, half]), [Z500]).cases()
+    assert case.lead_hours == (24,)
+    assert case.skipped == ("fields of lead times between whole hours, left out",)
+    with pytest.raises(InputError, match=r"expected analyses \(step 0\) of z500, got none"):
+        GribTruth([_written(tmp_path / "truth.grib", [later(made(step_hours=1), 30)])], [Z500])
+
+
+def test_truth_that_is_there_twice_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    first, second = (message("z", 500, values=value, base=DATES[0]) for value in (5.0e4, 5.1e4))
+    path = _written(tmp_path / "twice.grib", [first, second])
+    assert GribTruth([path], [Z500]).read(Z500, DATES[:1])[0, 0, 0] == pytest.approx(5.0e4)
+    assert caplog.messages == [f"{path}: 1 field there twice, of which the first counts"]
+    caplog.clear()
+    truth = truth_dataset(days(2))
+    stores = [stored(truth, tmp_path / "a.zarr"), stored(truth + 1, tmp_path / "b.zarr")]
+    np.testing.assert_array_equal(ZarrTruth(stores, CHANNELS).read(T2M, DATES[:2]), fields_of(T2M, [0, 86_400]))
+    assert caplog.messages == [f"{stores[1]}: 2 times in a store before it, too, which counts"]
+
+
 def test_files_that_are_not_there_or_no_grib_are_refused(tmp_path: Path):
     with pytest.raises(InputError, match=r"expected a GRIB file, a folder of files that end in .*; found none"):
         find_files(str(tmp_path / "*.grib"))

@@ -210,6 +210,28 @@ def test_the_same_command_writes_the_same_tables_again(data: Path, tmp_path: Pat
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
+def test_a_folder_has_the_files_of_one_report(data: Path, tmp_path: Path):
+    own = tmp_path / "notes.csv"
+    own.write_text("mine")
+    words = ("--spectra", "none", "--channels", "2t")
+    assert (
+        run(
+            data, tmp_path, *words, "--forecast", f"one={data / 'single.zarr'}", "--climatology", data / "training.zarr"
+        )
+        == 0
+    )
+    assert {"comparison.csv", "reliability.csv", "maps_one_2t.png"} <= {path.name for path in tmp_path.iterdir()}
+    assert run(data, tmp_path, *words, "--no-pictures") == 0
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"notes.csv", "scores.csv", "rank_histogram.csv", "pit.csv", "summary.json", "overview.txt"}
+    summary = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
+    assert summary["files"] == sorted(names - {"notes.csv", "summary.json"})
+    summary["files"] = ["../notes.csv", "notes.csv.bak", 1]
+    (tmp_path / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    assert run(data, tmp_path, *words, "--no-pictures") == 0
+    assert own.read_text() == "mine"
+
+
 def test_leads_without_truth_are_told(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
     short = stored(truth_dataset(days(9)), tmp_path / "short.zarr")
     with caplog.at_level(logging.WARNING):
@@ -235,7 +257,10 @@ def test_truth_on_another_grid_needs_leave_to_regrid(data: Path, tmp_path: Path,
     path = stored(fine, tmp_path / "fine.zarr")
     words = ("--truth", path, "--channels", "2t", "--no-pictures")
     message = refusal(capsys, data, tmp_path / "out", *words)
-    assert "the truth is on 24 × 13 points (15°), where 12 × 7 points (30°) was expected. --regrid maps" in message
+    assert (
+        "the truth is on 24 × 13 points (15°), where 12 × 7 points (30°) was expected. --regrid of the command maps"
+        in message
+    )
     assert run(data, tmp_path / "out", *words, "--regrid") == 0
 
 
@@ -263,6 +288,9 @@ def test_options_that_cannot_be_honoured_are_refused(data: Path, tmp_path: Path,
         ("--forecast", "absent.zarr"): "absent.zarr cannot be opened as a Zarr store",
         ("--forecast", "absent"): "absent: expected a GRIB file, a folder of files",
         ("--against", "nobody"): "--against: expected the name of a forecast, members; got nobody",
+        ("--lead-times", "24.5"): "--lead-times: expected whole hours above 0, such as 24,120, got 24.5",
+        ("--lead-times", "nan"): "--lead-times: expected whole hours above 0, such as 24,120, got nan",
+        ("--seed", -1): "expected a seed from 0 to 2**64 - 1, got -1",
         ("--lead-times", "96"): "has none of the lead times [96] h: it has [24, 48, 72]",
     }.items():
         assert expected in refusal(capsys, data, output, *words)
@@ -285,6 +313,30 @@ def test_a_single_date_is_verified_without_intervals(data: Path, tmp_path: Path)
     assert status == 0
     rows = table(tmp_path / "out" / "scores.csv")
     assert {(row["low"], row["high"], row["dates"]) for row in rows} == {("", "", "1")}
+
+
+def test_events_of_a_single_date_are_verified_without_intervals(data: Path, tmp_path: Path):
+    path = stored(forecast_dataset(days(1)), tmp_path / "one.zarr")
+    words = ("--forecast", path, "--truth", data / "truth.zarr", "--climatology", data / "training.zarr")
+    assert (
+        main(["verify", *map(str, words), *("--channels", "2t", "--jobs", "1", "--output", str(tmp_path / "out"))]) == 0
+    )
+    rows = table(tmp_path / "out" / "reliability.csv")
+    assert {(row["low"], row["consistency_low"], row["dates"]) for row in rows} == {("", "", "1")}
+    assert (tmp_path / "out" / "reliability_one.png").is_file()
+
+
+def test_a_case_that_is_not_there_is_told(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    words = ("--no-pictures", "--spectra", "none", "--channels", "2t")
+    assert run(data, tmp_path / "a", *words, "--case", "2020-01-03T09") == 0
+    told = (
+        "members: skipped maps and plumes of 2020-01-03 09:00:00 UTC, which was not verified "
+        "(the nearest is 2020-01-03 00:00:00): 1"
+    )
+    assert told in caplog.messages
+    caplog.clear()
+    assert run(data, tmp_path / "b", *words, "--case", "2020-01-03T01+01:00") == 0
+    assert not [message for message in caplog.messages if "maps and plumes" in message]
 
 
 def test_the_example_of_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -290,6 +290,15 @@ def test_the_command_asks_for_its_environment(tmp_path, capsys):
     assert f"make it with ai-models-mosaic world environment {tmp_path}" in capsys.readouterr().err
 
 
+def test_the_time_of_a_sample_may_say_its_zone(tmp_path, capsys):
+    store = write_store(tmp_path / "mini.zarr", days=1, grid=MINI.architecture.grid)
+    words = ["world", "sample", "--store", str(store), "--output", str(tmp_path / "sample.grib"), "--time"]
+    assert main([*words, "2001-01-01T07:00+01:00"]) == 0
+    with pytest.raises(SystemExit):
+        main([*words, "tomorrow"])
+    assert "argument --time: expected a time such as 2008-02-01T06, got tomorrow" in capsys.readouterr().err
+
+
 def test_a_sample_is_the_stores_states_as_analyses(tmp_path):
     store = write_store(tmp_path / "mini.zarr", days=2, grid=MINI.architecture.grid)
     archive = Archive(str(store), MINI.architecture.grid)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import OptionError
+from ..options.moments import moment_of
 from ..variants import MINI
 from . import Commands, add_command
 
@@ -45,7 +46,7 @@ def add(commands: Commands) -> None:
     sample.add_argument("--store", required=True, metavar="STORE.zarr", help="of a simulation")
     sample.add_argument(
         "--time",
-        type=datetime.fromisoformat,
+        type=_moment,
         action="append",
         required=True,
         metavar="TIME",
@@ -83,6 +84,13 @@ def write_sample(known: argparse.Namespace) -> None:
     from ..world import sample
 
     sample.write_sample(Archive(known.store, MINI.architecture.grid), known.time, known.output)
+
+
+def _moment(text: str) -> datetime:
+    try:
+        return moment_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected a time such as 2008-02-01T06, got {text}") from error
 
 
 def run_of(text: str) -> Run:

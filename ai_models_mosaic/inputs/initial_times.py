@@ -31,7 +31,7 @@ class AskedTimes:
     time : int or None
         As `sources.parse_hour` reads it.
     dates : str or None
-        ConnectedRanks initial times, as `dates.parse_dates` reads them.
+        Several initial times, as `times.parse_dates` reads them.
     staging_dates : str or None
         A file of them.
     """

@@ -230,13 +230,20 @@ def _check(values: FloatArray, channel: Channel) -> None:
     if low < channel.minimum or high > channel.maximum:
         worst = low if low < channel.minimum else high
         bounds = f"{channel.minimum:g} … {channel.maximum:g} {channel.units}"
-        raise _UnusableError(f"value {worst:g} is outside {bounds}{_hint(values, channel)}")
+        raise _UnusableError(f"value {worst:g} is outside {bounds}{unit_hint(values, channel)}")
     if low == high:
         LOG.warning("%s is constant: %g %s everywhere", channel.label, low, channel.units)
 
 
-def _hint(values: FloatArray, channel: Channel) -> str:
-    """The mistake that a change of units would explain, in words for the end of a message."""
+def unit_hint(values: FloatArray, channel: Channel) -> str:
+    """The mistake that a change of units would explain, in words for the end of a message; empty if none does.
+
+    Parameters
+    ----------
+    values : array (…)
+        Outside the channel's bounds.
+    channel : Channel
+    """
     guesses: dict[str, Callable[[FloatArray], FloatArray]] = {
         "geopotential height in m": lambda v: v * STANDARD_GRAVITY,
         "degrees Celsius": lambda v: v + 273.15,

@@ -1,13 +1,14 @@
-"""ConnectedRanks initial times for one run of the program."""
+"""Several initial times for one run of the program."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from ..errors import InputError, OptionError
+from ..options.moments import moment_of
 from .fields import Wanted
 from .requests import parse_date
 
@@ -63,8 +64,7 @@ def read_dates(path: Path) -> tuple[Wanted, ...]:
         if not line.strip():
             continue
         try:
-            time = datetime.fromisoformat(line.strip())
-            time = time if time.tzinfo is None else time.astimezone(timezone.utc).replace(tzinfo=None)
+            time = moment_of(line.strip())
         except ValueError:
             time = datetime.max
         if time.minute or time.second or time.microsecond:

@@ -17,7 +17,7 @@ from .drawing import compact, lead_hours, picture
 from .ensemble import open_ensemble
 from .fields import Point, Threshold, default_thresholds, preferred, split
 from .health import section_of
-from .options import SUFFIXES, area_of, chosen, contours_of, date_of, point_of, scenarios_of
+from .options import SUFFIXES, area_of, chosen, contours_of, date_of, point_of, require_options_of_kind, scenarios_of
 from .origins import open_split, origins
 from .page import Contents, compose
 from .projections import EqualEarth, PlateCarree, Polar, Projection
@@ -104,6 +104,7 @@ def plot(known: argparse.Namespace) -> Path:
     OutputError
         If the picture cannot be written.
     """
+    require_options_of_kind(known)
     _require_folder(known.output, SUFFIXES)
     if known.kind == "variance":
         figure = _variance(known)

@@ -16,7 +16,7 @@ import xarray
 from ..channels import CHANNELS
 from ..errors import InputError
 from ..inputs.netcdf import LEVEL_HPA, REFERENCE_TIME, netcdf_files, open_netcdf, with_levels, with_steps
-from ..inputs.zarr_store.layout import DIMENSIONS, LEAD_TIME, MEMBER, levels_of, member_numbers
+from ..inputs.zarr_store.layout import DIMENSIONS, HOURS, LEAD_TIME, MEMBER, levels_of, member_numbers
 from ..inputs.zarr_store.opening import is_zarr
 from ..inputs.zarr_store.opening import open_dataset as open_zarr
 from ..verification.zarr_products import statistic_of
@@ -141,7 +141,12 @@ def _timed(dataset: xarray.Dataset, path: str, time: datetime | None) -> xarray.
             raise InputError(f"{path}: expected a forecast from {time:%Y-%m-%d %H} UTC, got none")
         dataset = dataset.isel(time=0 if time is None else times.index(time))
     if not np.issubdtype(dataset["step"].dtype, np.timedelta64):
-        hours = np.rint(dataset["step"].values.astype(np.float64) * 3600).astype("timedelta64[s]")
+        units = str(dataset["step"].attrs.get("units", "hours"))
+        if units not in HOURS:
+            raise InputError(
+                f"{path}: expected lead times as durations or in hours, got {dataset['step'].dtype} in {units}"
+            )
+        hours = np.rint(dataset["step"].values.astype(np.float64) * HOURS[units] * 3600).astype("timedelta64[s]")
         dataset = dataset.assign_coords(step=hours.astype("timedelta64[ns]"))
     return dataset
 

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ..errors import OptionError
+from ..options.moments import moment_of
 
 KINDS = ("map", "mean", "spread", "member", "probability", "stamps", "spaghetti", "plumes", "tracks", "variance")
 """What ``plot`` draws."""
@@ -18,6 +19,21 @@ PROJECTIONS = ("globe", "north", "south")
 
 CLUSTERS = 4
 """Scenarios of an ensemble, if nothing else is asked for."""
+
+KINDS_OF_OPTION = {
+    "params": {*KINDS} - {"probability", "tracks"},
+    "steps": {*KINDS} - {"plumes", "tracks", "variance"},
+    "members": {*KINDS} - {"variance"},
+    "date": {*KINDS} - {"variance"},
+    "threshold": {"probability"},
+    "point": {"plumes"},
+    "contour": {"spaghetti"},
+    "projection": {*KINDS} - {"plumes", "variance"},
+    "area": {*KINDS} - {"plumes"},
+}
+"""Which kinds of picture an option of ``plot`` is for."""
+
+MOST_DPI = 2400
 
 SUFFIXES = (".png", ".svg")
 
@@ -77,6 +93,22 @@ def add_plot_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--contour", type=float, metavar="VALUE", help="of spaghetti, in the units that are shown")
     parser.add_argument("--dpi", type=int, default=150, metavar="N", help="dots per inch of a PNG (%(default)s)")
     _add_map(parser)
+
+
+def require_options_of_kind(known: argparse.Namespace) -> None:
+    """Refuse options of ``plot`` that its kind of picture takes no notice of, and dots that no picture can have.
+
+    Raises
+    ------
+    OptionError
+        Says which.
+    """
+    for name, kinds in KINDS_OF_OPTION.items():
+        if getattr(known, name) is not None and known.kind not in kinds:
+            listed = ", ".join(kind for kind in KINDS if kind in kinds)
+            raise OptionError(f"--{name} is of {listed}; it changes nothing of {known.kind}")
+    if not 1 <= known.dpi <= MOST_DPI:
+        raise OptionError(f"--dpi: expected a number from 1 to {MOST_DPI}, got {known.dpi}")
 
 
 def add_ensemble(parser: argparse.ArgumentParser) -> None:
@@ -186,7 +218,7 @@ def date_of(text: str | None) -> datetime | None:
         If it is none.
     """
     try:
-        return None if text is None else datetime.fromisoformat(text)
+        return None if text is None else moment_of(text)
     except ValueError as error:
         raise OptionError(f"--date: expected a date such as 2020-01-31T00; got {text}") from error
 

@@ -22,6 +22,9 @@ SPREAD_COLOURS = "BuPu"
 PROBABILITY_COLOURS = "YlGnBu"
 PROBABILITY_LEVELS = (0.0, 5.0, 20.0, 40.0, 60.0, 80.0, 95.0, 100.0)
 
+ROUNDING = 1e-5
+"""Of all that the levels reach: what lies above an edge by no more has its colour."""
+
 
 @dataclass(frozen=True)
 class Style:
@@ -103,7 +106,10 @@ class Bands:
 
     def index(self, values: FloatArray) -> IntArray:
         """Index of the colour of every value; NaN is as above the last level."""
-        return np.searchsorted(np.asarray(self.levels[0 if self.below else 1 : None if self.above else -1]), values)
+        edges = np.asarray(self.levels[0 if self.below else 1 : None if self.above else -1])
+        # Between points that all have the value of an edge, such as 20 % of five members, there is rounding on both
+        # sides of it, and that would be a pattern of two colours.
+        return np.searchsorted(edges + ROUNDING * (self.levels[-1] - self.levels[0]), values)
 
 
 def bands(

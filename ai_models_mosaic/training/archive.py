@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,6 +17,7 @@ from ..arrays import Float32Array, FloatArray
 from ..channels import CHANNELS, STATIC_FIELDS, Channel
 from ..errors import InputError
 from ..geometry.grid import LatLonGrid
+from ..inputs.states import unit_hint
 from ..inputs.zarr import open_store
 from ..inputs.zarr_store.layout import DIMENSIONS, levels_of, times_of
 from ..inputs.zarr_store.opening import values_of
@@ -23,6 +25,8 @@ from ..inputs.zarr_store.opening import values_of
 if TYPE_CHECKING:
     import xarray
 
+
+LOG = logging.getLogger(__name__)
 
 READ_AT_ONCE = 32
 """Times that are read together."""
@@ -90,6 +94,24 @@ class Archive:
             return self._states(slice(index, index + 1))[0]
         state: Float32Array = self._held[index]
         return state
+
+    def warn_of_units(self) -> None:
+        """Warn of channels whose first state looks as if it were in other units than a forecast's input may be."""
+        state = self.state(self.times[0])
+        for index, channel in enumerate(CHANNELS):
+            low, high = float(state[..., index].min()), float(state[..., index].max())
+            inside = channel.minimum <= low and high <= channel.maximum
+            hint = "" if inside else unit_hint(state[..., index], channel)
+            if hint:
+                LOG.warning(
+                    "%s: %s lies within %g … %g, where %s was expected%s",
+                    self.path,
+                    channel.name,
+                    low,
+                    high,
+                    channel.units,
+                    hint,
+                )
 
     @property
     def bytes_needed(self) -> int:

@@ -24,16 +24,17 @@ import torch
 
 from .. import __version__
 from ..checkpoints.format import Statistics, fitting_network, read_checkpoint, save_checkpoint
-from ..errors import OptionError
+from ..errors import InputError, OptionError
 from ..files import named_errors, parse_json, whole_file, write_whole
 from ..model.buffers import CARRIED_BUFFERS
+from ..wording.numbers import counted
 from . import statistics as archive_statistics
 from .archive import Archive, open_archives
 from .divergence import Divergence
 from .processes import Processes, processes
 from .recipe import Recipe
 from .trainer import Trainer, Update
-from .validation import Validation, draw_progress, validate
+from .validation import LEADS, Validation, draw_progress, validate
 
 LOG = logging.getLogger(__name__)
 STATE, CHECKPOINT, RECIPE = "state.pt", "checkpoint.safetensors", "recipe.json"
@@ -80,13 +81,14 @@ def train(
     OptionError
         If the output folder holds another recipe's run.
     InputError
-        If a store does not serve.
+        If a store does not serve, or none has a time that a sample or a validation can start from.
     ForecastError
         If gradients are no longer finite.
     """
     with processes() as among, _stopping() as stop:
         archives = _archives(recipe.training, recipe, place)
         validation = _archives(recipe.validation, recipe, place)
+        _require_starts(recipe, archives, validation)
         statistics = _begin(recipe, place, archives, among)
         trainer = Trainer(recipe, archives, statistics, among)
         _start(trainer, recipe, place)
@@ -153,10 +155,29 @@ def _validated(trainer: Trainer, place: TrainingFolders, archives: Sequence[Arch
 def _archives(names: Sequence[str], recipe: Recipe, place: TrainingFolders) -> list[Archive]:
     paths = [name if "://" in name else str(place.data / name) for name in names]
     archives = open_archives(paths, recipe.table.architecture.grid)
+    for archive in archives:
+        archive.warn_of_units()
     if sum(archive.bytes_needed for archive in archives) <= place.memory_bytes:
         for archive in archives:
             archive.hold()
     return archives
+
+
+def _require_starts(recipe: Recipe, archives: Sequence[Archive], validation: Sequence[Archive]) -> None:
+    """Refuse stores without a time whose history and targets are all there, before hours have gone by."""
+    longest = max(phase.horizon for phase in recipe.phases)
+    for what, stores, steps in (("train on", archives, longest), ("validate with", validation, max(LEADS))):
+        variant = recipe.table
+        leads = [variant.step_hours * ahead for ahead in range(1, steps + 1)]
+        if not any(store.starts(variant.lags_hours, leads) for store in stores):
+            lags = ", ".join(f"{lag:+d}" for lag in variant.lags_hours if lag)
+            raise InputError(
+                f"expected a time to {what}: one with states at {lags} h and {counted(steps, 'step')} of "
+                f"{variant.step_hours} h after it, in one of {', '.join(store.path for store in stores)}; there is none"
+            )
+    both = sorted(set(recipe.training) & set(recipe.validation))
+    if both:
+        LOG.warning("%s: trained on and validated with, so the scores say nothing of other data", ", ".join(both))
 
 
 def _begin(
@@ -206,7 +227,11 @@ def _start(trainer: Trainer, recipe: Recipe, place: TrainingFolders) -> None:
     """Take up a saved state, or the weights to start from."""
     state = place.output / STATE
     if state.exists():
-        trainer.load_state(torch.load(state, map_location=trainer.among.device, weights_only=True))
+        held = torch.load(state, map_location=trainer.among.device, weights_only=True)
+        # Of states that were saved before they had it, nothing is known.
+        if held.get("training_data", trainer.training_data) != trainer.training_data:
+            raise OptionError(f"{place.output} holds a run on other training data; choose another --output")
+        trainer.load_state(held)
         LOG.info("going on after %d of %d updates", trainer.done, recipe.updates)
     elif recipe.start_from:
         found = read_checkpoint(place.data / recipe.start_from)

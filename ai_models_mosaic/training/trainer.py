@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint as recompute
 
 from ..arrays import FloatArray
-from ..errors import ForecastError
+from ..errors import ForecastError, OptionError
 from ..forecast.rollout import progress_features
 from ..model.buffers import make_buffers
 from ..model.layers import Block
@@ -146,9 +146,21 @@ def ablate(network: MosaicNetwork, recipe: Recipe) -> None:
     """Silence what the recipe wants quiet, and close the selected branch if it says so.
 
     The deterministic twin hears no noise at all, so that its forecasts are the same for every member.
+
+    Raises
+    ------
+    OptionError
+        If what is to be quiet is the name of no block.
     """
     names = [name for name, _ in network.named_modules()]
-    quiet = [name for name in names if name.endswith("noise_bias") and name.startswith(recipe.quiet)]
+    noisy = [name for name in names if name.endswith("noise_bias")]
+    quiet = [name for name in noisy if name.startswith(recipe.quiet)]
+    strangers = [start for start in recipe.quiet if not any(name.startswith(start) for name in noisy)]
+    if strangers:
+        known = ", ".join(dict.fromkeys(name.partition(".")[0] for name in noisy))
+        raise OptionError(
+            f"recipe: expected quiet to be beginnings of names of blocks, in {known}; got {', '.join(strangers)}"
+        )
     if recipe.kind == "mse":
         quiet.append("noise_generator.to_noise")
     for name in quiet:
@@ -238,7 +250,13 @@ class Trainer:
             "averaged": self.averaged,
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
             "scaler": self.scaler.state_dict(),
+            "training_data": self.training_data,
         }
+
+    @property
+    def training_data(self) -> list[str]:
+        """Digests of the archives."""
+        return [archive.digest for archive in self.archives]
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave."""

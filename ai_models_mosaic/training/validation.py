@@ -88,7 +88,7 @@ def validate(network: MosaicNetwork, trainer: Trainer, archives: Sequence[Archiv
     step = timedelta(hours=variant.step_hours)
     leads = [variant.step_hours * ahead for ahead in range(1, max(LEADS) + 1)]
     starts = [(archive, time) for archive in archives for time in archive.starts(variant.lags_hours, leads)]
-    chosen = np.linspace(0, len(starts) - 1, recipe.validation_starts).round().astype(int)
+    chosen = np.linspace(0, len(starts) - 1, min(recipe.validation_starts, len(starts))).round().astype(int)
     members = recipe.validation_members if recipe.kind == "crps" else 1
     ensemble = Ensemble(recipe.seed, tuple(range(1, members + 1)), per_batch=members)
     scores = []

@@ -33,6 +33,7 @@ from .scores import (
 )
 from .snapshots import Illustrator, Snapshot
 from .spectra import PowerSpectrum
+from .units import warn_of_units
 
 LOG = logging.getLogger(__name__)
 
@@ -191,11 +192,14 @@ class Verifier:
             terms |= pit_terms(ranks)
             self._keep("ranks", part, ranks)
         channel = self._plan.channels[part.channel]
+        compared = {"forecast": forecast, "truth": truth}
         normal = None
         if self._climatology is not None:
             climate = self._climatology.of(channel)
-            normal = climate.mean(part.valid_times())
+            normal = compared["climatology"] = climate.mean(part.valid_times())
             terms |= self._against_climate(climate, part, flat, flat_truth, normal.reshape(flat_truth.shape))
+        if not self._dates:
+            warn_of_units(channel, compared)
         keys = part.keys()
         for name, values in terms.items():
             self._terms[name].update(zip(keys, values.tolist(), strict=True))
@@ -213,13 +217,17 @@ class Verifier:
         terms |= anomaly_terms(flat.mean(axis=0) - normal, truth - normal, self._weights)
         usual = climate.crps(truth.reshape(-1, *self._truth.grid.shape), times)
         terms["climatology_crps"] = usual.reshape(truth.shape) @ self._weights
+        # At hours of the day that the climatology lacks there are no thresholds, so nothing is an event or none.
+        known = np.isfinite(normal).all(axis=-1)
+        self._skipped["fields without climatology at their hour of the day"] += int((~known).sum())
         thresholds = climate.events(times).reshape(-1, *truth.shape)
         counts, of_members = [], []
         for event, threshold in zip(self._events, thresholds, strict=False):
             happens, happened = event.happens(flat, threshold), event.happens(truth, threshold)
             probability = happens.mean(axis=0)
-            terms |= event_terms(event.name, event.chance, probability, happened, len(flat), self._weights)
-            areas = bin_areas(probability, len(flat), self._weights)
+            of_event = event_terms(event.name, event.chance, probability, happened, len(flat), self._weights)
+            terms |= {name: np.where(known, values, np.nan) for name, values in of_event.items()}
+            areas = np.where(known[:, None, None], bin_areas(probability, len(flat), self._weights), np.nan)
             counts.append(reliability_counts(areas, probability, happened))
             of_members.append(member_counts(areas, happens))
         if counts:
@@ -252,6 +260,7 @@ class Verifier:
             )
         dates = sorted(self._dates)
         leads = sorted({lead for _, _, lead in chain.from_iterable(self._terms.values())})
+        skipped |= self._not_there(dates, leads)
         table = _Table([_second_of(date) for date in dates], len(self._plan.channels), leads)
         spectra = [self._plan.channels.index(channel) for channel in self._plan.spectra]
         return Sums(
@@ -270,6 +279,17 @@ class Verifier:
             snapshot=self._illustrator.snapshot,
             skipped=skipped,
         )
+
+    def _not_there(self, dates: Sequence[datetime], leads: Sequence[int]) -> dict[str, int]:
+        """What was asked for by name, and is not among what was verified."""
+        reasons = {
+            f"lead time of {lead} h, which was asked for": 1 for lead in self._plan.lead_hours if lead not in leads
+        }
+        wanted = self._plan.illustrated
+        if wanted is not None and wanted not in dates:
+            nearest = min(dates, key=lambda date: abs(date - wanted))
+            reasons[f"maps and plumes of {wanted} UTC, which was not verified (the nearest is {nearest})"] = 1
+        return reasons
 
 
 @dataclass(frozen=True)
@@ -343,7 +363,7 @@ def require_grid(what: str, grid: LatLonGrid, expected: LatLonGrid) -> None:
         raise InputError(
             f"{what} is on {grid}, where {expected} was expected"
             + (" (the same number of points, but elsewhere)" if grid.shape == expected.shape else "")
-            + ". --regrid maps truth and climatology to the grid of the forecasts"
+            + ". --regrid of the command maps truth and climatology to the grid of the forecasts"
         )
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from ..arrays import FloatArray
 from ..errors import OptionError
+from .plan import require_seed
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Bootstrap:
             raise OptionError(f"expected a block length of at least 1 date, got {self.block_length}")
         if not 0 < self.confidence < 1:
             raise OptionError(f"expected a confidence between 0 and 1, got {self.confidence:g}")
+        require_seed(self.seed)
 
     def block_of(self, dates: Sequence[datetime], longest_lead_hours: int) -> int:
         """Dates in a block.

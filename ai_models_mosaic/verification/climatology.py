@@ -160,7 +160,7 @@ def fit_climate(source: Truth, times: Sequence[datetime], channel: Channel, prob
             f"a climatology needs a training period of a year or more; got {len(times)} times over {days} days"
         )
     coefficients = _fit_mean(source, channel, times)
-    chosen = times[:: -(-len(times) // SAMPLES)]
+    chosen = _sampled(times)
     fitted = Climate(coefficients, np.zeros((12, 1, *source.grid.shape)), np.zeros((12, 0, *source.grid.shape)))
     deviations = np.concatenate(
         [
@@ -178,6 +178,14 @@ def fit_climate(source: Truth, times: Sequence[datetime], channel: Channel, prob
         of_month.append(np.quantile(deviations[near], levels, axis=0).astype(np.float32))
     quantiles = np.stack(of_month)
     return Climate(coefficients, quantiles[:, :QUANTILES], quantiles[:, QUANTILES:])
+
+
+def _sampled(times: Sequence[datetime]) -> Sequence[datetime]:
+    """At most `SAMPLES` of the times, evenly spread over the period and over the hours of the day."""
+    hours, first = {_second(time) for time in times}, -(-len(times) // SAMPLES)
+    # Every eighth of times that are 6 h apart would be of one hour.
+    candidates = (times[::stride] for stride in range(first, first + 25))
+    return next((some for some in candidates if {_second(time) for time in some} == hours), times[::first])
 
 
 def _fit_mean(source: Truth, channel: Channel, times: Sequence[datetime]) -> dict[int, FloatArray]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..arrays import IntArray
 from .evaluation import Evaluation, Interval, scores_of
 from .tables import Row
 
@@ -26,8 +27,8 @@ class Comparison:
         Whether it has the channel's units.
     lead_hours : tuple of int
         Those of both.
-    dates : int
-        Those of both.
+    dates : array (channel, lead)
+        How many both have.
     ratio, difference : arrays (channel, lead)
         The forecast's over, and less, the reference's: value, low and high end.
     """
@@ -35,7 +36,7 @@ class Comparison:
     score: str
     units: bool
     lead_hours: tuple[int, ...]
-    dates: int
+    dates: IntArray
     ratio: Interval
     difference: Interval
 
@@ -62,12 +63,14 @@ def comparisons(evaluation: Evaluation, reference: Evaluation) -> Iterator[Compa
     for score in scores_of(mine.sums):
         if score.name not in others or not _compared(score.name):
             continue
-        ours = mine.replicated(score)[..., columns[0]]
-        theirs = other.replicated(others[score.name])[..., columns[1]]
+        # A date may lack a lead time or a channel in one of the two.
+        both = mine.there(score)[..., columns[0]] & other.there(others[score.name])[..., columns[1]]
+        ours = mine.replicated(score, columns[0], both)
+        theirs = other.replicated(others[score.name], columns[1], both)
         with np.errstate(invalid="ignore", divide="ignore"):
             ratio = mine.bootstrap.interval(ours / theirs)
         difference = mine.bootstrap.interval(ours - theirs)
-        yield Comparison(score.name, score.in_units, tuple(leads), len(dates), ratio, difference)
+        yield Comparison(score.name, score.in_units, tuple(leads), both.sum(axis=0), ratio, difference)
 
 
 def _compared(name: str) -> bool:
@@ -103,5 +106,5 @@ def comparison_rows(evaluation: Evaluation, reference: Evaluation) -> Iterator[R
                     "difference_high": most,
                     "units": channel.units if comparison.units else "1",
                     "significant": "better" if most < 0 else "worse" if least > 0 else "",
-                    "dates": comparison.dates,
+                    "dates": int(comparison.dates[column, index]),
                 }

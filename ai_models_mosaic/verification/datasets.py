@@ -10,7 +10,8 @@ import numpy as np
 from ..arrays import FloatArray
 from ..channels import CHANNELS, Channel
 from ..errors import InputError
-from .accumulate import verify
+from ..inputs.netcdf import with_levels, with_steps
+from .accumulate import require_grid, verify
 from .bootstrap import Bootstrap
 from .climatology import Climatology, FittedClimatology
 from .evaluation import Evaluation, Interval, scores_of
@@ -58,7 +59,7 @@ def scores(
     climatology : xarray.Dataset or None
         The same of a training period of a year or more. Without it there is no skill against it, and no events.
     channels : iterable of str or None
-        Such as ``["z500", "2t"]``; None for all that forecast and truth have.
+        Such as ``["z500", "2t"]``, or ``"z500,2t"``; None for all that forecast and truth have.
     lead_hours : sequence of int
         Lead times; all that the forecast has if empty. Lead 0 is not verified.
     events : sequence of float
@@ -89,19 +90,22 @@ def scores(
         If an argument is out of range.
     """
     forecast, ends = _with_dates(forecast), tuple(Event(probability) for probability in events)
+    channels = channels.split(",") if isinstance(channels, str) else channels
     chosen = _common(forecast, truth) if channels is None else find_channels(channels, "channels")
     plan = Plan(chosen, chosen if spectra else (), tuple(lead_hours), ends, seed)
     usual: Climatology | None = None
     if climatology is not None:
         period = ZarrTruth([climatology], chosen)
         usual = FittedClimatology(period, period.times, [event.probability for event in ends])
-    cases = ZarrForecasts(forecast, chosen, plan.lead_hours).cases()
-    sums = verify(cases, ZarrTruth([truth], chosen), plan, usual)
+    forecasts, right = ZarrForecasts(forecast, chosen, plan.lead_hours), ZarrTruth([truth], chosen)
+    require_grid("the truth", right.grid, forecasts.grid)
+    sums = verify(forecasts.cases(), right, plan, usual)
     return _dataset(Evaluation("forecast", sums, Bootstrap(bootstrap, block_length, confidence, seed)))
 
 
 def _with_dates(forecast: xarray.Dataset) -> xarray.Dataset:
-    """A forecast of one date, or of one lead time, with dimensions for them."""
+    """A forecast of one date, or of one lead time, with dimensions for them; valid times made lead times."""
+    forecast = with_steps(with_levels(forecast))
     for key in ("init_time", "lead_time"):
         names = FORECAST_DIMENSIONS[key]
         single = [name for name in names if name in forecast.coords and not forecast[name].dims]

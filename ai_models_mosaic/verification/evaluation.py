@@ -201,10 +201,21 @@ class Evaluation:
             self._intervals[score.name] = self.bootstrap.interval(self.replicated(score))
         return self._intervals[score.name]
 
-    def replicated(self, score: Score) -> FloatArray:
-        """The score of the sample and of every replicate, ``(replicate + 1, channel, lead)``."""
-        there = self.there(score)
-        means = {term: self.mean(self.sums.terms[term], there) for term in score.terms}
+    def replicated(
+        self, score: Score, leads: Sequence[int] | slice = slice(None), there: BoolArray | None = None
+    ) -> FloatArray:
+        """The score of the sample and of every replicate, ``(replicate + 1, channel, lead)``.
+
+        Parameters
+        ----------
+        score : Score
+        leads : sequence of int or slice
+            Indices of the lead times.
+        there : bool array (date, channel, lead) or None
+            Which dates count at them; None for those that have all terms of the score.
+        """
+        there = self.there(score)[..., leads] if there is None else there
+        means = {term: self.mean(self.sums.terms[term][..., leads], there) for term in score.terms}
         with np.errstate(invalid="ignore", divide="ignore"):
             return score.formula(means, self.sums.members)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -64,17 +64,21 @@ class GribForecasts:
         self._products: dict[datetime, Counter[str]] = defaultdict(Counter)
         first: ScannedMessage | None = None
         roles: dict[str, set[int | None]] = defaultdict(set)
+        there: set[Name] = set()
         for path in find_files(pattern):
             for message in filter(self._wanted, scan(path, self._fields)):
-                if not message.holds.is_state:
-                    self._products[message.initial_time][message.holds.name] += 1
+                if why := _no_forecast(message):
+                    self._products[message.initial_time][why] += 1
                     continue
                 first = first or message
+                there.add(message.field)
                 roles[_role(message)].add(message.number)
                 if path not in self._files[message.initial_time][-1:]:
                     self._files[message.initial_time].append(path)
         if first is None:
             raise InputError(self._nothing(pattern, channels))
+        if missing := [channel.label for channel in channels if (channel.param, channel.level_hpa) not in there]:
+            raise InputError(f"{pattern}: expected forecasts of {', '.join(missing)}, got none")
         self._counted = _counted_roles(set(roles), with_control)
         self._ensemble = sum(len(roles[role]) if role == PERTURBED else 1 for role in self._counted)
         self._decode = Decoder(first)
@@ -96,7 +100,7 @@ class GribForecasts:
 
     def _wanted(self, message: ScannedMessage) -> bool:
         lead = message.lead_hours
-        return lead > 0 and lead in (self._leads or {lead})
+        return message.valid_time > message.initial_time and lead in (self._leads or {lead})
 
     def _nothing(self, pattern: str, channels: Sequence[Channel]) -> str:
         names = ", ".join(channel.label for channel in channels)
@@ -112,7 +116,7 @@ class GribForecasts:
         left_out = Counter({f"fields of {name}, left out": count for name, count in products.items()})
         for path in self._files[time]:
             for message in filter(self._wanted, scan(path, self._fields)):
-                if message.initial_time != time or not message.holds.is_state:
+                if message.initial_time != time or _no_forecast(message):
                     continue
                 role = _role(message)
                 # Some centres number the control like the first perturbed member.
@@ -133,6 +137,14 @@ class GribForecasts:
             )
 
         return Case(time, tuple(members), tuple(leads), read, tuple(left_out.elements()), self._ensemble)
+
+
+def _no_forecast(message: ScannedMessage) -> str:
+    """What a message is that cannot be verified; empty if it can."""
+    if not message.holds.is_state:
+        return message.holds.name
+    lead = message.valid_time - message.initial_time
+    return "lead times between whole hours" if lead % timedelta(hours=1) else ""
 
 
 def _role(message: ScannedMessage) -> str:
@@ -167,13 +179,17 @@ class GribTruth:
     def __init__(self, patterns: Sequence[str], channels: Sequence[Channel]) -> None:
         fields = {(channel.param, channel.level_hpa) for channel in channels}
         self._where: dict[tuple[Name, datetime], ScannedMessage] = {}
-        left_out = Counter[str]()
+        left_out, doubles = Counter[str](), 0
         for path in (path for pattern in patterns for path in find_files(pattern)):
             for message in scan(path, fields):
-                if message.lead_hours == 0 and message.holds.is_state:
-                    self._where.setdefault((message.field, message.valid_time), message)
-                elif message.lead_hours == 0:
+                if message.valid_time != message.initial_time:
+                    continue
+                if not message.holds.is_state:
                     left_out[message.holds.name] += 1
+                elif self._where.setdefault((message.field, message.valid_time), message) is not message:
+                    doubles += 1
+        if doubles:
+            LOG.warning("%s: %s there twice, of which the first counts", ", ".join(patterns), counted(doubles, "field"))
         for name, count in left_out.items():
             LOG.warning("%s: left out %s of %s: no analyses", ", ".join(patterns), counted(count, "field"), name)
         there = {field for field, _ in self._where}

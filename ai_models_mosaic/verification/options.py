@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from datetime import datetime
 from pathlib import Path
 
 from ..errors import OptionError
+from ..options.moments import moment_of
 from .plan import DEFAULT_CHANNELS, EVENT_PROBABILITIES, Event, Plan, find_channels
 
 
@@ -72,12 +72,12 @@ def plan_of(known: argparse.Namespace) -> Plan:
     channels = spectra = find_channels(_words(known.channels))
     if known.spectra is not None:
         spectra = find_channels(_words(known.spectra.replace("none", "")), "--spectra")
-    leads = tuple(int(number) for number in _numbers("--lead-times", known.lead_times))
+    leads = _lead_hours(known.lead_times)
     latitude, longitude = known.point
     if not (-90 <= latitude <= 90 and -180 <= longitude <= 360):
         raise OptionError(f"--point: expected a latitude and a longitude in degrees, got {latitude:g} {longitude:g}")
     try:
-        case = None if known.case is None else datetime.fromisoformat(known.case)
+        case = None if known.case is None else moment_of(known.case)
     except ValueError as error:
         raise OptionError(f"--case: expected a date such as 2020-01-31T00; got {known.case}") from error
     return Plan(
@@ -100,7 +100,14 @@ def plan_of_channels(channels: str, lead_times: str) -> Plan:
         If one cannot be understood.
     """
     chosen = find_channels(_words(channels))
-    return Plan(chosen, chosen, tuple(int(number) for number in _numbers("--lead-times", lead_times)))
+    return Plan(chosen, chosen, _lead_hours(lead_times))
+
+
+def _lead_hours(text: str) -> tuple[int, ...]:
+    numbers = _numbers("--lead-times", text)
+    if not all(number.is_integer() and number > 0 for number in numbers):
+        raise OptionError(f"--lead-times: expected whole hours above 0, such as 24,120, got {text}")
+    return tuple(map(int, numbers))
 
 
 def _words(text: str) -> list[str]:

@@ -47,6 +47,18 @@ def find_channels(names: Iterable[str], option: str = "--channels") -> tuple[Cha
     return tuple(found.values())
 
 
+def require_seed(seed: int) -> None:
+    """Refuse a seed that a counter cannot have.
+
+    Raises
+    ------
+    OptionError
+        Says which.
+    """
+    if not 0 <= seed < 2**64:
+        raise OptionError(f"expected a seed from 0 to 2**64 - 1, got {seed}")
+
+
 @dataclass(frozen=True)
 class Event:
     """A value beyond a quantile of the climatology of its place and month.
@@ -107,7 +119,7 @@ class Plan:
     Raises
     ------
     OptionError
-        If there are no channels, or spectra of others.
+        If there are no channels, or spectra of others, or a number is out of range.
     """
 
     channels: tuple[Channel, ...] = find_channels(DEFAULT_CHANNELS)
@@ -121,6 +133,9 @@ class Plan:
     def __post_init__(self) -> None:
         if not self.channels:
             raise OptionError("expected at least one channel to verify")
+        if not all(lead > 0 and float(lead).is_integer() for lead in self.lead_hours):
+            raise OptionError(f"expected lead times of whole hours above 0, got {', '.join(map(str, self.lead_hours))}")
+        require_seed(self.seed)
         others = [channel.label for channel in self.spectra if channel not in self.channels]
         if others:
             raise OptionError(f"spectra of {', '.join(others)} need these among the channels that are verified")

@@ -87,5 +87,7 @@ def consistency_interval(
     places = counts @ np.nan_to_num(area).reshape(dates, -1)
     with np.errstate(invalid="ignore", divide="ignore"):
         frequency = (happened / places).reshape(len(counts), *area.shape[1:])
-    _, low, high = bootstrap.interval(np.concatenate([np.full_like(frequency[:1], np.nan), frequency]))
+    # There may be no draws at all; the ends are then unknown, as those of intervals are.
+    value = np.full((1, *area.shape[1:]), np.nan)
+    _, low, high = bootstrap.interval(np.concatenate([value, frequency]))
     return low, high

@@ -17,7 +17,7 @@ import numpy as np
 
 from .. import __version__
 from ..errors import InputError, OutputError
-from ..files import write_whole
+from ..files import parse_json, write_whole
 from ..wording.redaction import redacted
 from .comparison import comparison_rows
 from .evaluation import Evaluation, scores_of
@@ -40,6 +40,9 @@ TABLES: dict[str, Callable[[Evaluation], Iterator[Row]]] = {
 
 SUMMARY = "summary.json"
 OVERVIEW = "overview.txt"
+
+SUFFIXES = (".csv", ".txt", ".png")
+"""Of the files of a report, beside its summary."""
 
 MEANINGFUL_WAVENUMBERS = (1, 15)
 """Wavenumbers over which the summary gives the range of spectral ratios."""
@@ -73,6 +76,9 @@ class Report:
     def write(self, folder: Path) -> list[Path]:
         """Write everything; returns the files, each of which appears only when it is complete.
 
+        Files of an earlier report in the folder, which its summary lists, are removed: what is not made again would be
+        taken for a part of this one. The summary comes last.
+
         Raises
         ------
         OutputError
@@ -84,16 +90,18 @@ class Report:
         written = []
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            _remove_earlier(folder)
             for name, rows in self._tables().items():
                 if text := _csv(rows):
                     written.append(_written(folder / name, text.encode()))
-            summary = json.dumps(self.summary(), indent=2, ensure_ascii=False) + "\n"
-            written.append(_written(folder / SUMMARY, redacted(summary).encode()))
             lines = chain.from_iterable(map(overview, self.evaluations))
             written.append(_written(folder / OVERVIEW, "".join(f"{line}\n" for line in lines).encode()))
             pictures = draw(self.evaluations, self.reference.name, self.processes) if draw else ()
             for name, picture in pictures:
                 written.append(_written(folder / name, picture))
+            about = {**self.summary(), "files": sorted(path.name for path in written)}
+            summary = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
+            written.append(_written(folder / SUMMARY, redacted(summary).encode()))
         except OSError as error:
             raise OutputError(f"cannot write to {folder}: {error}") from error
         LOG.info("%d files in %s", len(written), folder)
@@ -200,6 +208,17 @@ def _cell(value: Any) -> Any:
     if not isinstance(value, float):
         return value
     return f"{value:.9g}" if math.isfinite(value) else ""
+
+
+def _remove_earlier(folder: Path) -> None:
+    """Remove a report's files, and no others; its summary first, without which nothing is one."""
+    try:
+        listed = parse_json((folder / SUMMARY).read_bytes())["files"]
+        names = [name for name in listed if Path(name).name == name and Path(name).suffix in SUFFIXES]
+    except (OSError, ValueError, TypeError, KeyError):
+        return
+    for name in (SUMMARY, *names):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _written(path: Path, content: bytes) -> Path:

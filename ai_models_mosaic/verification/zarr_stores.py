@@ -6,6 +6,7 @@ time, for the wanted levels and times only.
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -18,14 +19,26 @@ from ..channels import Channel
 from ..errors import InputError
 from ..geometry.grid import LatLonGrid
 from ..inputs.netcdf import netcdf_files
-from ..inputs.zarr_store.layout import DIMENSIONS, LEAD_TIME, MEMBER, arranged, levels_of, member_numbers, times_of
+from ..inputs.zarr_store.layout import (
+    DIMENSIONS,
+    HOURS,
+    LEAD_TIME,
+    MEMBER,
+    arranged,
+    levels_of,
+    member_numbers,
+    times_of,
+)
 from ..inputs.zarr_store.opening import is_zarr, open_dataset, values_of
+from ..wording.numbers import counted
 from .cases import Case
 from .netcdf_files import open_as_weatherbench, with_weatherbench_names
 from .zarr_products import member_positions, product_variables, refuse_products
 
 if TYPE_CHECKING:
     import xarray
+
+LOG = logging.getLogger(__name__)
 
 SPACE = {name: DIMENSIONS[name] for name in ("level", "latitude", "longitude")}
 
@@ -160,17 +173,43 @@ def _grid(dataset: xarray.Dataset) -> tuple[LatLonGrid, IntArray, IntArray]:
     return LatLonGrid(tuple(longitude.tolist()), tuple(latitude.tolist())), columns, rows
 
 
-def _lead_hours(layout: StoreDimensions) -> list[int]:
-    """Lead times in hours; plain integers, which some stores have, are taken as hours."""
-    values = layout.dataset["lead_time"].values
+def _lead_hours(coordinate: xarray.DataArray, path: str) -> list[int]:
+    """Lead times in hours; plain integers without units, which some stores have, are taken as hours."""
+    values = coordinate.values
+    units = str(coordinate.attrs.get("units", "hours"))
+    plain = np.issubdtype(values.dtype, np.number if "units" in coordinate.attrs else np.integer)
     if np.issubdtype(values.dtype, np.timedelta64):
         values = values / np.timedelta64(1, "h")
-    elif not np.issubdtype(values.dtype, np.integer):
-        raise InputError(f"{layout.path}: expected lead times as durations or whole hours, got {values.dtype}")
-    whole = np.rint(values.astype(np.float64))
-    if not np.allclose(values.astype(np.float64), whole):
-        raise InputError(f"{layout.path}: expected lead times of whole hours, got {values.tolist()} h")
-    return whole.astype(int).tolist()
+    elif not plain or units not in HOURS:
+        raise InputError(f"{path}: expected lead times as durations or whole hours, got {values.dtype} in {units}")
+    else:
+        values = values * HOURS[units]
+    values = np.atleast_1d(values.astype(np.float64))
+    whole = np.rint(values)
+    if not np.allclose(values, whole):
+        raise InputError(f"{path}: expected lead times of whole hours, got {values.tolist()} h")
+    hours: list[int] = whole.astype(int).tolist()
+    if len(set(hours)) < len(hours):
+        raise InputError(
+            f"{path}: a lead time stands there more than once, which is meant is not to be told: {hours} h"
+        )
+    return hours
+
+
+def _refuse_equal_members(layout: StoreDimensions) -> None:
+    if "member" in layout.dataset.indexes and not layout.dataset.indexes["member"].is_unique:
+        labels = layout.dataset["member"].values.tolist()
+        raise InputError(f"{layout.path}: a member stands there more than once: {', '.join(map(str, labels))}")
+
+
+def _refuse_forecasts(layout: StoreDimensions) -> None:
+    """Refuse truth at a lead time: what stands under a time there begins then, and is valid later."""
+    coordinates = [layout.dataset.coords[name] for name in LEAD_TIME if name in layout.dataset.coords]
+    leads = [
+        hours for coordinate in coordinates if not coordinate.ndim for hours in _lead_hours(coordinate, layout.path)
+    ]
+    if any(leads):
+        raise InputError(f"{layout.path}: expected analyses (step 0), got forecasts of +{max(leads)} h")
 
 
 class ZarrForecasts:
@@ -198,7 +237,8 @@ class ZarrForecasts:
         products = product_variables(self._layout.dataset, channels)
         self._left_out = ["variables of products, left out"] * len(products) + self._layout.leave_out_products()
         self._times = times_of(self._layout.dataset, path, "init_time")
-        found = _lead_hours(self._layout)
+        _refuse_equal_members(self._layout)
+        found = _lead_hours(self._layout.dataset["lead_time"], path)
         self._leads = {lead: index for index, lead in enumerate(found) if lead > 0 and lead in (lead_hours or found)}
         if not self._leads:
             raise InputError(f"{path} has none of the lead times {list(lead_hours)} h: it has {found}")
@@ -268,9 +308,13 @@ class ZarrTruth:
         self._where: dict[datetime, tuple[int, int]] = {}
         for store, layout in enumerate(self._layouts):
             layout.require(channels)
+            _refuse_forecasts(layout)
             if not layout.grid.same_points(self.grid):
                 raise InputError(f"{layout.path} is on {layout.grid}, but {self._layouts[0].path} on {self.grid}")
-            self._where |= {time: (store, index) for index, time in enumerate(times_of(layout.dataset, layout.path))}
+            times = times_of(layout.dataset, layout.path)
+            if doubles := sum(time in self._where for time in times):
+                LOG.warning("%s: %s in a store before it, too, which counts", layout.path, counted(doubles, "time"))
+            self._where = {time: (store, index) for index, time in enumerate(times)} | self._where
         self._kept: OrderedDict[tuple[str, datetime], FloatArray] = OrderedDict()
         self._bytes = 0
 

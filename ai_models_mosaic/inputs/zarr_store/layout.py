@@ -32,6 +32,15 @@ MEMBER = ("number", "realization", "sample", "member", "ensemble", "ensemble_mem
 LEAD_TIME = ("prediction_timedelta", "lead_time", "step", "timedelta")
 """Names of the dimension of lead times."""
 
+HOURS = {
+    **dict.fromkeys(("hours", "hour", "h"), 1.0),
+    **dict.fromkeys(("days", "day", "d"), 24.0),
+    **dict.fromkeys(("minutes", "minute", "min"), 1 / 60),
+    **dict.fromkeys(("seconds", "second", "s"), 1 / 3600),
+    **dict.fromkeys(("nanoseconds", "nanosecond", "ns"), 1 / 3.6e12),
+}
+"""Hours in a unit of lead times that are plain integers."""
+
 STATISTICS = ("quantile", "percentile", "probability", "threshold", "statistic", "stat", "event")
 """Dimensions whose every entry is a product of an ensemble or a period, and no state."""
 

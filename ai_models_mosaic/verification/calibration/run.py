@@ -16,7 +16,7 @@ import numpy as np
 from ... import __version__
 from ...arrays import FloatArray
 from ...channels import Channel
-from ...errors import InputError
+from ...errors import InputError, OptionError
 from ...files import write_whole
 from ...forecast.provenance import now
 from ...options.factor_files import NOISE, SPREAD, VERSION
@@ -78,6 +78,8 @@ def calibrate(known: argparse.Namespace) -> list[str]:
         If the file cannot be written.
     """
     plan = plan_of_channels(known.channels, known.lead_times)
+    if not known.output.parent.is_dir():
+        raise OptionError(f"--output: expected a file in a folder that exists, got {known.output}")
     bootstrap = Bootstrap(known.bootstrap, known.block_length, known.confidence, known.seed)
     if len(known.forecast) == 1:
         return _fit_spread(known, plan, bootstrap)
