@@ -262,6 +262,8 @@ def test_a_run_of_a_version_that_knew_fewer_keys_is_the_same_recipe(finished, da
         run(data, tmp_path)
     (tmp_path / "recipe.json").write_text(json.dumps(held | {"noise_rate": 0.5}))
     assert run(data, tmp_path).exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
