@@ -21,6 +21,7 @@ from .engines.threads import wait_passively
 from .errors import OptionError
 from .forecast.console import hush, plain_errors, printing
 from .forecast.options import parse_options
+from .forecast.runner_options import refuse_other_input
 from .forecast.setup import ForecastSetup
 from .inputs.initial_times import DEFAULT_DATE, DEFAULT_TIME, AskedTimes
 from .inputs.services import SOURCES
@@ -31,8 +32,15 @@ from .wording.redaction import redact_process
 RUNNER_DEFAULTS = {"--date": DEFAULT_DATE, "--time": DEFAULT_TIME, "--num-threads": 1}
 """What the runner hands on where nothing was typed."""
 
-UNSUPPORTED = ("hindcast_reference_year", "hindcast_reference_date")
-"""Options of the runner that are refused rather than ignored."""
+UNSUPPORTED = {
+    "hindcast_reference_year": "run one date at a time, without it",
+    "hindcast_reference_date": "run one date at a time, without it",
+    "model_version": "--variant and --checkpoint say what runs",
+}
+"""Options of the runner that are refused rather than ignored, and what to do."""
+
+LATEST = "latest"
+"""The runner's default of ``--model-version``."""
 
 REPORTS = ("--archive-requests", "--dump-provenance")
 """Files that the runner writes when the forecast is done."""
@@ -61,6 +69,7 @@ class MosaicModel(Model):  # type: ignore[misc]
         redact_process()
         with plain_errors(debug=kwargs["debug"]):
             _refuse_unsupported(kwargs)
+            refuse_other_input(_last_typed("--input"), kwargs["file"])
             options = parse_options(kwargs["model_args"])
             if options.listeners.log_format is not None:
                 log_as(options.listeners.log_format)
@@ -166,11 +175,20 @@ def _times(kwargs: dict[str, Any]) -> AskedTimes:
 
 
 def _refuse_unsupported(kwargs: dict[str, Any]) -> None:
-    for name in UNSUPPORTED:
-        if kwargs.get(name):
-            raise OptionError(
-                f"--{name.replace('_', '-')} is not supported by mosaic: run one date at a time, without it"
-            )
+    for name, instead in UNSUPPORTED.items():
+        if kwargs.get(name) not in (None, "", LATEST):
+            raise OptionError(f"--{name.replace('_', '-')} is not supported by mosaic: {instead}")
+
+
+def _last_typed(option: str) -> str | None:
+    """The last value that the user gave to an option of the runner, if any."""
+    words = sys.argv[1:]
+    given = [
+        value if sign else following
+        for (word, sign, value), following in zip((w.partition("=") for w in words), [*words[1:], None], strict=True)
+        if option.startswith(word) and len(word) > 2
+    ]
+    return given[-1] if given else None
 
 
 def _typed(option: str, value: Any) -> Any:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta, timezone
 import eccodes
 import numpy as np
 import pytest
-from running import BIN, ROOT, SAMPLE, elsewhere
+from running import BIN, ROOT, SAMPLE, changed, elsewhere, keys, messages
 
 import ai_models_mosaic as mosaic
 from ai_models_mosaic.channels import CHANNELS
@@ -163,6 +163,23 @@ def test_a_time_with_a_zone_is_that_time_in_utc(model, start):
     assert mosaic.open_input(SAMPLE, model, time=datetime(2008, 4, 26, 11, 30, tzinfo=zone)).wanted == Wanted(
         start.initial_time
     )
+
+
+def test_an_input_that_was_changed_since_it_was_opened_is_not_read_for_what_it_was(model, tmp_path):
+    source, other = tmp_path / "in.grib", tmp_path / "other.grib"
+    source.write_bytes(SAMPLE.read_bytes())
+    start = mosaic.open_input(source, model)
+    # The same fields, a day later, of the same size at the same places.
+    other.write_bytes(b"".join(changed(one, dataDate=keys(one, "dataDate")[0] + 1) for one in messages(SAMPLE)))
+    assert other.stat().st_size == source.stat().st_size
+    other.replace(source)
+    for what in (
+        "was changed since it was looked at: expected a file that nobody writes to",
+        "cannot be read any more",
+    ):
+        with pytest.raises(InputError, match=what):
+            list(model.forecast(start, lead_time_hours=0))
+        source.unlink(missing_ok=True)
 
 
 def test_lists_and_numbers_stand_for_what_is_typed(model, start, tmp_path):

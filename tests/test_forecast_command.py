@@ -244,3 +244,24 @@ def test_a_configuration_is_not_written_over_a_file(tmp_path: Path):
     (tmp_path / "run.toml").write_text("")
     with pytest.raises(OutputError, match=r"run.toml: expected the name of a new file: File exists$"):
         write_config(tmp_path / "run.toml", parser(), ["--seed", "1"])
+
+
+def test_an_input_beside_a_file_is_refused_and_the_file_may_be_named_as_such(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["forecast", "--variant", "mini", "--file", str(SAMPLE), "--lead-time", "0", "--output-params", "2t"]
+    assert main([*words, "--input", "cds"]) == 2
+    assert (
+        f"--input cds: expected it without --file {SAMPLE}, from which the run would start" in capsys.readouterr().err
+    )
+    assert not main([*words, "--input", "file", "--quiet"])
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".grib"] == ["mosaic.grib"]
+
+
+def test_a_report_that_cannot_be_written_is_an_error_in_words_after_the_forecast(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["forecast", "--variant", "mini", "--file", str(SAMPLE), "--lead-time", "0", "--output-params", "2t"]
+    assert main([*words, "--quiet", "--dump-provenance", "/dev/full"]) == 6
+    assert capsys.readouterr().err.endswith(
+        "--dump-provenance: the forecast is complete, but this is not: cannot write /dev/full: No space left on device\n"
+    )
+    assert (tmp_path / "mosaic.grib").exists()

@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 import shutil
 import subprocess
 from dataclasses import replace
@@ -18,6 +19,7 @@ from ai_models_mosaic.outputs.options import OutputOptions
 from ai_models_mosaic.outputs.plan import OutputPlan
 from ai_models_mosaic.outputs.products import parse_products
 from ai_models_mosaic.outputs.selection import Selection
+from ai_models_mosaic.outputs.store.netcdf import convert
 from ai_models_mosaic.report.ensemble import canonical, open_ensemble
 from ai_models_mosaic.verification.plan import find_channels
 from ai_models_mosaic.verification.zarr_stores import ZarrForecasts, ZarrTruth
@@ -171,6 +173,25 @@ def test_the_names_of_files_per_member_are_checked_before_the_run(tmp_path):
     made = plan(tmp_path, netcdf=f"{tmp_path}/{{number}}/x.nc")
     with pytest.raises(OutputError, match=r"/1/x\.nc\S*: there is no folder"):
         made.check(labels())
+
+
+@pytest.mark.parametrize(
+    ("room", "why"),
+    [(0, "not even its first bytes could be written"), (3000, "NetCDF: HDF error")],
+)
+def test_a_full_disk_is_told_as_such_wherever_it_is_met(tmp_path, room, why):
+    made = plan(tmp_path, path=None, grib=False, zarr=f"{tmp_path}/x.zarr", selection=PARAMS)
+    write(made)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # Python ignores SIGXFSZ, so a limit on the size of files acts as a disk that fills up.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        with pytest.raises(OutputError) as caught:
+            convert(tmp_path / "x.zarr", tmp_path / "x.nc", made.layout(labels()))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert str(caught.value) == f"cannot write {tmp_path}/x.nc: {why}; is the disk full?"
+    assert not (tmp_path / "x.nc").exists()
 
 
 def test_products_alone_have_no_realization(tmp_path):

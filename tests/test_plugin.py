@@ -187,6 +187,13 @@ def test_a_date_without_its_history_names_all_that_is_missing(run: Runner):
         (("--lead-time", "36"), 2, "--lead-time: expected a multiple of the step of 24 h, got 36"),
         (("--hindcast-reference-year", "2020"), 2, "--hindcast-reference-year is not supported by mosaic"),
         (
+            ("--model-version", "3"),
+            2,
+            "--model-version is not supported by mosaic: --variant and --checkpoint say what",
+        ),
+        (("--input", "cds"), 2, f"--input cds: expected it without --file {SAMPLE}, from which the run would start"),
+        (("--input=mars",), 2, "--input mars: expected it without --file"),
+        (
             ("--date", "tomorrow"),
             2,
             "--date: expected YYYYMMDD, YYYY-MM-DD, or 0, -1, … days from today, got 'tomorrow'",

@@ -11,7 +11,7 @@ from zarr_cases import GRID, LAGS, read_zarr, sample_dataset, sample_state, stor
 from ai_models_mosaic.channels import LEVELS_HPA
 from ai_models_mosaic.errors import InputError
 from ai_models_mosaic.inputs.fields import Wanted
-from ai_models_mosaic.inputs.zarr import is_zarr
+from ai_models_mosaic.inputs.zarr import dataset_fields, is_zarr
 from ai_models_mosaic.state import InitialState
 
 
@@ -136,3 +136,48 @@ def test_auto_takes_era5_for_a_store_and_says_so(
     assert "variant era5 needs" in refused.message
     assert "Variant era5, because store.zarr is a Zarr store, as those of ERA5 in WeatherBench 2" in caplog.text
     assert not (ROOT / "store.zarr").exists()
+
+
+# Units.
+
+
+@pytest.mark.parametrize(
+    ("variable", "units"),
+    [
+        ("2m_temperature", "degC"),
+        ("u_component_of_wind", "knots"),
+        ("vertical_velocity", "m s-1"),
+        ("geopotential", "m"),
+        ("specific_humidity", "g kg**-1"),
+    ],
+)
+def test_a_variable_that_says_to_be_in_other_units_is_refused(variable, units):
+    dataset = sample_dataset()
+    dataset[variable].attrs["units"] = units
+    with pytest.raises(InputError) as caught:
+        dataset_fields(dataset, LAGS, Wanted())
+    assert str(caught.value).startswith(f"the dataset: {variable} is in {units!r} by its attribute units: expected ")
+
+
+@pytest.mark.parametrize(
+    ("variable", "spellings"),
+    [
+        ("2m_temperature", ("K", "Kelvin", "")),
+        ("10m_u_component_of_wind", ("m s**-1", "m s-1", "m/s", "m.s-1", "m s^-1")),
+        ("mean_sea_level_pressure", ("Pa", "Pascals")),
+        ("geopotential", ("m**2 s**-2", "m^2/s^2", "m2 s-2", "J kg-1")),
+        ("specific_humidity", ("kg kg**-1", "kg/kg", "1", "kg kg-1")),
+        ("vertical_velocity", ("Pa s**-1", "Pa/s")),
+    ],
+)
+def test_units_may_be_spelt_as_anybody_does_and_others_are_told(variable, spellings, caplog):
+    dataset = sample_dataset()
+    for units in spellings:
+        dataset[variable].attrs["units"] = units
+        dataset_fields(dataset, LAGS, Wanted())
+    assert not caplog.messages
+    dataset[variable].attrs["units"] = "furlongs"
+    dataset_fields(dataset, LAGS, Wanted())
+    assert [message.partition(",")[0] for message in caplog.messages] == [
+        f"the dataset: {variable} is in 'furlongs' by its attribute units"
+    ]

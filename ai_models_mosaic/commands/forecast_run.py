@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import NoReturn
 
 from ..channels import LEVELS_HPA, PRESSURE_LEVEL_PARAMS, SINGLE_LEVEL_PARAMS
-from ..errors import OptionError
+from ..errors import OptionError, OutputError
+from ..files import named_errors, place_of, write_whole
 from ..forecast import options
 from ..forecast.console import hush
+from ..forecast.runner_options import refuse_other_input
 from ..forecast.setup import ForecastSetup
 from ..inputs.initial_times import AskedTimes
 from ..inputs.requests import parse_extra
 from ..inputs.services import SOURCES
+from ..outputs.grib.files import is_stream
 from ..wording.log_lines import log_as
 from .archive_requests import ArchiveRequests, request_text
 from .config import read_config, write_config
@@ -72,11 +75,26 @@ def run(words: Sequence[str]) -> str:
         return text
     provenance = setup.run(verbose=bool(known.verbose), debug=known.debug)
     if archive is not None:
-        Path(known.archive_requests).write_text(archive.text(as_json=known.json), encoding="utf-8")
+        _report("--archive-requests", known.archive_requests, archive.text(as_json=known.json))
     if known.dump_provenance is not None:
         found = provenance[0] if len(provenance) == 1 else {"initial_times": provenance}
-        Path(known.dump_provenance).write_text(json.dumps(found, indent=4), encoding="utf-8")
+        _report("--dump-provenance", known.dump_provenance, json.dumps(found, indent=4))
     return ""
+
+
+def _report(option: str, name: str, text: str) -> None:
+    """Write what is told of a forecast that is complete."""
+    path = Path(name)
+    try:
+        if is_stream(path):
+            with named_errors(path):
+                path.write_text(text, encoding="utf-8")
+        else:
+            with named_errors(path):
+                path = place_of(path)
+            write_whole(path, [text.encode()])
+    except OutputError as error:
+        raise OutputError(f"{option}: the forecast is complete, but this is not: {error}") from error
 
 
 class _Parser(argparse.ArgumentParser):
@@ -97,7 +115,7 @@ def _setup(known: argparse.Namespace, others: Sequence[str], archive: ArchiveReq
     check_surroundings()
     return ForecastSetup(
         options=chosen,
-        source="file" if known.file is not None else known.input,
+        source=_source(known),
         file=known.file,
         times=AskedTimes(known.date, known.time, staging_dates=known.staging_dates),
         lead_time_hours=known.lead_time,
@@ -112,6 +130,12 @@ def _setup(known: argparse.Namespace, others: Sequence[str], archive: ArchiveReq
         archive=None if archive is None else archive.add,
         program=PROGRAM.split()[0],
     )
+
+
+def _source(known: argparse.Namespace) -> str:
+    """Where the input comes from: a file, if one is named."""
+    refuse_other_input(known.input, known.file)
+    return "file" if known.file is not None else known.input or "mars"
 
 
 def _metadata(known: argparse.Namespace) -> dict[str, str]:
@@ -172,9 +196,7 @@ def _add_configuration(made: argparse.ArgumentParser) -> None:
 
 def _add_start(made: argparse.ArgumentParser) -> None:
     group = made.add_argument_group("start")
-    group.add_argument(
-        "--input", choices=["file", *SOURCES], default="mars", help="where the input is from (default: mars)"
-    )
+    group.add_argument("--input", choices=["file", *SOURCES], help="where the input is from (default: mars)")
     group.add_argument("--file", help="a GRIB file or a Zarr store to start from")
     group.add_argument(
         "--date", help="initial date: YYYYMMDD, or days from today such as -1 (default: -1; of a file, its newest)"

@@ -57,6 +57,25 @@ def check_runner_options(options: Options, *, threads: int | None, grib: bool) -
         raise OptionError("--products: with --output none expected --zarr or --netcdf, or nothing would be written")
 
 
+def refuse_other_input(typed: str | None, file: str | None) -> None:
+    """Refuse an input that is asked for beside a file, which would be read in its place.
+
+    Parameters
+    ----------
+    typed : str or None
+        What ``--input`` says, if it was typed.
+    file : str or None
+        What ``--file`` says.
+
+    Raises
+    ------
+    OptionError
+        If they are two.
+    """
+    if typed not in (None, "file") and file is not None:
+        raise OptionError(f"--input {typed}: expected it without --file {file}, from which the run would start")
+
+
 def check_side_files(files: Mapping[str, str | None]) -> None:
     """Refuse, before the forecast, what would be opened after it and could not be written.
 

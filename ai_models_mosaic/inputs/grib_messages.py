@@ -6,9 +6,11 @@ others. Only where messages are is kept, so that a file may be of any size.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +18,7 @@ import eccodes
 import numpy as np
 
 from ..arrays import FloatArray
+from ..errors import InputError
 from .field_kinds import integer, text
 from .grib_checks import check_points, check_values, grid_section
 from .grib_sections import LARGE_GRIB1, grid_and_count, sections_of
@@ -141,11 +144,14 @@ class FileMessage(Message):
     path : Path
     offset, length : int
         Bytes.
+    stamp : tuple of int or None
+        As `_stamp` gives it of the file in which the message was found; None: whatever is there is read.
     """
 
     path: Path
     offset: int
     length: int
+    stamp: tuple[int, ...] | None = field(default=None, compare=False)
 
     def message(self) -> bytes:
         """The whole message."""
@@ -157,14 +163,14 @@ class FileMessage(Message):
 
     def part(self, start: int, length: int) -> bytes:
         """Some of its bytes."""
-        with self.path.open("rb", buffering=0) as file:
+        with self._opened() as file:
             file.seek(self.offset + start)
             return file.read(min(length, self.length - start))
 
     @contextmanager
     def headers(self) -> Iterator[int]:
         """Handle of ecCodes without the data, which then need not be read from the disk."""
-        with self.path.open("rb", buffering=0) as file:
+        with self._opened() as file:
             file.seek(self.offset)
             handle = eccodes.codes_grib_new_from_file(file, headers_only=True)
         if handle is None:
@@ -173,6 +179,32 @@ class FileMessage(Message):
             yield handle
         finally:
             eccodes.codes_release(handle)
+
+    @contextmanager
+    def _opened(self) -> Iterator[FileIO]:
+        """The file, if it is still that in which the message was found.
+
+        Raises
+        ------
+        InputError
+            If it is not, or cannot be read: other fields would bear the name and the time of this.
+        """
+        try:
+            with FileIO(self.path) as file:
+                if self.stamp not in (None, _stamp(file.fileno())):
+                    raise InputError(
+                        f"{self.path} was changed since it was looked at: expected a file that nobody writes to. Run "
+                        "again when it is complete"
+                    )
+                yield file
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be read any more: {error.strerror or error}") from error
+
+
+def _stamp(descriptor: int) -> tuple[int, ...]:
+    """What changes when a file is written to, or replaced."""
+    found = os.fstat(descriptor)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 @dataclass(frozen=True)
@@ -204,14 +236,16 @@ def find_messages(path: Path) -> Iterator[FileMessage | Damage]:
     OSError
         If it cannot be read.
     """
-    size, position = path.stat().st_size, 0
+    position = 0
     with path.open("rb") as file:
+        stamp = _stamp(file.fileno())
+        size = stamp[2]
         while (start := _next_start(file, position)) is not None:
             length = _length(file, start)
             if length is None:
                 position = start + len(START)
                 continue
-            message = FileMessage(path, start, length)
+            message = FileMessage(path, start, length, stamp)
             if (problem := _problem(file, message, size)) is None:
                 yield message
                 position = start + length

@@ -7,7 +7,6 @@ direction, perhaps members, and perhaps versions of ERA5 (expver). A field that 
 from __future__ import annotations
 
 import logging
-import re
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from ..channels import CHANNELS, Channel
 from ..errors import InputError
 from ..wording.redaction import redacted
 from .fields import AvailableField, AvailableFields, Wanted, list_times
+from .zarr_store.attributes import refuse_other_fields
 from .zarr_store.layout import (
     DIMENSIONS,
     LEAD_TIME,
@@ -52,13 +52,6 @@ MOST_TIMES_TRIED = 400
 
 LISTED = 6
 """Fields that a warning names."""
-
-NO_STATE = re.compile(
-    r"\b(time|realization|number|member|ensemble|sample)s?\s*:\s*"
-    r"(mean|sum|max|min|median|mode|range|mid_range|standard_deviation|variance|root_mean_square)"
-)
-"""CF's cell methods of what is no state."""
-
 
 DATASET = "the dataset"
 """What messages call one that has no name."""
@@ -241,7 +234,7 @@ def open_store(path: str, dimensions: Mapping[str, Sequence[str]] = INPUT_DIMENS
 def _states_of(dataset: xarray.Dataset, path: str, dimensions: Mapping[str, Sequence[str]]) -> xarray.Dataset:
     dataset = arranged(dataset, path, dimensions, sorted(set(dimensions) - set(DIMENSIONS)))
     require_coordinates(dataset, path, [*DIMENSIONS])
-    _refuse_products(dataset, path)
+    refuse_other_fields(dataset, path)
     return _without_lead_time(dataset, path)
 
 
@@ -256,16 +249,6 @@ def _without_lead_time(dataset: xarray.Dataset, path: str) -> xarray.Dataset:
         f"{redacted(path)} holds forecasts, with {leads.size} lead times: expected states by the time that they are "
         "valid at. Select one lead time, give time the values of the valid time, and write that"
     )
-
-
-def _refuse_products(dataset: xarray.Dataset, path: str) -> None:
-    """Refuse what its attributes say is a mean, a spread or an accumulation."""
-    for name in sorted({channel.variable for channel in CHANNELS} & {str(name) for name in dataset.data_vars}):
-        attributes = dataset[name].attrs
-        methods, kind = str(attributes.get("cell_methods", "")), attributes.get("GRIB_stepType", "instant")
-        if NO_STATE.search(methods) or kind not in ("instant", "unknown"):
-            said = f"cell_methods {methods!r}" if NO_STATE.search(methods) else f"GRIB_stepType {kind!r}"
-            raise InputError(f"{redacted(path)}: {name} is not a state, but has {said}: expected instantaneous fields")
 
 
 def _available_of(

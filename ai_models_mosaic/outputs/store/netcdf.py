@@ -55,7 +55,7 @@ def convert(store: Path, path: Path, layout: Layout, part: Part | None = None) -
             LOG.info("%s is a symbolic link: writing %s", path, final)
         # The library would follow a link: it is given a file that is there, which it cuts to nothing.
         with FileIO(create(partial)) as made:
-            with netcdf.Dataset(str(partial), "w", format="NETCDF4") as target:
+            with _begun(netcdf, partial) as target:
                 attributes = {name: value for name, value in source.attrs.items() if name != RUN}
                 target.setncatts({**attributes, "Conventions": CONVENTIONS, "history": _history(layout)})
                 _fill(target, source, layout, part)
@@ -68,6 +68,15 @@ def convert(store: Path, path: Path, layout: Layout, part: Part | None = None) -
     except RuntimeError as error:
         raise OutputError(f"cannot write {path}: {error}; is the disk full?") from error
     return path
+
+
+def _begun(netcdf: Any, partial: Path) -> Any:
+    """A dataset in a file that is there and may be written to."""
+    try:
+        return netcdf.Dataset(str(partial), "w", format="NETCDF4")
+    except PermissionError as error:
+        # So the library says whatever keeps it from its first bytes.
+        raise OSError(0, "not even its first bytes could be written; is the disk full?") from error
 
 
 def _history(layout: Layout) -> str:
