@@ -148,6 +148,10 @@ def test_valid_times_beside_a_reference_time_are_lead_times(ensemble: xarray.Dat
 def test_what_cannot_be_scored_is_told(ensemble: xarray.Dataset, truth: xarray.Dataset):
     with pytest.raises(InputError, match="expected fields that forecast and truth both have; got 2m_temperature and g"):
         mosaic.scores(ensemble[["2m_temperature"]], truth[["geopotential"]])
+    with pytest.raises(InputError, match="the climatology lacks temperature_850"):
+        mosaic.scores(ensemble, truth, channels="2t,t850", climatology=truth[["2m_temperature"]])
+    with pytest.raises(InputError, match=r"the truth lacks dimensions: expected time \(time or valid_time\)"):
+        mosaic.scores(ensemble, truth.rename(time="when"))
     with pytest.raises(OptionError, match="channels: expected some of"):
         mosaic.scores(ensemble, truth, channels=["z501"])
     with pytest.raises(InputError, match="nothing could be verified"):
@@ -161,6 +165,8 @@ def test_events_need_no_intervals(ensemble: xarray.Dataset, truth: xarray.Datase
     np.testing.assert_allclose(ours.brier_below_q10, expected.brier_below_q10)
     np.testing.assert_allclose(ours.observed_frequency, expected.observed_frequency)
     assert "consistency_low" not in ours
+    doubled = mosaic.scores(ensemble, truth, channels="2t", climatology=training, events=[0.1, 0.1])
+    assert doubled.event.values.tolist() == ["below_q10"]
     one = mosaic.scores(ensemble.isel(time=[0]), truth, channels=["2t"], climatology=training, bootstrap=20)
     assert np.isfinite(one.observed_frequency).any()
     assert np.isnan(one.consistency_high).all()
