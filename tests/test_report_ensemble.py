@@ -80,6 +80,14 @@ def test_a_field_that_is_not_there_is_nan(tmp_path, caplog):
     ]
 
 
+def test_a_field_that_is_there_twice_is_told(tmp_path, caplog):
+    first, second = (message("2t", None, number=1, step_hours=6, values=value) for value in (280.0, 290.0))
+    found = open_ensemble([str(write(tmp_path / "e.grib", [first, second]))])
+
+    assert found["2t"].values.mean() == pytest.approx(280)
+    assert caplog.messages == ["1 field there twice, of which the first counts"]
+
+
 def test_levels_that_only_another_param_has_are_not_offered(tmp_path):
     path = write(tmp_path / "e.grib", fields("t", 300) + fields("t", 850) + fields("z", 500))
 
