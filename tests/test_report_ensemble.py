@@ -225,6 +225,16 @@ def test_whole_lead_times_have_the_units_that_they_say():
         canonical(dataset.assign_coords(step=("step", hours.astype(int), {"units": "fortnights"})))
 
 
+@pytest.mark.parametrize(("name", "units"), [("2t", "degC"), ("msl", "hPa"), ("z", "gpm")])
+def test_other_units_are_refused(name, units):
+    dataset = ensemble()
+    dataset[name].attrs["units"] = units
+    with pytest.raises(
+        InputError, match=f"expected fields in SI units, got {name} in {units}, not .* Convert them first"
+    ):
+        canonical(dataset)
+
+
 def test_what_is_no_ensemble_is_refused():
     with pytest.raises(InputError, match=r"file.nc: expected an initial time and lead times, got x \(3\)"):
         canonical(xarray.Dataset({"a": ("x", [1, 2, 3])}), "file.nc")

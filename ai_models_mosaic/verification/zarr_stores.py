@@ -27,6 +27,7 @@ from ..inputs.zarr_store.layout import (
     arranged,
     levels_of,
     member_numbers,
+    refuse_other_units,
     times_of,
 )
 from ..inputs.zarr_store.opening import is_zarr, open_dataset, values_of
@@ -119,6 +120,7 @@ class StoreDimensions:
                 + (f" at {'/'.join(str(level) for level in self.levels_hpa)} hPa" if self.levels_hpa else "")
             )
         refuse_products(self.path, self.dataset, channels)
+        refuse_other_units(self.dataset, self.path, {self._variable(channel): channel.units for channel in channels})
 
     def leave_out_products(self) -> list[str]:
         """Keep of the members only those that are; says of every other what it is.
