@@ -117,6 +117,13 @@ def test_power_is_in_the_square_of_the_units(evaluation):
     assert labels == {"spectra_z500": "power (m⁴ s⁻⁴)", "spectra_t850": "power (K²)", "spectra_2t": "power (K²)"}
 
 
+def test_a_comparison_says_how_many_dates_it_is_of(evaluation):
+    other = Evaluation("theirs", evaluated(dates=4).sums, Bootstrap(20, block_length=2))
+    ((_, make),) = pictures.comparison_pages([evaluation, other], "ours")
+    titles = [axis.get_title() for axis in make().axes]
+    assert titles == [f"{score} of theirs against ours, 4 dates of both" for score in ("RMSE", "CRPS")]
+
+
 def test_one_date_is_one():
     (_, make), *_ = pictures.score_pages([evaluated(members=1, dates=1)])
 

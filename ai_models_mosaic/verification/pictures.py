@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from ..arrays import BoolArray, FloatArray
 from ..channels import Channel
 from ..report.units import pretty
+from ..wording.numbers import counted
 from .comparison import Comparison, comparisons
 from .evaluation import Evaluation, Score, scores_of
 from .maps import map_pages, plume_page
@@ -146,7 +147,8 @@ def _comparison_page(evaluations: Sequence[Evaluation], first: Evaluation, other
                 axis.set_axis_off()
                 continue
             _comparison_card(axis, channels, shown[name])
-            axis.set_title(f"{label} of {each.name} against {first.name}", fontsize=10)
+            dates = counted(int(shown[name].dates.max()), "date")
+            axis.set_title(f"{label} of {each.name} against {first.name}, {dates} of both", fontsize=10)
     title = "Change of the score in %, blue where it is better (bold: interval of the difference excludes 0)"
     put_title(figure, title, evaluations, intervals="intervals")
     return figure
