@@ -173,17 +173,20 @@ def test_events_need_no_intervals(ensemble: xarray.Dataset, truth: xarray.Datase
 
 
 def test_there_are_no_events_at_hours_that_the_climatology_lacks(ensemble: xarray.Dataset, truth: xarray.Dataset):
-    later = np.timedelta64(6, "h")
-    found = mosaic.scores(
-        ensemble.assign_coords(time=ensemble.time + later),
-        truth.assign_coords(time=truth.time + later),
-        channels=["2t"],
-        climatology=truth_dataset(days(400)),
-        bootstrap=20,
-    )
-    assert not [name for name in found if name.startswith("brier_")]
-    assert np.isnan(found.observed_frequency).all()
-    assert found.attrs["skipped fields without climatology at their hour of the day"] == 18
+    def later(dataset: xarray.Dataset) -> xarray.Dataset:
+        return dataset.assign_coords(time=dataset.time + np.timedelta64(6, "h"))
+
+    words = {"channels": ["2t"], "climatology": truth_dataset(days(400)), "bootstrap": 20}
+    none = mosaic.scores(later(ensemble), later(truth), **words)
+    assert not [name for name in none if "brier" in name or "climatology" in name or "frequency" in name]
+    assert none.attrs["skipped fields without climatology at their hour of the day"] == 18
+    leads = np.array([24, 54, 72], "timedelta64[h]").astype("timedelta64[ns]")
+    both = xarray.concat([truth, later(truth)], "time")
+    some = mosaic.scores(ensemble.assign_coords(prediction_timedelta=leads), both, **words).sel(channel="2t")
+    for name in ("brier_below_q10", "brier_skill_above_q90", "rmse_climatology", "crps_skill_climatology"):
+        assert np.isfinite(some[name]).values.tolist() == [True, False, True], name
+    assert np.isfinite(some.observed_frequency).any(["event", "probability_bin"]).values.tolist() == [True, False, True]
+    assert some.attrs["skipped fields without climatology at their hour of the day"] == 6
 
 
 def test_truth_at_other_points_is_refused(ensemble: xarray.Dataset, truth: xarray.Dataset):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from miniature_cases import NAMES, World, case, days
 from ai_models_mosaic.verification import drawing, pictures
 from ai_models_mosaic.verification.accumulate import verify
 from ai_models_mosaic.verification.bootstrap import Bootstrap
+from ai_models_mosaic.verification.climatology import FittedClimatology
 from ai_models_mosaic.verification.evaluation import Evaluation
 from ai_models_mosaic.verification.maps import map_pages, plume_page
 from ai_models_mosaic.verification.plan import Plan, find_channels
@@ -115,6 +117,28 @@ def test_power_is_in_the_square_of_the_units(evaluation):
     labels = {name: make().axes[0].get_ylabel() for name, make in spectrum_pages([evaluation])}
 
     assert labels == {"spectra_z500": "power (m⁴ s⁻⁴)", "spectra_t850": "power (K²)", "spectra_2t": "power (K²)"}
+
+
+def test_a_climatology_of_other_hours_is_in_no_picture():
+    training = World(days(400))
+    climatology = FittedClimatology(training, training.times, (0.1, 0.9))
+    later = days(4, datetime(2020, 1, 1, 6))
+    world = World([date + timedelta(days=day) for date in later for day in range(4)])
+    found = Evaluation("ours", verify(map(case, later), world, PLAN, climatology), Bootstrap(20, block_length=2))
+    assert found.sums.events == ()
+    names = dict(pictures.planned([found], "ours"))
+    assert not [name for name in names if name.startswith("reliability")]
+    assert [axis.get_title() for axis in drawn(names["scorecard"]()).axes] == ["ours over persistence"]
+    labels = {text.get_text() for axis in drawn(names["error_growth_ours"]()).axes for text in axis.get_legend().texts}
+    assert labels == {"day 1", "day 2", "day 3"}
+
+
+def test_without_any_reference_there_is_no_card_of_skill():
+    world = World(days(3, datetime(2020, 1, 2)))
+    found = Evaluation("ours", verify([case(days(1)[0])], world, PLAN), Bootstrap(20))
+    names = dict(pictures.planned([found], "ours"))
+    assert "scorecard" not in names
+    drawn(names["scores"]())
 
 
 def test_a_comparison_says_how_many_dates_it_is_of(evaluation):

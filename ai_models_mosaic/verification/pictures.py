@@ -106,12 +106,13 @@ def _of(single: bool) -> str:
 
 def skill_pages(evaluations: Sequence[Evaluation]) -> Iterator[Page]:
     """Score cards: CRPS skill over persistence and climatology, by channel and lead time."""
-    yield "scorecard", partial(_skill_page, evaluations)
-
-
-def _skill_page(evaluations: Sequence[Evaluation]) -> Figure:
     names = ("crps_skill_persistence", "crps_skill_climatology")
-    present = [name for name in names if _score(evaluations[0], name)]
+    present = [name for name in names if any(_score(each, name) for each in evaluations)]
+    if present:
+        yield "scorecard", partial(_skill_page, evaluations, present)
+
+
+def _skill_page(evaluations: Sequence[Evaluation], present: Sequence[str]) -> Figure:
     channels = evaluations[0].sums.channels
     figure, axes = blank(len(evaluations), len(present), 5.4, 1.1 + 0.28 * len(channels))
     for row, each in zip(axes, evaluations, strict=True):
