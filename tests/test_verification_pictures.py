@@ -19,6 +19,7 @@ from ai_models_mosaic.verification.evaluation import Evaluation
 from ai_models_mosaic.verification.maps import map_pages, plume_page
 from ai_models_mosaic.verification.plan import Plan, find_channels
 from ai_models_mosaic.verification.probability_pictures import pit_pages, rank_pages
+from ai_models_mosaic.verification.report import Report
 from ai_models_mosaic.verification.scale_pictures import crps_pages, growth_pages, spectrum_pages
 
 PLAN = Plan(find_channels(NAMES), spectra=find_channels(NAMES), point_deg=(52.5, 13.4))
@@ -139,6 +140,14 @@ def test_without_any_reference_there_is_no_card_of_skill():
     names = dict(pictures.planned([found], "ours"))
     assert "scorecard" not in names
     drawn(names["scores"]())
+
+
+def test_forecasts_of_other_dates_are_not_compared(evaluation, tmp_path, caplog):
+    other = Evaluation("theirs", verify(map(case, days(3, datetime(2020, 1, 7))), World(days(20)), PLAN), Bootstrap(20))
+    assert "comparison" not in dict(pictures.planned([evaluation, other], "ours"))
+    Report((evaluation, other), sources={}, pictures=False).write(tmp_path)
+    assert "theirs and ours have no initial date, or no lead time, in common: they are not compared" in caplog.messages
+    assert not (tmp_path / "comparison.csv").exists()
 
 
 def test_a_comparison_says_how_many_dates_it_is_of(evaluation):

@@ -13,7 +13,7 @@ from ..arrays import BoolArray, FloatArray
 from ..channels import Channel
 from ..report.units import pretty
 from ..wording.numbers import counted
-from .comparison import Comparison, comparisons
+from .comparison import Comparison, common, comparisons
 from .evaluation import Evaluation, Score, scores_of
 from .maps import map_pages, plume_page
 from .probability_pictures import pit_pages, rank_pages, reliability_pages
@@ -132,7 +132,7 @@ def _skill_page(evaluations: Sequence[Evaluation], present: Sequence[str]) -> Fi
 def comparison_pages(evaluations: Sequence[Evaluation], reference: str) -> Iterator[Page]:
     """Score cards: RMSE and CRPS of every forecast against another's, in per cent."""
     first = next(each for each in evaluations if each.name == reference)
-    others = [each for each in evaluations if each is not first]
+    others = [each for each in evaluations if each is not first and all(common(each, first))]
     if others:
         yield "comparison", partial(_comparison_page, evaluations, first, others)
 
