@@ -95,6 +95,13 @@ def test_a_file_that_is_no_card_is_refused(tmp_path, content):
         read_card(path)
 
 
+def test_what_is_no_text_is_not_shown(tmp_path):
+    path = tmp_path / "out.grib"
+    path.write_bytes(b"GRIB\xff" * 10_000)
+    with pytest.raises(InputError, match=r"got something else \(no text\)$"):
+        read_card(path)
+
+
 def test_whatever_stands_in_a_card_it_is_read_or_refused(card):
     """Bounded and seeded: every place with every kind of value, each read only."""
     good = json.loads(card.read_text())

@@ -106,6 +106,15 @@ def test_fields_that_are_there_twice_are_noticed(written):
     assert line([path, path], "fields") != "9 per member and step"
 
 
+def test_fields_are_counted_for_every_start(written):
+    words = {"members": (1,), "steps": (24,)}
+    first = written(**words, channels=range(9), name="a.grib")
+    second = written(**words, channels=range(9), name="b.grib", dataDate=20200301)
+    fewer = written(**words, channels=range(8), name="c.grib", dataDate=20200301)
+    assert line([first, second], "fields") == "9 per member and step of every start"
+    assert line([first, fewer], "fields") == "INCOMPLETE: 8 to 9 per member and step, not the same at every start"
+
+
 def test_a_field_of_the_same_name_on_another_level_is_another_field(written):
     assert line([written(members=(1,), steps=(0,), channels=(0, 1, 10, 11))], "fields") == "4 per member and step"
 

@@ -80,6 +80,14 @@ def test_a_field_that_is_not_there_is_nan(tmp_path, caplog):
     ]
 
 
+def test_a_field_that_is_there_twice_is_told(tmp_path, caplog):
+    first, second = (message("2t", None, number=1, step_hours=6, values=value) for value in (280.0, 290.0))
+    found = open_ensemble([str(write(tmp_path / "e.grib", [first, second]))])
+
+    assert found["2t"].values.mean() == pytest.approx(280)
+    assert caplog.messages == ["1 field there twice, of which the first counts"]
+
+
 def test_levels_that_only_another_param_has_are_not_offered(tmp_path):
     path = write(tmp_path / "e.grib", fields("t", 300) + fields("t", 850) + fields("z", 500))
 
@@ -215,6 +223,16 @@ def test_whole_lead_times_have_the_units_that_they_say():
         np.testing.assert_array_equal(canonical(dataset.assign_coords(step=steps))["step"], dataset["step"])
     with pytest.raises(InputError, match="expected lead times as durations or in hours, got int64 in fortnights"):
         canonical(dataset.assign_coords(step=("step", hours.astype(int), {"units": "fortnights"})))
+
+
+@pytest.mark.parametrize(("name", "units"), [("2t", "degC"), ("msl", "hPa"), ("z", "gpm")])
+def test_other_units_are_refused(name, units):
+    dataset = ensemble()
+    dataset[name].attrs["units"] = units
+    with pytest.raises(
+        InputError, match=f"expected fields in SI units, got {name} in {units}, not .* Convert them first"
+    ):
+        canonical(dataset)
 
 
 def test_what_is_no_ensemble_is_refused():

@@ -148,6 +148,10 @@ def test_valid_times_beside_a_reference_time_are_lead_times(ensemble: xarray.Dat
 def test_what_cannot_be_scored_is_told(ensemble: xarray.Dataset, truth: xarray.Dataset):
     with pytest.raises(InputError, match="expected fields that forecast and truth both have; got 2m_temperature and g"):
         mosaic.scores(ensemble[["2m_temperature"]], truth[["geopotential"]])
+    with pytest.raises(InputError, match="the climatology lacks temperature_850"):
+        mosaic.scores(ensemble, truth, channels="2t,t850", climatology=truth[["2m_temperature"]])
+    with pytest.raises(InputError, match=r"the truth lacks dimensions: expected time \(time or valid_time\)"):
+        mosaic.scores(ensemble, truth.rename(time="when"))
     with pytest.raises(OptionError, match="channels: expected some of"):
         mosaic.scores(ensemble, truth, channels=["z501"])
     with pytest.raises(InputError, match="nothing could be verified"):
@@ -161,23 +165,28 @@ def test_events_need_no_intervals(ensemble: xarray.Dataset, truth: xarray.Datase
     np.testing.assert_allclose(ours.brier_below_q10, expected.brier_below_q10)
     np.testing.assert_allclose(ours.observed_frequency, expected.observed_frequency)
     assert "consistency_low" not in ours
+    doubled = mosaic.scores(ensemble, truth, channels="2t", climatology=training, events=[0.1, 0.1])
+    assert doubled.event.values.tolist() == ["below_q10"]
     one = mosaic.scores(ensemble.isel(time=[0]), truth, channels=["2t"], climatology=training, bootstrap=20)
     assert np.isfinite(one.observed_frequency).any()
     assert np.isnan(one.consistency_high).all()
 
 
 def test_there_are_no_events_at_hours_that_the_climatology_lacks(ensemble: xarray.Dataset, truth: xarray.Dataset):
-    later = np.timedelta64(6, "h")
-    found = mosaic.scores(
-        ensemble.assign_coords(time=ensemble.time + later),
-        truth.assign_coords(time=truth.time + later),
-        channels=["2t"],
-        climatology=truth_dataset(days(400)),
-        bootstrap=20,
-    )
-    assert not [name for name in found if name.startswith("brier_")]
-    assert np.isnan(found.observed_frequency).all()
-    assert found.attrs["skipped fields without climatology at their hour of the day"] == 18
+    def later(dataset: xarray.Dataset) -> xarray.Dataset:
+        return dataset.assign_coords(time=dataset.time + np.timedelta64(6, "h"))
+
+    words = {"channels": ["2t"], "climatology": truth_dataset(days(400)), "bootstrap": 20}
+    none = mosaic.scores(later(ensemble), later(truth), **words)
+    assert not [name for name in none if "brier" in name or "climatology" in name or "frequency" in name]
+    assert none.attrs["skipped fields without climatology at their hour of the day"] == 18
+    leads = np.array([24, 54, 72], "timedelta64[h]").astype("timedelta64[ns]")
+    both = xarray.concat([truth, later(truth)], "time")
+    some = mosaic.scores(ensemble.assign_coords(prediction_timedelta=leads), both, **words).sel(channel="2t")
+    for name in ("brier_below_q10", "brier_skill_above_q90", "rmse_climatology", "crps_skill_climatology"):
+        assert np.isfinite(some[name]).values.tolist() == [True, False, True], name
+    assert np.isfinite(some.observed_frequency).any(["event", "probability_bin"]).values.tolist() == [True, False, True]
+    assert some.attrs["skipped fields without climatology at their hour of the day"] == 6
 
 
 def test_truth_at_other_points_is_refused(ensemble: xarray.Dataset, truth: xarray.Dataset):
@@ -224,6 +233,10 @@ def test_lead_times_that_are_not_there_are_told(ensemble: xarray.Dataset, truth:
 
 def test_other_units_are_told(ensemble: xarray.Dataset, truth: xarray.Dataset, caplog: pytest.LogCaptureFixture):
     mosaic.scores(ensemble, truth.assign({"2m_temperature": truth["2m_temperature"] - 273.15}), channels=["2t", "t850"])
+    said = truth.copy(deep=True)
+    said["2m_temperature"].attrs["units"] = "degC"
+    with pytest.raises(InputError, match="the truth: expected fields in SI units, got 2m_temperature in degC, not K"):
+        mosaic.scores(ensemble, said, channels=["2t"])
     (message,) = caplog.messages
     assert message.startswith("2t of the truth lies within ")
     assert message.endswith(

@@ -74,6 +74,24 @@ def test_one_value_that_is_another_is_noticed_and_has_a_status(folder, capsys):
     assert "1 of 4 fields are off by more than packing and rounding, the first 2t at level 2 of member 2" in error
 
 
+def test_a_file_that_was_cut_is_noticed(folder, capsys, caplog):
+    path, words = (
+        folder / "out.grib",
+        ("--member", "1", "--steps", "48", "--params", "2t", "--output", folder / "again.grib"),
+    )
+    whole = list(messages(path))
+    path.write_bytes(b"".join(whole[:-3]))
+    assert checked(folder, capsys, "--check", 4)[0] == 0
+    told = f"{path} holds {len(whole) - 3} of the {len(whole)} messages that its card says; others are not compared"
+    assert told in caplog.messages
+    path.write_bytes(b"".join(whole)[:-100])
+    status, said, error = checked(folder, capsys, "--check", 4)
+    assert (status, said) == (12, "")
+    assert f"out.grib: expected {len(whole)} whole GRIB messages, as its card says; it was cut, or changed" in error
+    assert checked(folder, capsys, *words)[0] == 0
+    assert any("out.grib cannot be read to its end" in message for message in caplog.messages)
+
+
 def test_packing_anew_is_no_fault(folder, capsys):
     def finer(message):
         return changed(message, packingType="grid_ccsds") if keys(message, "shortName") == ("z",) else message

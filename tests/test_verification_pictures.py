@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
@@ -13,10 +14,12 @@ from miniature_cases import NAMES, World, case, days
 from ai_models_mosaic.verification import drawing, pictures
 from ai_models_mosaic.verification.accumulate import verify
 from ai_models_mosaic.verification.bootstrap import Bootstrap
+from ai_models_mosaic.verification.climatology import FittedClimatology
 from ai_models_mosaic.verification.evaluation import Evaluation
 from ai_models_mosaic.verification.maps import map_pages, plume_page
 from ai_models_mosaic.verification.plan import Plan, find_channels
 from ai_models_mosaic.verification.probability_pictures import pit_pages, rank_pages
+from ai_models_mosaic.verification.report import Report
 from ai_models_mosaic.verification.scale_pictures import crps_pages, growth_pages, spectrum_pages
 
 PLAN = Plan(find_channels(NAMES), spectra=find_channels(NAMES), point_deg=(52.5, 13.4))
@@ -115,6 +118,43 @@ def test_power_is_in_the_square_of_the_units(evaluation):
     labels = {name: make().axes[0].get_ylabel() for name, make in spectrum_pages([evaluation])}
 
     assert labels == {"spectra_z500": "power (m⁴ s⁻⁴)", "spectra_t850": "power (K²)", "spectra_2t": "power (K²)"}
+
+
+def test_a_climatology_of_other_hours_is_in_no_picture():
+    training = World(days(400))
+    climatology = FittedClimatology(training, training.times, (0.1, 0.9))
+    later = days(4, datetime(2020, 1, 1, 6))
+    world = World([date + timedelta(days=day) for date in later for day in range(4)])
+    found = Evaluation("ours", verify(map(case, later), world, PLAN, climatology), Bootstrap(20, block_length=2))
+    assert found.sums.events == ()
+    names = dict(pictures.planned([found], "ours"))
+    assert not [name for name in names if name.startswith("reliability")]
+    assert [axis.get_title() for axis in drawn(names["scorecard"]()).axes] == ["ours over persistence"]
+    labels = {text.get_text() for axis in drawn(names["error_growth_ours"]()).axes for text in axis.get_legend().texts}
+    assert labels == {"day 1", "day 2", "day 3"}
+
+
+def test_without_any_reference_there_is_no_card_of_skill():
+    world = World(days(3, datetime(2020, 1, 2)))
+    found = Evaluation("ours", verify([case(days(1)[0])], world, PLAN), Bootstrap(20))
+    names = dict(pictures.planned([found], "ours"))
+    assert "scorecard" not in names
+    drawn(names["scores"]())
+
+
+def test_forecasts_of_other_dates_are_not_compared(evaluation, tmp_path, caplog):
+    other = Evaluation("theirs", verify(map(case, days(3, datetime(2020, 1, 7))), World(days(20)), PLAN), Bootstrap(20))
+    assert "comparison" not in dict(pictures.planned([evaluation, other], "ours"))
+    Report((evaluation, other), sources={}, pictures=False).write(tmp_path)
+    assert "theirs and ours have no initial date, or no lead time, in common: they are not compared" in caplog.messages
+    assert not (tmp_path / "comparison.csv").exists()
+
+
+def test_a_comparison_says_how_many_dates_it_is_of(evaluation):
+    other = Evaluation("theirs", evaluated(dates=4).sums, Bootstrap(20, block_length=2))
+    ((_, make),) = pictures.comparison_pages([evaluation, other], "ours")
+    titles = [axis.get_title() for axis in make().axes]
+    assert titles == [f"{score} of theirs against ours, 4 dates of both" for score in ("RMSE", "CRPS")]
 
 
 def test_one_date_is_one():

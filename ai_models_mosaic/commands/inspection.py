@@ -168,8 +168,15 @@ def _completeness(fields: Mapping[tuple[int, int], Counter[tuple[str, str]]], ex
     counts = sorted({found.total() for found in fields.values()})
     first = next(iter(fields.values()))
     same = len(fields) == expected and all(found == first for found in fields.values())
+    starts: dict[str, set[str]] = defaultdict(set)
+    for field, start in first:
+        starts[start].add(field)
+    numbers = sorted({len(held) for held in starts.values()})
+    if same and len({frozenset(held) for held in starts.values()}) > 1:
+        span = str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+        return f"INCOMPLETE: {span} per member and step, not the same at every start"
     if same and set(first.values()) == {1}:
-        return f"{counts[0]} per member and step"
+        return f"{numbers[0]} per member and step" + (" of every start" if len(starts) > 1 else "")
     if same:
         return f"SOME TWICE: {counts[0]} per member and step, {len(first)} of them different"
     span = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"

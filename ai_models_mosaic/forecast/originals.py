@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +12,14 @@ import eccodes
 import numpy as np
 
 from ..arrays import FloatArray
+from ..errors import CheckError
 from ..files import parse_json
+from ..outputs.contents import count_messages
 from ..outputs.grib.output import is_grib
 from .provenance import SUFFIX
 from .recorded import Card
+
+LOG = logging.getLogger(__name__)
 
 Key = tuple[int, int, str, int]
 """Member, hours, parameter and level of a message."""
@@ -32,10 +37,41 @@ def originals(card: Card) -> Iterator[Path]:
             yield original
 
 
+def refuse_cut(card: Card) -> None:
+    """Refuse files of the forecast that end within a message; warn of those that hold fewer than their cards say.
+
+    Raises
+    ------
+    CheckError
+        Says which.
+    """
+    for path in originals(card):
+        content = parse_json(path.with_name(path.name + SUFFIX).read_bytes()).get("content")
+        expected = content.get("messages") if isinstance(content, Mapping) else None
+        if not isinstance(expected, int):
+            continue
+        count = count_messages(path)
+        if count is None:
+            raise CheckError(
+                f"{path}: expected {expected} whole GRIB messages, as its card says; it was cut, or changed"
+            )
+        if count < expected:
+            LOG.warning(
+                "%s holds %d of the %d messages that its card says; others are not compared", path, count, expected
+            )
+
+
 def read_messages(path: Path) -> Iterator[bytes]:
-    """The messages of a file."""
+    """The messages of a file; of one that is cut or damaged, those before that."""
     with path.open("rb") as file:
-        while (handle := eccodes.codes_grib_new_from_file(file)) is not None:
+        while True:
+            try:
+                handle = eccodes.codes_grib_new_from_file(file)
+            except eccodes.CodesInternalError as error:
+                LOG.warning("%s cannot be read to its end (%s); what follows is not compared", path, error)
+                return
+            if handle is None:
+                return
             try:
                 yield eccodes.codes_get_message(handle)
             finally:

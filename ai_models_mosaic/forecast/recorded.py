@@ -23,6 +23,9 @@ from .provenance import SUFFIX
 from .recorded_form import refuse_other_forms
 from .rollout import Ensemble
 
+MOST_SHOWN = 300
+"""Characters of an error that a message quotes."""
+
 
 @dataclass(frozen=True)
 class Card:
@@ -148,6 +151,11 @@ class Card:
         return str(self.found["options"].get("attention_backend", AUTO))
 
 
+def _kind(error: Exception) -> str:
+    """An error in few words; those of text that is none hold all of what was read."""
+    return "no text" if isinstance(error, UnicodeDecodeError) else repr(error)[:MOST_SHOWN]
+
+
 def read_card(path: Path) -> Card:
     """The card beside an output, or a copy of it.
 
@@ -167,6 +175,6 @@ def read_card(path: Path) -> Card:
         _ = (found["precision"], found["metadata"], dict(found["packages"]), found["ensemble_size"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OptionError) as error:
         raise InputError(
-            f"{path}: expected the card of a forecast, NAME.grib{SUFFIX}, got something else ({error!r})"
+            f"{path}: expected the card of a forecast, NAME.grib{SUFFIX}, got something else ({_kind(error)})"
         ) from error
     return card

@@ -20,7 +20,7 @@ from ..channels import CHANNELS
 from ..errors import InputError, OptionError
 from ..outputs.grib.output import GribEncoder
 from ..wording.numbers import counted
-from .originals import Distance, Key, Place, distance, key_of, places_of
+from .originals import Distance, Key, Place, distance, key_of, places_of, refuse_cut
 from .recorded import Card
 from .remaking import Remake, prepare
 
@@ -134,12 +134,15 @@ def check(
         As `remaking.prepare`.
     OptionError
         If a number is out of range.
+    CheckError
+        If a file holds fewer messages than its card says.
     """
     for option, value, least in (("--check", count, 1), ("--check-seed", seed, 0)):
         if value < least:
             raise OptionError(f"{option}: expected a number from {least}, got {value}")
     if not 0 <= tolerance <= 1:
         raise OptionError(f"--check-tolerance: expected a share from 0 to 1, got {tolerance:g}")
+    refuse_cut(card)
     wanted = {(CHANNELS[channel].param, CHANNELS[channel].level_hpa): channel for channel in channels}
     places = {
         key: held

@@ -16,9 +16,18 @@ import xarray
 from ..channels import CHANNELS
 from ..errors import InputError
 from ..inputs.netcdf import LEVEL_HPA, REFERENCE_TIME, netcdf_files, open_netcdf, with_levels, with_steps
-from ..inputs.zarr_store.layout import DIMENSIONS, HOURS, LEAD_TIME, MEMBER, levels_of, member_numbers
+from ..inputs.zarr_store.layout import (
+    DIMENSIONS,
+    HOURS,
+    LEAD_TIME,
+    MEMBER,
+    levels_of,
+    member_numbers,
+    refuse_other_units,
+)
 from ..inputs.zarr_store.opening import is_zarr
 from ..inputs.zarr_store.opening import open_dataset as open_zarr
+from ..params import FIELDS
 from ..verification.zarr_products import statistic_of
 from .angles import axis_of_angles
 
@@ -114,7 +123,9 @@ def canonical(dataset: xarray.Dataset, path: str = "the dataset", time: datetime
         listed = ", ".join(str(name) for name in dataset.data_vars)
         raise InputError(f"{path}: expected fields by lead time, latitude and longitude; got {listed or 'none'}")
     chosen = dataset[list(variables)].assign_coords(number=dataset["number"])
-    return _ordered(chosen.rename(variables)).assign_attrs({CANONICAL: 1})
+    named = chosen.rename(variables)
+    refuse_other_units(named, path, {field.param: field.units for field in FIELDS})
+    return _ordered(named).assign_attrs({CANONICAL: 1})
 
 
 def _named(dataset: xarray.Dataset, names: Sequence[str], wanted: str) -> xarray.Dataset:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import eccodes
@@ -138,12 +138,14 @@ def open_grib(patterns: Collection[str], time: datetime | None = None) -> xarray
     for pattern in patterns:
         for path in find_files(pattern):
             for message in index(path):
-                if message.holds.is_state:
-                    found[message.initial_time].append(message)
-                else:
+                if not message.holds.is_state:
                     left_out[message.holds.name] += 1
+                elif (message.valid_time - message.initial_time) % timedelta(hours=1):
+                    left_out["lead times between whole hours"] += 1
+                else:
+                    found[message.initial_time].append(message)
     for name, count in left_out.most_common():
-        LOG.info("Left out %s of %s: no member", counted(count, "field"), name)
+        LOG.info("Left out %s of %s", counted(count, "field"), name)
     listed = ", ".join(patterns)
     if not found:
         raise InputError(f"{listed}: expected members of an ensemble, got " + (", ".join(left_out) or "nothing"))
@@ -160,11 +162,14 @@ def _dataset(messages: list[ScannedMessage], time: datetime) -> xarray.Dataset:
     ensemble = [message for message in messages if message.number is not None or message.kind == CONTROL]
     grid = GribGrid((ensemble or messages)[0])
     held: dict[str, dict[Key, ScannedMessage]] = defaultdict(dict)
+    doubles = 0
     for message in ensemble or messages:
         param, level = message.field
         # A control, and a forecast that is alone, are member 0.
         number = 0 if message.kind == CONTROL else message.number or 0
-        held[param].setdefault((number, message.lead_hours, level), message)
+        doubles += held[param].setdefault((number, message.lead_hours, level), message) is not message
+    if doubles:
+        LOG.warning("%s there twice, of which the first counts", counted(doubles, "field"))
     numbers = sorted({key[0] for keys in held.values() for key in keys})
     steps = sorted({key[1] for keys in held.values() for key in keys})
     levels = sorted({key[2] for keys in held.values() for key in keys if key[2] is not None})

@@ -263,16 +263,19 @@ class Verifier:
         skipped |= self._not_there(dates, leads)
         table = _Table([_second_of(date) for date in dates], len(self._plan.channels), leads)
         spectra = [self._plan.channels.index(channel) for channel in self._plan.spectra]
+        terms = {name: table.of(values) for name, values in self._terms.items()}
+        reliability = table.of(self._arrays["reliability"])
         return Sums(
             channels=self._plan.channels,
             spectra=self._plan.spectra,
             dates=tuple(dates),
             lead_hours=tuple(leads),
             members=self._members,
-            events=self._events if self._arrays["reliability"] else (),
-            terms={name: table.of(values) for name, values in self._terms.items()},
+            # Of what is known at no date and lead time there is nothing to be listed or drawn.
+            events=self._events if np.isfinite(reliability).any() else (),
+            terms={name: values for name, values in terms.items() if np.isfinite(values).any()},
             ranks=table.of(self._arrays["ranks"]),
-            reliability=table.of(self._arrays["reliability"]),
+            reliability=reliability,
             consistency=table.of(self._arrays["consistency"]),
             spectra_power=table.of(self._arrays["spectra"])[:, spectra],
             scales=table.of(self._arrays["scales"])[:, spectra],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 
@@ -41,6 +42,18 @@ class Comparison:
     difference: Interval
 
 
+def common(evaluation: Evaluation, reference: Evaluation) -> tuple[list[datetime], list[int]]:
+    """Initial dates and lead times that both forecasts have; they can be compared if there are both.
+
+    Parameters
+    ----------
+    evaluation, reference : Evaluation
+        Of the same channels.
+    """
+    dates = sorted(set(evaluation.sums.dates) & set(reference.sums.dates))
+    return dates, sorted(set(evaluation.sums.lead_hours) & set(reference.sums.lead_hours))
+
+
 def comparisons(evaluation: Evaluation, reference: Evaluation) -> Iterator[Comparison]:
     """All that can be compared; nothing if the forecasts have no dates, leads or channels in common.
 
@@ -52,8 +65,7 @@ def comparisons(evaluation: Evaluation, reference: Evaluation) -> Iterator[Compa
     evaluation, reference : Evaluation
         Of the same channels.
     """
-    dates = sorted(set(evaluation.sums.dates) & set(reference.sums.dates))
-    leads = sorted(set(evaluation.sums.lead_hours) & set(reference.sums.lead_hours))
+    dates, leads = common(evaluation, reference)
     if not dates or not leads or evaluation.sums.channels != reference.sums.channels:
         return
     block = evaluation.bootstrap.block_of(dates, leads[-1])

@@ -89,13 +89,13 @@ def scores(
     OptionError
         If an argument is out of range.
     """
-    forecast, ends = _with_dates(forecast), tuple(Event(probability) for probability in events)
+    forecast, ends = _with_dates(forecast), tuple(map(Event, dict.fromkeys(events)))
     channels = channels.split(",") if isinstance(channels, str) else channels
     chosen = _common(forecast, truth) if channels is None else find_channels(channels, "channels")
     plan = Plan(chosen, chosen if spectra else (), tuple(lead_hours), ends, seed)
     usual: Climatology | None = None
     if climatology is not None:
-        period = ZarrTruth([climatology], chosen)
+        period = ZarrTruth([climatology], chosen, "the climatology")
         usual = FittedClimatology(period, period.times, [event.probability for event in ends])
     forecasts, right = ZarrForecasts(forecast, chosen, plan.lead_hours), ZarrTruth([truth], chosen)
     require_grid("the truth", right.grid, forecasts.grid)
@@ -116,7 +116,10 @@ def _with_dates(forecast: xarray.Dataset) -> xarray.Dataset:
 
 def _common(forecast: xarray.Dataset, truth: xarray.Dataset) -> tuple[Channel, ...]:
     """The channels that both have."""
-    layouts = [StoreDimensions(forecast, FORECAST_DIMENSIONS, ("member",)), StoreDimensions(truth, TRUTH_DIMENSIONS)]
+    layouts = [
+        StoreDimensions(forecast, FORECAST_DIMENSIONS, ("member",), "the forecast"),
+        StoreDimensions(truth, TRUTH_DIMENSIONS, name="the truth"),
+    ]
     both = tuple(channel for channel in CHANNELS if all(layout.has(channel) for layout in layouts))
     if not both:
         names = [", ".join(sorted(map(str, layout.dataset.data_vars))) for layout in layouts]

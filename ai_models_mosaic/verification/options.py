@@ -84,7 +84,7 @@ def plan_of(known: argparse.Namespace) -> Plan:
         channels=channels,
         spectra=spectra,
         lead_hours=leads,
-        events=tuple(Event(probability) for probability in _numbers("--events", known.events)),
+        events=tuple(map(Event, dict.fromkeys(_numbers("--events", known.events)))),
         seed=known.seed,
         illustrated=case,
         point_deg=(latitude, longitude),

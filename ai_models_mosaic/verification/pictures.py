@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from ..arrays import BoolArray, FloatArray
 from ..channels import Channel
 from ..report.units import pretty
-from .comparison import Comparison, comparisons
+from ..wording.numbers import counted
+from .comparison import Comparison, common, comparisons
 from .evaluation import Evaluation, Score, scores_of
 from .maps import map_pages, plume_page
 from .probability_pictures import pit_pages, rank_pages, reliability_pages
@@ -105,12 +106,13 @@ def _of(single: bool) -> str:
 
 def skill_pages(evaluations: Sequence[Evaluation]) -> Iterator[Page]:
     """Score cards: CRPS skill over persistence and climatology, by channel and lead time."""
-    yield "scorecard", partial(_skill_page, evaluations)
-
-
-def _skill_page(evaluations: Sequence[Evaluation]) -> Figure:
     names = ("crps_skill_persistence", "crps_skill_climatology")
-    present = [name for name in names if _score(evaluations[0], name)]
+    present = [name for name in names if any(_score(each, name) for each in evaluations)]
+    if present:
+        yield "scorecard", partial(_skill_page, evaluations, present)
+
+
+def _skill_page(evaluations: Sequence[Evaluation], present: Sequence[str]) -> Figure:
     channels = evaluations[0].sums.channels
     figure, axes = blank(len(evaluations), len(present), 5.4, 1.1 + 0.28 * len(channels))
     for row, each in zip(axes, evaluations, strict=True):
@@ -130,7 +132,7 @@ def _skill_page(evaluations: Sequence[Evaluation]) -> Figure:
 def comparison_pages(evaluations: Sequence[Evaluation], reference: str) -> Iterator[Page]:
     """Score cards: RMSE and CRPS of every forecast against another's, in per cent."""
     first = next(each for each in evaluations if each.name == reference)
-    others = [each for each in evaluations if each is not first]
+    others = [each for each in evaluations if each is not first and all(common(each, first))]
     if others:
         yield "comparison", partial(_comparison_page, evaluations, first, others)
 
@@ -146,7 +148,8 @@ def _comparison_page(evaluations: Sequence[Evaluation], first: Evaluation, other
                 axis.set_axis_off()
                 continue
             _comparison_card(axis, channels, shown[name])
-            axis.set_title(f"{label} of {each.name} against {first.name}", fontsize=10)
+            dates = counted(int(shown[name].dates.max()), "date")
+            axis.set_title(f"{label} of {each.name} against {first.name}, {dates} of both", fontsize=10)
     title = "Change of the score in %, blue where it is better (bold: interval of the difference excludes 0)"
     put_title(figure, title, evaluations, intervals="intervals")
     return figure

@@ -19,7 +19,7 @@ from .. import __version__
 from ..errors import InputError, OutputError
 from ..files import parse_json, write_whole
 from ..wording.redaction import redacted
-from .comparison import comparison_rows
+from .comparison import common, comparison_rows
 from .evaluation import Evaluation, scores_of
 from .overview import overview
 from .probability_tables import pit_rows, rank_rows, reliability_rows
@@ -117,6 +117,10 @@ class Report:
             name: chain.from_iterable(map(rows, self.evaluations)) for name, rows in TABLES.items()
         }
         others = [each for each in self.evaluations if each is not self.reference]
+        for other in others:
+            if not all(common(other, self.reference)):
+                told = "%s and %s have no initial date, or no lead time, in common: they are not compared"
+                LOG.warning(told, other.name, self.reference.name)
         tables["comparison.csv"] = chain.from_iterable(comparison_rows(other, self.reference) for other in others)
         return tables
 

@@ -160,9 +160,14 @@ def _growth(axis: Axes, evaluation: Evaluation, errors: FloatArray, truth: Float
     for index, (lead, power, shade) in enumerate(zip(leads, errors, shades, strict=True)):
         label = f"day {lead / 24:g}" if index in named else None
         axis.loglog(wavenumbers, power[1:], color=shade, linewidth=1.2, label=label)
-    usual = factor * np.nanmean(truth[:, 1:], axis=0)
-    label = f"{factor} × power of the truth" if factor > 1 else "power of the truth"
-    axis.loglog(wavenumbers, usual, "--", color=TRUTH, linewidth=1.4, label=label)
+    # Of the truth less the climatology nothing is known at hours of the day that the climatology lacks.
+    known = np.isfinite(truth[:, 1:]).all(axis=1)
+    largest = np.nanmax(errors[:, 1:])
+    if known.any():
+        usual = factor * truth[known, 1:].mean(axis=0)
+        label = f"{factor} × power of the truth" if factor > 1 else "power of the truth"
+        axis.loglog(wavenumbers, usual, "--", color=TRUTH, linewidth=1.4, label=label)
+        largest = usual.max()
     # Below the first line there is room for the legend.
-    axis.set_ylim(bottom=max(usual.max() * LEAST_ERROR_POWER, 0.1 * axis.dataLim.minposy))
+    axis.set_ylim(bottom=max(largest * LEAST_ERROR_POWER, 0.1 * axis.dataLim.minposy))
     wavenumber_axis(axis, errors.shape[-1] - 1)

@@ -27,6 +27,7 @@ from ..inputs.zarr_store.layout import (
     arranged,
     levels_of,
     member_numbers,
+    refuse_other_units,
     times_of,
 )
 from ..inputs.zarr_store.opening import is_zarr, open_dataset, values_of
@@ -73,6 +74,8 @@ class StoreDimensions:
         Names that each dimension may have.
     optional : tuple of str
         Dimensions that may be absent.
+    name : str
+        What messages call a dataset, which has no path.
 
     Raises
     ------
@@ -81,9 +84,13 @@ class StoreDimensions:
     """
 
     def __init__(
-        self, source: str | xarray.Dataset, dimensions: dict[str, tuple[str, ...]], optional: tuple[str, ...] = ()
+        self,
+        source: str | xarray.Dataset,
+        dimensions: dict[str, tuple[str, ...]],
+        optional: tuple[str, ...] = (),
+        name: str = "the dataset",
     ) -> None:
-        self.path = path = source if isinstance(source, str) else "the dataset"
+        self.path = path = source if isinstance(source, str) else name
         opened = _opened(source, "init_time" in dimensions)
         self.dataset = arranged(opened, path, dimensions, ("level", *optional))
         self.levels_hpa = levels_of(self.dataset, path) if self.has_levels else []
@@ -113,6 +120,7 @@ class StoreDimensions:
                 + (f" at {'/'.join(str(level) for level in self.levels_hpa)} hPa" if self.levels_hpa else "")
             )
         refuse_products(self.path, self.dataset, channels)
+        refuse_other_units(self.dataset, self.path, {self._variable(channel): channel.units for channel in channels})
 
     def leave_out_products(self) -> list[str]:
         """Keep of the members only those that are; says of every other what it is.
@@ -231,7 +239,7 @@ class ZarrForecasts:
     """
 
     def __init__(self, path: str | xarray.Dataset, channels: Sequence[Channel], lead_hours: Sequence[int] = ()) -> None:
-        self._layout = StoreDimensions(path, FORECAST_DIMENSIONS, ("member",))
+        self._layout = StoreDimensions(path, FORECAST_DIMENSIONS, ("member",), "the forecast")
         path = self._layout.path
         self._layout.require(channels)
         products = product_variables(self._layout.dataset, channels)
@@ -296,6 +304,8 @@ class ZarrTruth:
         Stores in the layout of WeatherBench 2, on one grid: time, level, latitude, longitude.
     channels : sequence of Channel
         What will be read.
+    name : str
+        What messages call datasets.
 
     Raises
     ------
@@ -303,8 +313,10 @@ class ZarrTruth:
         If a store cannot be used, or they differ in grid.
     """
 
-    def __init__(self, paths: Sequence[str | xarray.Dataset], channels: Sequence[Channel]) -> None:
-        self._layouts = [StoreDimensions(path, TRUTH_DIMENSIONS) for path in paths]
+    def __init__(
+        self, paths: Sequence[str | xarray.Dataset], channels: Sequence[Channel], name: str = "the truth"
+    ) -> None:
+        self._layouts = [StoreDimensions(path, TRUTH_DIMENSIONS, name=name) for path in paths]
         self._where: dict[datetime, tuple[int, int]] = {}
         for store, layout in enumerate(self._layouts):
             layout.require(channels)
