@@ -1,10 +1,10 @@
 """The paper's claims repeated in miniature, by the bundled weights, on one page: ``make claims``.
 
-``python benchmarks/claims.py --output FOLDER [--world FOLDER] [--twin FILE]``
+``python benchmarks/claims.py --output FOLDER [--world FOLDER]``
 
-Simulates a year to verify on and one for the climatology (unless ``--world`` has them), forecasts, verifies, and
-writes ``claims.html``: what the paper says left, what came of it here right, and where that falls short. Every stage
-goes on where it stopped.
+Simulates a year to verify on and one for the climatology (unless ``--world`` has them), forecasts with the ensemble and
+with its deterministic twin, verifies, fits a calibration, and writes ``claims.html``: what the paper says left, what
+came of it here right, and where that falls short. Every stage goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from ai_models_mosaic.checkpoints.integrity import digest_of
 from ai_models_mosaic.training.archive import Archive
 from ai_models_mosaic.variants import MINI
 
-BUNDLED = Path(__file__).parent.parent / "weights" / "mini.safetensors"
+WEIGHTS = Path(__file__).parent.parent / "weights"
+BUNDLED, TWIN = WEIGHTS / "mini.safetensors", WEIGHTS / "twin" / "mini-twin.safetensors"
 CHANNELS = "z500,t850,2t,10u,q700"
 SIMULATED = ("train-1:2001-01-01:365:1", "test:2008-01-01:360:4")
 """As long as they must be: a climatology needs a year."""
@@ -47,12 +48,10 @@ def main() -> None:
     dates = initial_dates(store, known.days, known.dates)
     with timed("forecasts", took):
         forecast(known.output / "mini", store, dates, known.days, "--num-ensemble-members", str(known.members))
-        if known.twin is not None:
-            words = ("--checkpoint", str(known.twin), "--perturbations", "off")
-            forecast(known.output / "twin", store, dates, known.days, *words)
+        forecast(known.output / "twin", store, dates, known.days, "--checkpoint", str(TWIN), "--perturbations", "off")
     with timed("verification", took):
         pictures = ("--no-pictures",) if known.no_pictures else ()
-        verify(known.output, known.world, *pictures, twin=known.twin is not None)
+        verify(known.output, known.world, *pictures)
     calibration = known.output / "calibration.json" if len(dates) >= FEWEST_TO_FIT else None
     if calibration is not None:
         with timed("calibration", took):
@@ -60,9 +59,7 @@ def main() -> None:
             ours("calibrate", *forecasts, "--output", calibration)
     facts = {
         "weights": f"mini, SHA-256 {digest_of(BUNDLED)[:12]}…",
-        "twin": "none: no weights of a deterministic twin are bundled (--twin FILE)"
-        if known.twin is None
-        else known.twin.name,
+        "twin": f"{TWIN.stem}, SHA-256 {digest_of(TWIN)[:12]}…",
         "truth": f"{store.name}, a simulated atmosphere, not the Earth",
         "forecasts": f"{len(dates)} dates from {dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}, {known.members} members, "
         f"{known.days} days, 6°, steps of 24 h",
@@ -111,9 +108,8 @@ def forecast(folder: Path, store: Path, dates: Sequence[datetime], days: int, *w
     together(*(("forecast", *given, *more, "--path", path, "--dates", half, *words) for half in halves))
 
 
-def verify(output: Path, world: Path, *words: str, twin: bool) -> None:
-    named = [f"{name}={output / name}" for name in ("mini", "twin")[: 1 + twin]]
-    forecasts = [word for name in named for word in ("--forecast", name)]
+def verify(output: Path, world: Path, *words: str) -> None:
+    forecasts = [word for name in ("mini", "twin") for word in ("--forecast", f"{name}={output / name}")]
     climatology = sorted(world.glob("train*.zarr"))
     more = ("--channels", CHANNELS, "--truth", world / "test.zarr", "--climatology", *climatology)
     ours("verify", *forecasts, *more, "--output", output / "verification", *words)
@@ -139,7 +135,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path("claims"), help="folder of everything (default: claims)")
     parser.add_argument("--world", type=Path, help="folder with test.zarr and train*.zarr (default: simulated)")
     parser.add_argument("--environment", type=Path, help="of the simulator (default: made)")
-    parser.add_argument("--twin", type=Path, help="weights of a deterministic twin, verified beside")
     parser.add_argument("--dates", type=int, default=30)
     parser.add_argument("--members", type=int, default=8)
     parser.add_argument("--days", type=int, default=10)

@@ -52,7 +52,7 @@ def test_the_page_says_what_was_run_and_all_claims_with_their_numbers(output):
     page = (output / "claims.html").read_text(encoding="utf-8")
     for said in (
         "2 dates from 2008-04-26 to 2008-04-27, 2 members, 1 days, 6°, steps of 24 h",
-        "none: no weights of a deterministic twin are bundled (--twin FILE)",
+        "<th>twin<td>mini-twin, SHA-256 ",
     ):
         assert said in page
     assert re.findall("<h2>(.*?)</h2>", page) == [
@@ -61,6 +61,8 @@ def test_the_page_says_what_was_run_and_all_claims_with_their_numbers(output):
         "Spread and error",
         "Ranks",
         "Skill",
+        "A deterministic twin blurs",
+        "Members against the twin",
         "Pictures",
         "What was run",
     ]

@@ -138,6 +138,9 @@ def test_a_wheel_carries_the_weights_and_runs_without_the_checkout(tmp_path: Pat
 def test_the_digests_of_the_bundled_weights_are_those_of_the_files():
     from ai_models_mosaic.checkpoints.integrity import sha256
 
-    for line in (ROOT / "weights" / "SHA256SUMS").read_text().splitlines():
-        digest, name = line.split()
-        assert sha256(ROOT / "weights" / name) == digest
+    for folder in (ROOT / "weights", ROOT / "weights" / "twin"):
+        lines = (folder / "SHA256SUMS").read_text().splitlines()
+        assert {line.split()[1] for line in lines} == {path.name for path in folder.glob("*.safetensors")}
+        for line in lines:
+            digest, name = line.split()
+            assert sha256(folder / name) == digest
