@@ -32,7 +32,6 @@ VARIATIONS: dict[str, dict[str, object]] = {
     "nothing left out": {},
     "perturbations in the bottleneck alone": {"quiet": ("encoder_stages", "decoder_stages")},
     "no perturbations": {"quiet": ("encoder_stages", "bottleneck", "decoder_stages")},
-    "no selected branch": {"without_selected": True},
 }
 SHOWN_HOURS = (24, 72, 120)
 MEDIUM_SCALES = range(10, 16)

@@ -24,7 +24,6 @@ def test_runs_differ_in_what_they_leave_out_and_in_their_seed_alone(ablations, t
     assert changed == {
         "perturbations in the bottleneck alone": {"quiet"},
         "no perturbations": {"quiet"},
-        "no selected branch": {"without_selected"},
     }
     other = ablations.varied("nothing left out", 4, known).as_dict()
     assert {key for key in whole if other[key] != whole[key]} == {"seed"}
