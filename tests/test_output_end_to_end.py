@@ -253,6 +253,11 @@ def test_zarr_instead_of_grib(run: Runner):
             6,
             "--path {number}.grib names files by member, which products do not have",
         ),
+        (
+            ("--path", "absent/{step}/x.grib"),
+            6,
+            "cannot write absent/x.grib: there is no folder absent; create it first",
+        ),
         # In some versions ecCodes takes the key, and fails where there are values.
         (("--metadata", "packingType=grid_png"), 6, "grid_png"),
         (
