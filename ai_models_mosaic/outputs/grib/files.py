@@ -347,10 +347,9 @@ def check_folder(path: Path) -> None:
         If its folder is absent or not writable, or is one of devices.
     """
     with named_errors(path):
-        folder = place_of(path).parent
-        has_folder = folder.is_dir()
+        has_folder = (folder := place_of(path).parent).is_dir()
     if DEVICES.fullmatch(str(folder)):
-        # Such as /dev/stdout where that is closed: what is opened next would have its number, and be written to.
+        # Such as /dev/stdout where that is closed: what is opened next has its number, and would be written to.
         raise OutputError(f"cannot write {path}: there is no such device")
     if not has_folder:
         raise OutputError(f"cannot write {path}: there is no folder {folder}; create it first")
