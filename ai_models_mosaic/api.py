@@ -164,7 +164,7 @@ class Model:
     def forecast(
         self,
         start: OpenInput,
-        members: int | Sequence[int] = 1,
+        members: int | Sequence[int] | None = None,
         lead_time_hours: int = 240,
         seed: int = 0,
         **options: Any,
@@ -175,8 +175,9 @@ class Model:
         ----------
         start : OpenInput
             As `open_input` gives it.
-        members : int or sequence of int
-            How many, numbered from 1, or which: each is the same in any company.
+        members : int, sequence of int or None
+            How many, numbered from 1, or which: each is the same in any company. None: one, or as many as ``crossed``
+            says.
         lead_time_hours : int
             Length, h; a multiple of the variant's step.
         seed : int
@@ -328,19 +329,21 @@ class Forecast:
         return self.start.states(options.members, options.starts, options.lagged)
 
 
-def _chosen(members: int | Sequence[int]) -> dict[str, Any]:
-    """Keywords for members, of which there are so many, or which are these.
+def _chosen(members: int | Sequence[int] | None) -> dict[str, Any]:
+    """Keywords for members, of which there are so many, or which are these; None where nothing is said of them.
 
     Returns
     -------
     dict
-        One keyword.
+        One keyword, or none.
 
     Raises
     ------
     OptionError
         If they are neither.
     """
+    if members is None:
+        return {}
     if isinstance(members, Integral) and not isinstance(members, bool):
         return {"num_ensemble_members": int(members)}
     numbers = list(members) if isinstance(members, Iterable) and not isinstance(members, str) else []

@@ -182,6 +182,16 @@ def test_an_input_that_was_changed_since_it_was_opened_is_not_read_for_what_it_w
         source.unlink(missing_ok=True)
 
 
+def test_without_a_word_of_members_there_is_one_or_as_many_as_a_crossed_ensemble_has(model, start):
+    assert model.forecast(start, lead_time_hours=0).to_xarray("2t").number.values.tolist() == [1]
+    crossed = model.forecast(start, lead_time_hours=0, crossed="3x4")
+    # The sample has one start, and three are asked for.
+    with pytest.raises(InputError, match="crossed: expected an input with 3 members or more to start from, got 1"):
+        list(crossed)
+    with pytest.raises(OptionError, match="members: expected 12 with crossed 3x4, or nothing, got 2"):
+        model.forecast(start, 2, crossed="3x4")
+
+
 def test_lists_and_numbers_stand_for_what_is_typed(model, start, tmp_path):
     made = model.forecast(start, members=np.array([2, 1]), lead_time_hours=np.int64(24), noise_factor=np.float32(0.5))
     texts = {"output_params": "z,2t", "output_levels": "500", "output_steps": "24", "products": "mean,spread"}

@@ -277,6 +277,8 @@ def test_more_bits_that_the_user_asks_for_are_kept_also_after_a_constant_field()
         ("shortName", "t", "it differs by field"),
         ("level", "500", "it differs by field"),
         ("levtype", "sfc", "it differs by field"),
+        ("bitmapPresent", "1", "values are the forecast's, and none is missing"),
+        ("values", "3", "values are the forecast's, and none is missing"),
     ],
 )
 def test_a_key_that_would_mislabel_the_fields_is_refused(key, value, reason):

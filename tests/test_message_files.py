@@ -282,6 +282,20 @@ except OutputError as error:
 """
 
 
+def test_no_file_is_made_among_devices(tmp_path):
+    with pytest.raises(OutputError, match=r"^cannot write /dev/nul: there is no such device$"):
+        check_writable(Path("/dev/nul"))
+    # What is opened next has the number of what is closed.
+    program = (
+        "import os\nfrom pathlib import Path\nfrom ai_models_mosaic.errors import OutputError\n"
+        "from ai_models_mosaic.outputs.grib.files import check_writable\n"
+        "kept = os.dup(1)\nos.close(1)\n"
+        "try:\n    check_writable(Path('/dev/stdout'))\nexcept OutputError as error:\n"
+        "    os.write(kept, str(error).encode())\n"
+    )
+    assert elsewhere(program, tmp_path) == ["cannot write /dev/stdout: there is no such device"]
+
+
 def test_a_folder_that_may_only_be_read_is_refused_before_the_run(tmp_path):
     tmp_path.chmod(0o555)
     try:

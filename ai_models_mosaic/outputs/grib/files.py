@@ -6,6 +6,7 @@ import errno
 import hashlib
 import logging
 import os
+import re
 import resource
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,9 @@ OPEN_AT_ONCE = 64
 
 SHARE_OF_LIMIT = 4
 """One in so many of the files that the process may have open is one of these."""
+
+DEVICES = re.compile(r"/dev(/fd)?|/proc/(self|\d+)/fd")
+"""Folders in which no file is made."""
 
 TAIL_BYTES = 4096
 """Of what an unfinished run wrote last, to know it again."""
@@ -340,11 +344,13 @@ def check_folder(path: Path) -> None:
     Raises
     ------
     OutputError
-        If its folder is absent or not writable.
+        If its folder is absent or not writable, or is one of devices.
     """
     with named_errors(path):
-        folder = place_of(path).parent
-        has_folder = folder.is_dir()
+        has_folder = (folder := place_of(path).parent).is_dir()
+    if DEVICES.fullmatch(str(folder)):
+        # Such as /dev/stdout where that is closed: what is opened next has its number, and would be written to.
+        raise OutputError(f"cannot write {path}: there is no such device")
     if not has_folder:
         raise OutputError(f"cannot write {path}: there is no folder {folder}; create it first")
     if not os.access(folder, os.W_OK):

@@ -61,6 +61,10 @@ RESERVED = {
     **dict.fromkeys(("date", "dataDate", "time", "dataTime"), "the initial time is that of the input"),
     **dict.fromkeys(("step", "stepRange", "startStep", "endStep", "forecastTime"), "steps follow from the variant"),
     **dict.fromkeys(("param", "paramId", "shortName", "level", "levelist", "levtype"), "it differs by field"),
+    **dict.fromkeys(
+        ("values", "codedValues", "bitmap", "bitmapPresent", "missingValue", "offsetValuesBy", "scaleValuesBy"),
+        "values are the forecast's, and none is missing",
+    ),
 }
 """Keys of --metadata that are refused, and why."""
 

@@ -23,7 +23,7 @@ from ..queue import Commit, Job
 from .earlier import EarlierMembers
 from .encoder import GribEncoder
 from .every_path import HasKeys, all_paths
-from .files import MessageFiles, check_writable, is_stream
+from .files import MessageFiles, check_folder, check_writable, is_stream
 from .keys import EXPVER, UNTRAINED_EXPVER, Labels
 from .templates import EncodedMessage
 
@@ -342,6 +342,8 @@ def check_output(path: str, encoder: GribEncoder) -> None:
     output = GribOutput(path, encoder)
     if "{" in str(Path(path).parent):
         output.path_of(encoder.first_message(1))
+        certain, _, _ = path.partition("{")
+        check_folder(Path(f"{certain}x").with_name(Path(path).name))
     else:
         output.check_writable([1])
 

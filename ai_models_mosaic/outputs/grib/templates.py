@@ -55,13 +55,22 @@ class Template:
             From north to south, each row from west to east.
         keys : mapping of str to int
             What differs from one message to the next: `keys.step_keys`.
+
+        Raises
+        ------
+        OutputError
+            If ecCodes cannot pack them so.
         """
-        for key, value in keys.items():
-            eccodes.codes_set(self.handle, key, value)
-        # A constant field before this one has left 0 bits.
-        if eccodes.codes_get_long(self.handle, "bitsPerValue") != self._bits:
-            eccodes.codes_set(self.handle, "bitsPerValue", self._bits)
-        eccodes.codes_set_values(self.handle, values)
+        try:
+            for key, value in keys.items():
+                eccodes.codes_set(self.handle, key, value)
+            # A constant field before this one has left 0 bits.
+            if eccodes.codes_get_long(self.handle, "bitsPerValue") != self._bits:
+                eccodes.codes_set(self.handle, "bitsPerValue", self._bits)
+            eccodes.codes_set_values(self.handle, values)
+        except eccodes.CodesInternalError as error:
+            packing = eccodes.codes_get_string(self.handle, "packingType")
+            raise OutputError(f"ecCodes cannot pack a field by {packing} ({error}): choose another packing") from error
         return EncodedMessage(self.handle)
 
     def release(self) -> None:
