@@ -61,13 +61,15 @@ class Archive:
     Raises
     ------
     InputError
-        If it cannot be opened, lacks a channel, or is on another grid.
+        If it cannot be opened, has no time, lacks a channel, or is on another grid.
     """
 
     def __init__(self, path: str, grid: LatLonGrid) -> None:
         self.path, self.grid = path, grid
         self._dataset = open_store(path, DIMENSIONS)
         self.times = times_of(self._dataset, path)
+        if not self.times:
+            raise InputError(f"{path}: expected states, got none: its dimension time is empty")
         self._index_of = {time: index for index, time in enumerate(self.times)}
         self._refuse_misfits()
         latitude = self._dataset["latitude"].values
