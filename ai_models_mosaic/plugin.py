@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ai_models.inputs import available_inputs
 from ai_models.model import Model
 
 from .channels import LEVELS_HPA, PRESSURE_LEVEL_PARAMS, SINGLE_LEVEL_PARAMS
@@ -69,7 +70,7 @@ class MosaicModel(Model):  # type: ignore[misc]
         redact_process()
         with plain_errors(debug=kwargs["debug"]):
             _refuse_unsupported(kwargs)
-            refuse_other_input(_last_typed("--input"), kwargs["file"])
+            refuse_other_input(_typed_input(), kwargs["file"])
             options = parse_options(kwargs["model_args"])
             if options.listeners.log_format is not None:
                 log_as(options.listeners.log_format)
@@ -180,15 +181,18 @@ def _refuse_unsupported(kwargs: dict[str, Any]) -> None:
             raise OptionError(f"--{name.replace('_', '-')} is not supported by mosaic: {instead}")
 
 
-def _last_typed(option: str) -> str | None:
-    """The last value that the user gave to an option of the runner, if any."""
-    words = sys.argv[1:]
+def _typed_input() -> str | None:
+    """The last input that the user gave to the runner, which forgets it where a file is named; None if that is none.
+
+    In a program that calls the runner, options of that program are typed, and ``--input`` may be anything.
+    """
+    words, option = sys.argv[1:], "--input"
     given = [
         value if sign else following
         for (word, sign, value), following in zip((w.partition("=") for w in words), [*words[1:], None], strict=True)
         if option.startswith(word) and len(word) > 2
     ]
-    return given[-1] if given else None
+    return given[-1] if given and given[-1] in available_inputs() else None
 
 
 def _typed(option: str, value: Any) -> Any:

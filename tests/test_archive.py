@@ -61,6 +61,7 @@ def test_zero_coordinates_and_fields_are_numbers_and_not_missing(tmp_path):
     [
         (lambda ds: ds.drop_vars("temperature"), "lacks 13 channels: temperature_50, temperature_100, temperature_150"),
         (lambda ds: ds.sel(level=[500]), "lacks 72 channels"),
+        (lambda ds: ds.isel(time=slice(0)), "expected states, got none: its dimension time is empty"),
         (
             lambda ds: ds.isel(longitude=slice(0, 12, 2)),
             "expected states on 12 × 7 points (30°), got 6 × 7 points (60°)",

@@ -253,7 +253,10 @@ def test_an_input_beside_a_file_is_refused_and_the_file_may_be_named_as_such(tmp
     assert (
         f"--input cds: expected it without --file {SAMPLE}, from which the run would start" in capsys.readouterr().err
     )
-    assert not main([*words, "--input", "file", "--quiet"])
+    Path("nightly.toml").write_text('input = "cds"\n')
+    assert main([*words, "--config", "nightly.toml"]) == 2
+    assert "leave one of them out, or say --input file where a configuration has the other" in capsys.readouterr().err
+    assert not main([*words, "--config", "nightly.toml", "--input", "file", "--quiet"])
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".grib"] == ["mosaic.grib"]
 
 

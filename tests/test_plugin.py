@@ -213,6 +213,15 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(
     assert list(run.folder.iterdir()) == []
 
 
+def test_an_option_of_a_program_that_calls_the_runner_is_no_input(run: Runner, monkeypatch: pytest.MonkeyPatch):
+    from ai_models.__main__ import _main
+
+    monkeypatch.chdir(run.folder)
+    monkeypatch.setattr(sys, "argv", ["nightly.py", "--input", "analysis.grib"])
+    _main(["mosaic", "--variant", "mini", "--file", str(SAMPLE), "--lead-time", "0"])
+    assert run.path("mosaic.grib").exists()
+
+
 def test_a_file_of_another_kind_is_refused_by_name(run: Runner):
     run.path("input.nc").write_bytes(b"CDF\x01" + bytes(1000))
     refused = run.refused("mosaic", "--file", "input.nc")

@@ -2,6 +2,7 @@ import json
 import logging
 import signal
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -135,6 +136,15 @@ def test_a_progress_file_that_can_no_longer_be_written_is_warned_of_once(tmp_pat
         watch.note("step")
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert caplog.messages[0].endswith("No such file or directory; nothing more is noted there")
+
+
+def test_lines_are_added_to_the_log_that_a_shell_sends_a_stream_to(tmp_path):
+    log = tmp_path / "run.log"
+    log.write_text("a line of others\n")
+    with log.open("a") as stream:
+        Watch(Path(f"/proc/self/fd/{stream.fileno()}")).note("end")
+    before, line = log.read_text().splitlines()
+    assert (before, json.loads(line)["event"]) == ("a line of others", "end")
 
 
 def test_the_first_signal_asks_and_the_second_ends():

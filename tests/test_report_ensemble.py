@@ -230,7 +230,7 @@ def test_other_units_are_refused(name, units):
     dataset = ensemble()
     dataset[name].attrs["units"] = units
     with pytest.raises(
-        InputError, match=f"expected fields in SI units, got {name} in {units}, not .* Convert them first"
+        InputError, match=f"expected fields in SI units, got {name} in '{units}', not .* Convert them, or "
     ):
         canonical(dataset)
 

@@ -235,7 +235,7 @@ def test_other_units_are_told(ensemble: xarray.Dataset, truth: xarray.Dataset, c
     mosaic.scores(ensemble, truth.assign({"2m_temperature": truth["2m_temperature"] - 273.15}), channels=["2t", "t850"])
     said = truth.copy(deep=True)
     said["2m_temperature"].attrs["units"] = "degC"
-    with pytest.raises(InputError, match="the truth: expected fields in SI units, got 2m_temperature in degC, not K"):
+    with pytest.raises(InputError, match="the truth: expected fields in SI units, got 2m_temperature in 'degC', not K"):
         mosaic.scores(ensemble, said, channels=["2t"])
     (message,) = caplog.messages
     assert message.startswith("2t of the truth lies within ")

@@ -3,6 +3,7 @@
 import gc
 import signal
 import threading
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -329,6 +330,24 @@ def test_a_run_whose_buffers_are_lost_ends_when_it_is_asked_to(late, starts, mon
     last = hoarder.kept[-1]
     assert last.step == len(hoarder.kept) - 1
     assert not (last.values == np.float32(GARBAGE)).any()
+
+
+def test_states_and_their_buffers_are_gone_with_the_run(late, starts, monkeypatch):
+    begin, alive = late.begin, []
+
+    def begun(histories):
+        states = begin(histories)
+        alive.extend((weakref.ref(states), weakref.ref(states._copies)))
+        return states
+
+    monkeypatch.setattr(late, "begin", begun)
+    job = EnsembleJob(starts, Ensemble(3, tuple(starts), 5), 24, 5)
+    gc.disable()
+    try:
+        EnsembleRun(job, late, SingleRank(), NoWriter(), None, Watch())()
+        assert [one() for one in alive] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_where_memory_cannot_be_pinned_other_memory_does(monkeypatch, caplog):

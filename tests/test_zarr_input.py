@@ -156,17 +156,20 @@ def test_a_variable_that_says_to_be_in_other_units_is_refused(variable, units):
     dataset[variable].attrs["units"] = units
     with pytest.raises(InputError) as caught:
         dataset_fields(dataset, LAGS, Wanted())
-    assert str(caught.value).startswith(f"the dataset: {variable} is in {units!r} by its attribute units: expected ")
+    assert str(caught.value).startswith(f"the dataset: expected fields in SI units, got {variable} in {units!r}, not ")
 
 
 @pytest.mark.parametrize(
     ("variable", "spellings"),
     [
-        ("2m_temperature", ("K", "Kelvin", "")),
-        ("10m_u_component_of_wind", ("m s**-1", "m s-1", "m/s", "m.s-1", "m s^-1")),
+        ("2m_temperature", ("K", "Kelvin", "degK", "deg K", "degrees_kelvin", "")),
+        (
+            "10m_u_component_of_wind",
+            ("m s**-1", "m s-1", "m/s", "m.s-1", "m s^-1", "m s⁻¹", "m s^{-1}", "meters per second"),
+        ),
         ("mean_sea_level_pressure", ("Pa", "Pascals")),
-        ("geopotential", ("m**2 s**-2", "m^2/s^2", "m2 s-2", "J kg-1")),
-        ("specific_humidity", ("kg kg**-1", "kg/kg", "1", "kg kg-1")),
+        ("geopotential", ("m**2 s**-2", "m^2/s^2", "m2 s-2", "m²/s²", "m² s⁻²", "J kg-1")),
+        ("specific_humidity", ("kg kg**-1", "kg/kg", "1", 1, "kg kg-1")),
         ("vertical_velocity", ("Pa s**-1", "Pa/s")),
     ],
 )
@@ -176,8 +179,10 @@ def test_units_may_be_spelt_as_anybody_does_and_others_are_told(variable, spelli
         dataset[variable].attrs["units"] = units
         dataset_fields(dataset, LAGS, Wanted())
     assert not caplog.messages
-    dataset[variable].attrs["units"] = "furlongs"
-    dataset_fields(dataset, LAGS, Wanted())
+    # That of another quantity says nothing of the values: attributes are copied from variable to variable.
+    for units in ("furlongs", "mol m-3"):
+        dataset[variable].attrs["units"] = units
+        dataset_fields(dataset, LAGS, Wanted())
     assert [message.partition(",")[0] for message in caplog.messages] == [
-        f"the dataset: {variable} is in 'furlongs' by its attribute units"
+        f"the dataset: {variable} is in {units!r} by its attribute units" for units in ("furlongs", "mol m-3")
     ]

@@ -181,7 +181,7 @@ class StreamedCopies:
     def to_host(self, made: Parts, finite: Flags, most: int, vitals: Parts = ()) -> tuple[list[StoredState], Arrival]:
         """See `Copies.to_host`; waits while all buffers are in use."""
         members = sum(map(len, made))
-        lease = self._ring((members, *made[0].shape[1:]), most).take()
+        lease = self._ring((members, *made[0].shape[1:]), most).take(self._stopping)
         flags = torch.empty(members, finite[0].shape[1], dtype=torch.bool, pin_memory=self._pinned)
         signs = torch.empty(members, vitals[0].shape[1], pin_memory=self._pinned) if vitals else None
         targets = [(lease.tensor, made), (flags, finite)] + ([] if signs is None else [(signs, vitals)])
@@ -203,7 +203,7 @@ class StreamedCopies:
     def _ring(self, shape: tuple[int, ...], most: int) -> HostRing:
         if shape not in self._rings:
             buffers = most + SPARE_BUFFERS + -(-SPARE_MEMBERS // shape[0])
-            self._rings[shape] = HostRing(shape, buffers, pinned=self._pinned, stopping=lambda: self._stopping())
+            self._rings[shape] = HostRing(shape, buffers, pinned=self._pinned)
         return self._rings[shape]
 
     def _compute(self) -> Any:

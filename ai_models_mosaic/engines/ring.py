@@ -66,20 +66,20 @@ class HostRing:
         Buffers that there may be; they are allocated when they are needed.
     pinned : bool
         In memory that a GPU reads and writes by itself.
-    stopping : callable
-        Says whether who waits for a buffer is to stop waiting.
     """
 
-    def __init__(
-        self, shape: tuple[int, ...], most: int, *, pinned: bool, stopping: Callable[[], bool] = lambda: False
-    ) -> None:
-        self._stopping = stopping
+    def __init__(self, shape: tuple[int, ...], most: int, *, pinned: bool) -> None:
         self._shape, self._left, self._pinned = shape, most, pinned
         # Nothing else may be used from a finaliser, which runs anywhere, within a call of the queue itself, too.
         self._free: SimpleQueue[Tensor] = SimpleQueue()
 
-    def take(self) -> Lease:
+    def take(self, stopping: Callable[[], bool] = lambda: False) -> Lease:
         """A buffer that nobody reads; waits for one while all are in use.
+
+        Parameters
+        ----------
+        stopping : callable
+            Says whether to stop waiting. It is not kept: what has the ring would never be let go of.
 
         Returns
         -------
@@ -92,18 +92,18 @@ class HostRing:
         """
         if self._free.empty() and self._left:
             self._add()
-        buffer = self._waited_for()
+        buffer = self._waited_for(stopping)
         lease = Lease(buffer)
         weakref.finalize(lease, self._free.put, buffer).atexit = False
         return lease
 
-    def _waited_for(self) -> Tensor:
+    def _waited_for(self, stopping: Callable[[], bool]) -> Tensor:
         said = time.monotonic()
         while True:
             try:
                 return self._free.get(timeout=min(HEED_S, PATIENCE_S))
             except Empty:
-                if self._stopping():
+                if stopping():
                     raise TerminatedError(
                         "stopped by a signal, as asked, while all buffers for states were in use"
                     ) from None

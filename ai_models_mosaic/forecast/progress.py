@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 from ..errors import INTERRUPTED, MosaicError, OutputError
+from ..outputs.grib.files import is_stream
 from ..state import ForecastStep, InitialState
 from .bulletin import Bulletin
 from .rollout import Ensemble
@@ -235,8 +236,8 @@ def duration(seconds: float) -> str:
 
 
 def _first_byte(path: Path) -> bytes:
-    """Of a file; none of what is no file, such as a pipe, from which it would be taken away."""
-    if not path.is_file():
+    """Of a file; none of a pipe, from which it would be taken away, and of the log that a shell made of a stream."""
+    if is_stream(path):
         return b""
     with path.open("rb") as file:
         return file.read(1)

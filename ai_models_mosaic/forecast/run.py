@@ -225,7 +225,8 @@ class EnsembleRun:
         self._units, kept = self._ranks.share(
             lambda: (0, []) if resume_state is None else (resume_state.record.units, list(resume_state.kept()))
         )
-        job = self._job
+        # With the run itself, what the rollout is told to heed would keep states and their buffers in a circle.
+        job, watch = self._job, self._watch
         if self._units > job.units:
             raise ResumeError(
                 f"expected at most {job.units} batches and steps done, got {self._units}: the state of the "
@@ -244,7 +245,7 @@ class EnsembleRun:
             done=sum(job.steps_done(self._units, batch) for batch in mine),
             lend=True,
             probe=self._probe,
-            stopping=lambda: self._watch.stopping,
+            stopping=lambda: watch.stopping,
         )
         if self._recorder is not None and self._ranks.rank == 0:
             self._recorder.begin(job, self._engine, self._units)

@@ -73,7 +73,10 @@ def refuse_other_input(typed: str | None, file: str | None) -> None:
         If they are two.
     """
     if typed not in (None, "file") and file is not None:
-        raise OptionError(f"--input {typed}: expected it without --file {file}, from which the run would start")
+        raise OptionError(
+            f"--input {typed}: expected it without --file {file}, from which the run would start; leave one of them "
+            "out, or say --input file where a configuration has the other"
+        )
 
 
 def check_side_files(files: Mapping[str, str | None]) -> None:

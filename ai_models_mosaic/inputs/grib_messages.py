@@ -7,6 +7,7 @@ others. Only where messages are is kept, so that a file may be of any size.
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,6 +35,9 @@ SEARCH_BYTES = 2**20
 
 NAMED_BYTES = 2**28
 """Largest message cut short whose field is still told."""
+
+BEGINNING_BYTES = 4096
+"""Enough for all that says which field a message is."""
 
 MISSING = 1e30
 
@@ -144,14 +148,14 @@ class FileMessage(Message):
     path : Path
     offset, length : int
         Bytes.
-    stamp : tuple of int or None
-        As `_stamp` gives it of the file in which the message was found; None: whatever is there is read.
+    beginning : int or None
+        As `_beginning` gives it of the message that was found there; None: whatever is there is read.
     """
 
     path: Path
     offset: int
     length: int
-    stamp: tuple[int, ...] | None = field(default=None, compare=False)
+    beginning: int | None = field(default=None, compare=False)
 
     def message(self) -> bytes:
         """The whole message."""
@@ -182,29 +186,33 @@ class FileMessage(Message):
 
     @contextmanager
     def _opened(self) -> Iterator[FileIO]:
-        """The file, if it is still that in which the message was found.
+        """The file, if the message that was found in it is still there; others may have been added since.
 
         Raises
         ------
         InputError
-            If it is not, or cannot be read: other fields would bear the name and the time of this.
+            If it is not, or cannot be read: another field would bear the name and the time of this.
         """
         try:
             with FileIO(self.path) as file:
-                if self.stamp not in (None, _stamp(file.fileno())):
+                if self.beginning not in (None, _beginning(file, self.offset, self.length)):
                     raise InputError(
-                        f"{self.path} was changed since it was looked at: expected a file that nobody writes to. Run "
-                        "again when it is complete"
+                        f"{self.path} was changed since it was looked at: expected the same message at byte "
+                        f"{self.offset}, got something else. Run again when nobody writes to the file"
                     )
                 yield file
         except OSError as error:
             raise InputError(f"{self.path} cannot be read any more: {error.strerror or error}") from error
 
 
-def _stamp(descriptor: int) -> tuple[int, ...]:
-    """What changes when a file is written to, or replaced."""
-    found = os.fstat(descriptor)
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+def _beginning(file: BinaryIO | FileIO, start: int, length: int) -> int:
+    """A checksum of what a message begins with: of which field and time it is, and of some of its values.
+
+    What the system says of a file is none: its times and numbers change without its content on file systems of several
+    machines, and with every message that is added.
+    """
+    file.seek(start)
+    return zlib.crc32(file.read(min(length, BEGINNING_BYTES)))
 
 
 @dataclass(frozen=True)
@@ -238,14 +246,13 @@ def find_messages(path: Path) -> Iterator[FileMessage | Damage]:
     """
     position = 0
     with path.open("rb") as file:
-        stamp = _stamp(file.fileno())
-        size = stamp[2]
+        size = os.fstat(file.fileno()).st_size
         while (start := _next_start(file, position)) is not None:
             length = _length(file, start)
             if length is None:
                 position = start + len(START)
                 continue
-            message = FileMessage(path, start, length, stamp)
+            message = FileMessage(path, start, length, _beginning(file, start, length))
             if (problem := _problem(file, message, size)) is None:
                 yield message
                 position = start + length

@@ -236,14 +236,16 @@ def _check(values: FloatArray, channel: Channel) -> None:
 
 
 def unit_hint(values: FloatArray, channel: Channel) -> str:
-    """The mistake that a change of units would explain, in words for the end of a message; empty if none does.
+    """The mistake that a change of units would explain, in words for the end of a message; empty if there is none.
 
     Parameters
     ----------
     values : array (…)
-        Outside the channel's bounds.
+        In whatever units.
     channel : Channel
     """
+    if channel.minimum <= values.min() and values.max() <= channel.maximum:
+        return ""
     guesses: dict[str, Callable[[FloatArray], FloatArray]] = {
         "geopotential height in m": lambda v: v * STANDARD_GRAVITY,
         "degrees Celsius": lambda v: v + 273.15,

@@ -16,6 +16,7 @@ import xarray
 from ..channels import CHANNELS
 from ..errors import InputError
 from ..inputs.netcdf import LEVEL_HPA, REFERENCE_TIME, netcdf_files, open_netcdf, with_levels, with_steps
+from ..inputs.zarr_store.attributes import refuse_other_units
 from ..inputs.zarr_store.layout import (
     DIMENSIONS,
     HOURS,
@@ -23,7 +24,6 @@ from ..inputs.zarr_store.layout import (
     MEMBER,
     levels_of,
     member_numbers,
-    refuse_other_units,
 )
 from ..inputs.zarr_store.opening import is_zarr
 from ..inputs.zarr_store.opening import open_dataset as open_zarr

@@ -61,13 +61,15 @@ class Archive:
     Raises
     ------
     InputError
-        If it cannot be opened, lacks a channel, or is on another grid.
+        If it cannot be opened, has no time, lacks a channel, or is on another grid.
     """
 
     def __init__(self, path: str, grid: LatLonGrid) -> None:
         self.path, self.grid = path, grid
         self._dataset = open_store(path, DIMENSIONS)
         self.times = times_of(self._dataset, path)
+        if not self.times:
+            raise InputError(f"{path}: expected states, got none: its dimension time is empty")
         self._index_of = {time: index for index, time in enumerate(self.times)}
         self._refuse_misfits()
         latitude = self._dataset["latitude"].values
@@ -99,19 +101,10 @@ class Archive:
         """Warn of channels whose first state looks as if it were in other units than a forecast's input may be."""
         state = self.state(self.times[0])
         for index, channel in enumerate(CHANNELS):
-            low, high = float(state[..., index].min()), float(state[..., index].max())
-            inside = channel.minimum <= low and high <= channel.maximum
-            hint = "" if inside else unit_hint(state[..., index], channel)
-            if hint:
-                LOG.warning(
-                    "%s: %s lies within %g … %g, where %s was expected%s",
-                    self.path,
-                    channel.name,
-                    low,
-                    high,
-                    channel.units,
-                    hint,
-                )
+            values = state[..., index]
+            if hint := unit_hint(values, channel):
+                span = "%s: %s lies within %g … %g, where %s was expected%s"
+                LOG.warning(span, self.path, channel.name, values.min(), values.max(), channel.units, hint)
 
     @property
     def bytes_needed(self) -> int:

@@ -23,7 +23,7 @@ def warn_of_units(channel: Channel, fields: Mapping[str, FloatArray]) -> None:
     fields : mapping of str to array (…)
         By what they are, such as ``truth``.
     """
-    hints = {name: _hint(values, channel) for name, values in fields.items()}
+    hints = {name: unit_hint(values, channel) for name, values in fields.items()}
     if all(hints.values()):
         return
     for name, hint in hints.items():
@@ -38,8 +38,3 @@ def warn_of_units(channel: Channel, fields: Mapping[str, FloatArray]) -> None:
                 channel.units,
                 hint,
             )
-
-
-def _hint(values: FloatArray, channel: Channel) -> str:
-    inside = channel.minimum <= values.min() and values.max() <= channel.maximum
-    return "" if inside else unit_hint(values, channel)

@@ -19,6 +19,7 @@ from ..channels import Channel
 from ..errors import InputError
 from ..geometry.grid import LatLonGrid
 from ..inputs.netcdf import netcdf_files
+from ..inputs.zarr_store.attributes import refuse_other_units
 from ..inputs.zarr_store.layout import (
     DIMENSIONS,
     HOURS,
@@ -27,7 +28,6 @@ from ..inputs.zarr_store.layout import (
     arranged,
     levels_of,
     member_numbers,
-    refuse_other_units,
     times_of,
 )
 from ..inputs.zarr_store.opening import is_zarr, open_dataset, values_of

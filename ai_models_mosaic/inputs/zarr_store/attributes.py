@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ...channels import CHANNELS
@@ -21,25 +22,29 @@ NO_STATE = re.compile(
 )
 """CF's cell methods of what is no state."""
 
-SPELLINGS = {
-    "K": ("k", "kelvin", "kelvins", "degk", "degreekelvin", "degreeskelvin"),
-    "m s**-1": ("ms-1", "m/s", "m/sec", "meterspersecond", "metrespersecond"),
-    "Pa": ("pa", "pascal", "pascals"),
-    "m**2 s**-2": ("m2s-2", "m2/s2", "jkg-1", "j/kg"),
-    "kg kg**-1": ("kgkg-1", "kg/kg", "1", "dimensionless", "g/g"),
-    "Pa s**-1": ("pas-1", "pa/s", "pa/sec"),
+UNITS = {
+    "K": (
+        ("k", "kelvin", "kelvins", "degk", "degreekelvin", "degreeskelvin", "degreesk"),
+        ("c", "degc", "°c", "celsius", "degreecelsius", "degreescelsius", "degreesc", "f", "degf", "°f", "fahrenheit"),
+    ),
+    "m s**-1": (
+        ("ms-1", "m/s", "m/sec", "msec-1", "meterspersecond", "metrespersecond", "meters/second"),
+        ("kt", "kts", "kn", "knot", "knots", "km/h", "kmh-1", "kmhr-1", "kph", "mph"),
+    ),
+    "Pa": (
+        ("pa", "pascal", "pascals", "nm-2"),
+        ("hpa", "hectopascal", "hectopascals", "mb", "mbar", "millibar", "millibars", "kpa"),
+    ),
+    "m**2 s**-2": (
+        ("m2s-2", "m2/s2", "jkg-1", "j/kg"),
+        ("m", "meter", "meters", "metre", "metres", "gpm", "dam", "gpdam", "km"),
+    ),
+    "kg kg**-1": (("kgkg-1", "kg/kg", "1", "dimensionless", "g/g", "gg-1"), ("g/kg", "gkg-1", "%")),
+    "Pa s**-1": (("pas-1", "pa/s", "pa/sec"), ("hpas-1", "hpa/s", "pah-1", "pa/h", "hpah-1", "hpa/h", "ms-1", "m/s")),
 }
-"""Of the units that are expected, in lower case and without blanks and signs of a power."""
+"""Spellings of units that are expected, and of others that such a field may well be in, as `_plain` has them."""
 
-OTHERS = frozenset(
-    (
-        *("c", "degc", "°c", "celsius", "degreecelsius", "degreescelsius", "f", "degf", "°f", "fahrenheit"),
-        *("hpa", "mb", "mbar", "millibar", "millibars", "kpa", "hpas-1", "hpa/s", "pah-1", "pa/h"),
-        *("g/kg", "gkg-1", "%", "m", "gpm", "dam", "km"),
-        *("kt", "kts", "knot", "knots", "km/h", "kmh-1", "mph"),
-    )
-)
-"""Units that a field may well be in, and must not."""
+EXPONENTS = str.maketrans("⁰¹²³⁻−", "0123--")
 
 
 def refuse_other_fields(dataset: xarray.Dataset, path: str) -> None:
@@ -64,16 +69,42 @@ def refuse_other_fields(dataset: xarray.Dataset, path: str) -> None:
         if NO_STATE.search(methods) or kind not in ("instant", "unknown"):
             said = f"cell_methods {methods!r}" if NO_STATE.search(methods) else f"GRIB_stepType {kind!r}"
             raise InputError(f"{redacted(path)}: {name} is not a state, but has {said}: expected instantaneous fields")
-        _refuse_other_units(name, str(attributes.get("units") or ""), units[name], path)
+    refuse_other_units(dataset, path, units)
 
 
-def _refuse_other_units(name: str, units: str, wanted: str, path: str) -> None:
-    plain = re.sub(r"[\s*^_.·]", "", units.lower())
-    if not plain or plain in SPELLINGS[wanted]:
-        return
-    if plain in OTHERS or any(plain in spellings for spellings in SPELLINGS.values()):
+def refuse_other_units(dataset: xarray.Dataset, path: str, expected: Mapping[str, str]) -> None:
+    """Refuse variables that are in other units, by what they say of themselves; tell of units that are not known.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+    path : str
+        For messages.
+    expected : mapping of str to str
+        SI units by name of variable; those that are not there are none of this.
+
+    Raises
+    ------
+    InputError
+        Names all of them.
+    """
+    others = []
+    for name in sorted(name for name in expected if name in dataset.data_vars and expected[name] in UNITS):
+        said, wanted = str(dataset[name].attrs.get("units") or ""), expected[name]
+        usual, other = UNITS[wanted]
+        if _plain(said) in other:
+            others.append(f"{name} in {said!r}, not {wanted}")
+        elif _plain(said) not in ("", *usual):
+            LOG.warning(
+                "%s: %s is in %r by its attribute units, which is taken for %s", redacted(path), name, said, wanted
+            )
+    if others:
         raise InputError(
-            f"{redacted(path)}: {name} is in {units!r} by its attribute units: expected {wanted}. Convert it, or "
-            "correct the attribute"
+            f"{redacted(path)}: expected fields in SI units, got {', '.join(others)}. Convert them, or correct the "
+            "attribute units"
         )
-    LOG.warning("%s: %s is in %r by its attribute units, which is taken for %s", redacted(path), name, units, wanted)
+
+
+def _plain(units: str) -> str:
+    """Units in lower case, without blanks and signs of a power."""
+    return re.sub(r"[\s*^_.·{}]", "", units.lower().translate(EXPONENTS))

@@ -54,15 +54,6 @@ PASCALS = {
 UNITS_OF_NAME = {"isobaricInhPa": "hPa", "isobaricInPa": "Pa"}
 """Names of the dimension of levels that say its units."""
 
-OTHER_UNITS = {
-    "K": ("degc", "°c", "deg c", "c", "celsius", "degrees celsius", "degree_celsius", "degrees_celsius", "degf", "°f"),
-    "Pa": ("hpa", "mb", "mbar", "millibar", "millibars", "kpa"),
-    "kg kg**-1": ("g/kg", "g kg-1", "g kg^-1", "g kg**-1", "g kg⁻¹"),
-    "m**2 s**-2": ("m", "gpm", "dam", "km"),
-    "m s**-1": ("km/h", "km h-1", "km h**-1", "kt", "kts", "knot", "knots", "mph"),
-}
-"""Units, lower case, that are told from SI ones, by these."""
-
 HIGHEST_HPA = 1100.0
 """A pressure that no level has: with more, another unit is meant."""
 
@@ -170,32 +161,6 @@ def require_coordinates(dataset: xarray.Dataset, path: str, names: Sequence[str]
             raise InputError(
                 f"{redacted(path)}: {bad} of {dataset.sizes[name]} values of the coordinate {name} are missing (NaN)"
             )
-
-
-def refuse_other_units(dataset: xarray.Dataset, path: str, expected: Mapping[str, str]) -> None:
-    """Refuse variables that say that they are in other units than SI.
-
-    Parameters
-    ----------
-    dataset : xarray.Dataset
-    path : str
-        For messages.
-    expected : mapping of str to str
-        SI units by name of variable.
-
-    Raises
-    ------
-    InputError
-        Names all of them.
-    """
-    said = {name: str(dataset[name].attrs.get("units", "")).strip() for name in expected if name in dataset}
-    others = [
-        f"{name} in {units}, not {expected[name]}"
-        for name, units in said.items()
-        if units.lower() in OTHER_UNITS.get(expected[name], ())
-    ]
-    if others:
-        raise InputError(f"{redacted(path)}: expected fields in SI units, got {', '.join(others)}. Convert them first")
 
 
 def times_of(dataset: xarray.Dataset, path: str, name: str = "time") -> list[datetime]:
