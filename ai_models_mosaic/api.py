@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -216,7 +216,7 @@ class Model:
                 )
             if made.lagged is not None:
                 made.lagged.check(self.variant.step_hours)
-            if not isinstance(lead_time_hours, Integral):
+            if not (isinstance(lead_time_hours, Real) and float(lead_time_hours).is_integer()):
                 raise OptionError(f"--lead-time: expected a whole number of hours, got {lead_time_hours!r}")
             return Forecast(self, start, steps_of(int(lead_time_hours), self.variant.step_hours), given)
 

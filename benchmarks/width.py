@@ -1,10 +1,10 @@
-"""What limits ``mini``: its size? The same short recipe for it and for a network of twice the width.
+"""What limits ``mini``: its size? A short recipe for a network of some times its width.
 
-``python benchmarks/width.py --data WORLD --output FOLDER``
+``python benchmarks/width.py --data WORLD --output FOLDER --factor 2``, and the same with ``--factor 1``
 
-Both learn from the beginning by ``recipes/mini-start.toml``, cut short: the squared error of a step, the same samples
-in the same order. Told are what the validation gives at the end, and the processor time of it all. Trainings that are
-complete are not made again, and others go on.
+It learns from the beginning by ``recipes/mini-start.toml``, cut short: the squared error of a step, the same samples in
+the same order whatever the width. Told are what the validation gives at the end, and the processor time of it all. A
+training that is complete is not made again, and another goes on.
 """
 
 from __future__ import annotations

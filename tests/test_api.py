@@ -200,7 +200,8 @@ def test_without_a_word_of_members_there_is_one_or_as_many_as_a_crossed_ensemble
 
 
 def test_lists_and_numbers_stand_for_what_is_typed(model, start, tmp_path):
-    made = model.forecast(start, members=np.array([2, 1]), lead_time_hours=np.int64(24), noise_factor=np.float32(0.5))
+    numbers = {"lead_time_hours": np.float64(24), "noise_factor": np.float32(0.5), "antithetic": np.False_}
+    made = model.forecast(start, members=np.array([2, 1]), **numbers)
     texts = {"output_params": "z,2t", "output_levels": "500", "output_steps": "24", "products": "mean,spread"}
     lists = {"output_params": ["z", "2t"], "output_levels": 500, "output_steps": [24], "products": ("mean", "spread")}
     for name, options in (("texts", texts), ("lists", lists)):
@@ -229,9 +230,9 @@ MEMBERS = "members: expected a number, or a list of different numbers from 1"
             "lead_time_hours: expected a multiple of the step of 24 h, got 30",
         ),
         (
-            lambda m, s: m.forecast(s, lead_time_hours=24.0),
+            lambda m, s: m.forecast(s, lead_time_hours=24.5),
             OptionError,
-            "lead_time_hours: expected a whole number of hours, got 24.0",
+            "lead_time_hours: expected a whole number of hours, got 24.5",
         ),
         (lambda m, s: m.forecast(s, seed=1.5), OptionError, "seed: expected a whole number, got 1.5"),
         (lambda m, s: m.forecast(s, noise_factor="big"), OptionError, "noise_factor: expected a number, got 'big'"),

@@ -234,9 +234,10 @@ def refuse_other_keywords(given: Iterable[str], known: Iterable[str]) -> None:
 def _of_python(one: Declaration, value: Any) -> Any:
     """The value of an option, of what stands for it in Python."""
     if one.is_switch:
-        if not isinstance(value, bool):
+        # NumPy's, too, by either of its names.
+        if type(value).__name__ not in ("bool", "bool_"):
             raise OptionError(f"{one.flag}: expected True or False, got {value!r}")
-        return one.default is not value
+        return one.default is not bool(value)
     if isinstance(value, list | tuple | range):
         value = ",".join(map(str, value))
     if isinstance(value, str | PurePath | Number):
