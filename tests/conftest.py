@@ -1,4 +1,5 @@
 import logging
+import signal
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -19,6 +20,12 @@ from running import Runner, need_runner  # noqa: E402
 
 import ai_models_mosaic.model  # noqa: E402
 from ai_models_mosaic.forecast import console  # noqa: E402
+
+
+@pytest.fixture(autouse=True, scope="session")
+def ctrl_c_is_heard() -> None:
+    """Also where the tests were started in the background of a shell, which has what it starts so ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")
