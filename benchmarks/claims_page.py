@@ -99,7 +99,7 @@ def claims(results: Results) -> list[Claim]:
             2,
             Claim(
                 "Spread and error, calibrated",
-                "The same; nobody ships a calibration.",
+                "The same.",
                 "Spread over error before and after members are moved about their mean (--calibration), of the half of "
                 "the dates that the factors were not fitted to.",
                 f"{CALIBRATED[0]} to {CALIBRATED[1]}",
