@@ -587,6 +587,12 @@ def test_blocks_that_are_computed_again_give_the_same_gradients_and_keep_less(da
     assert saved[again] < 0.6 * saved[kept]
 
 
+def test_a_run_that_computes_blocks_again_has_the_same_losses_and_validations(finished, data, tmp_path):
+    run(data, tmp_path, recompute_blocks=True)
+    for name in ("log.csv", "validation.csv"):
+        assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
+
+
 @pytest.mark.parametrize("backend", ["reference", "sdpa"])
 def test_the_gradient_of_every_backend_is_that_of_the_reference(data, backend):
     made = trainer(data)
